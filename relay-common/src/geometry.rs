@@ -1,0 +1,146 @@
+//! How a buffer is cut into sub-buffers, and the arithmetic on positions that follows from it.
+
+use core::fmt;
+
+use crate::layout::HEADER;
+
+/// Smallest sub-buffer, in bytes: the header and as much again.
+pub const MIN_SUBBUF_SIZE: u64 = 2 * HEADER;
+/// Largest sub-buffer, in bytes. A lap then holds fewer records than [`crate::Committed`] can count.
+pub const MAX_SUBBUF_SIZE: u64 = 16 << 20;
+/// Largest buffer of one CPU, in bytes: the kernel's verifier accepts offsets into a map value up to here
+/// (measured on 6.18: 512 MiB accepted, 1 GiB refused).
+pub const MAX_BUFFER_SIZE: u64 = 512 << 20;
+
+/// Sub-buffer size and count, both powers of two, so that every place is found by shift and mask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    subbuf_shift: u32,
+    n_subbufs_shift: u32,
+}
+
+/// Why a geometry was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GeometryError {
+    /// The sub-buffer size is under [`MIN_SUBBUF_SIZE`] or over [`MAX_SUBBUF_SIZE`], or no power of two.
+    SubbufSize(u64),
+    /// The count is zero or no power of two.
+    SubbufCount(u64),
+    /// The product is over [`MAX_BUFFER_SIZE`].
+    BufferSize(u64),
+}
+
+impl fmt::Display for GeometryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SubbufSize(size) => write!(
+                f,
+                "a sub-buffer of {size} bytes is not a power of two from {MIN_SUBBUF_SIZE} to {MAX_SUBBUF_SIZE}"
+            ),
+            Self::SubbufCount(n) => write!(f, "{n} sub-buffers is not a power of two from 1 up"),
+            Self::BufferSize(size) => {
+                write!(f, "a buffer of {size} bytes per CPU is more than the {MAX_BUFFER_SIZE} that fit one map")
+            }
+        }
+    }
+}
+
+impl core::error::Error for GeometryError {}
+
+impl Geometry {
+    /// A geometry of `n_subbufs` sub-buffers of `subbuf_size` bytes.
+    ///
+    /// # Errors
+    /// When either is not a power of two in its range, or the product is too large.
+    pub const fn new(subbuf_size: u64, n_subbufs: u64) -> Result<Self, GeometryError> {
+        if !subbuf_size.is_power_of_two() || subbuf_size < MIN_SUBBUF_SIZE || subbuf_size > MAX_SUBBUF_SIZE {
+            return Err(GeometryError::SubbufSize(subbuf_size));
+        }
+        if !n_subbufs.is_power_of_two() {
+            return Err(GeometryError::SubbufCount(n_subbufs));
+        }
+        match subbuf_size.checked_mul(n_subbufs) {
+            Some(size) if size <= MAX_BUFFER_SIZE => {
+                Ok(Self::from_shifts(subbuf_size.trailing_zeros(), n_subbufs.trailing_zeros()))
+            }
+            Some(size) => Err(GeometryError::BufferSize(size)),
+            None => Err(GeometryError::BufferSize(u64::MAX)),
+        }
+    }
+
+    /// The geometry with these base-2 logarithms, unchecked: for the kernel side, whose constants come from
+    /// a geometry that user space has checked.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_shifts(subbuf_shift: u32, n_subbufs_shift: u32) -> Self {
+        Self { subbuf_shift, n_subbufs_shift }
+    }
+
+    /// Base-2 logarithms of the sub-buffer size and of the count.
+    #[must_use]
+    pub const fn shifts(self) -> (u32, u32) {
+        (self.subbuf_shift, self.n_subbufs_shift)
+    }
+
+    /// Bytes in a sub-buffer, its header included.
+    #[inline(always)]
+    #[must_use]
+    pub const fn subbuf_size(self) -> u64 {
+        1 << self.subbuf_shift
+    }
+
+    /// Sub-buffers in a buffer.
+    #[inline(always)]
+    #[must_use]
+    pub const fn n_subbufs(self) -> u64 {
+        1 << self.n_subbufs_shift
+    }
+
+    /// Bytes in a buffer.
+    #[inline(always)]
+    #[must_use]
+    pub const fn buffer_size(self) -> u64 {
+        1 << (self.subbuf_shift + self.n_subbufs_shift)
+    }
+
+    /// How far into its sub-buffer a position is.
+    #[inline(always)]
+    #[must_use]
+    pub const fn offset(self, position: u64) -> u64 {
+        position & (self.subbuf_size() - 1)
+    }
+
+    /// The number of the sub-buffer that a position is in.
+    #[inline(always)]
+    #[must_use]
+    pub const fn number(self, position: u64) -> u64 {
+        position >> self.subbuf_shift
+    }
+
+    /// The position where sub-buffer `number` begins.
+    #[inline(always)]
+    #[must_use]
+    pub const fn begin(self, number: u64) -> u64 {
+        number << self.subbuf_shift
+    }
+
+    /// Where a position lies in the buffer's memory: less than [`Self::buffer_size`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn place(self, position: u64) -> u64 {
+        position & (self.buffer_size() - 1)
+    }
+
+    /// The lap in which sub-buffer `number` uses its place.
+    #[inline(always)]
+    #[must_use]
+    pub const fn lap(self, number: u64) -> u64 {
+        number >> self.n_subbufs_shift
+    }
+}
+
+/// `value` rounded up to a multiple of `align`, a power of two.
+#[inline(always)]
+pub(crate) const fn align_up(value: u64, align: u64) -> u64 {
+    value.wrapping_add(align - 1) & !(align - 1)
+}

@@ -1,0 +1,93 @@
+//! What lies where in the memory that the kernel side and the daemon share.
+
+use crate::word::Word;
+
+/// Bytes of the padding header at the start of every sub-buffer.
+///
+/// | offset | field | written by |
+/// |---|---|---|
+/// | 0 | u32 `padding`: unused bytes at the end, as librelay's | whoever closes |
+/// | 4 | u32 `records_before`: records of all earlier laps, as [`crate::Committed::records`] | whoever opens |
+/// | 8 | u64 `committed`: see [`crate::Committed`] | whoever writes |
+pub const HEADER: u64 = 16;
+/// Offset of `records_before` in the padding header.
+pub const RECORDS_BEFORE_AT: u64 = 4;
+/// Offset of `committed` in the padding header.
+pub const COMMITTED_AT: u64 = 8;
+
+/// Longest record, in bytes. So many bytes follow the last sub-buffer in memory and are never written: they let the
+/// kernel's verifier bound offset and length apart, and a record of any length is written in place.
+pub const MAX_RECORD: u64 = 64 << 10;
+
+/// One CPU's row of the control map: what the writers change and what the reader changes, on lines of their own.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub struct Control<W> {
+    /// Changed by the kernel side only.
+    pub producer: Producer<W>,
+    /// Changed by user space; hostile to the kernel side, which never lets it index anything.
+    pub consumer: Consumer<W>,
+}
+
+/// The writers' words.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub struct Producer<W> {
+    /// Bytes handed out since the channel was made, headers and padding included. Only ever exchanged.
+    pub reserved: W,
+    /// Records of laps that have been replaced.
+    pub retired: W,
+    /// Records lost because every sub-buffer was waiting for the reader (no-overwrite mode).
+    pub lost_full: W,
+    /// Records lost because no sub-buffer could hold them.
+    pub lost_too_big: W,
+    /// Records lost because a writer that was interrupted still owned the sub-buffer that was needed.
+    pub lost_nested: W,
+    /// Records lost because the CPU had no buffer.
+    pub lost_no_buffer: W,
+    /// The newest stamp, for clients whose clock may step back between contexts.
+    pub last_stamp: W,
+}
+
+/// The reader's words.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub struct Consumer<W> {
+    /// Sub-buffers that the reader has done with.
+    pub consumed: W,
+    /// Length in bytes of the output file: of two, `[consumed & 1]` is the one that goes with `consumed`.
+    pub file_len: [W; 2],
+    /// Not zero while the reader sleeps and wants to be woken.
+    pub waiting: W,
+}
+
+impl<W: Word> Producer<W> {
+    /// Records lost to the buffer, all causes.
+    #[inline(always)]
+    pub fn lost(&self) -> u64 {
+        self.lost_full.peek().wrapping_add(self.lost_too_big.peek()).wrapping_add(self.lost_nested.peek())
+    }
+}
+
+/// One CPU's memory, as one side sees it. Places are bytes from the start of the buffer; implementations
+/// keep them inside it whatever they are given.
+pub trait Buffer {
+    /// The shared word of this side.
+    type Word: Word;
+    /// The CPU's row of the control map.
+    fn control(&self) -> &Control<Self::Word>;
+    /// The `committed` word of the sub-buffer that begins at `place`.
+    fn committed(&self, place: u64) -> &Self::Word;
+    /// Loads the native-endian u32 at `place`.
+    fn load_u32(&self, place: u64) -> u32;
+    /// Stores a native-endian u32 at `place`.
+    fn store_u32(&self, place: u64, value: u32);
+    /// Stores a native-endian u64 at `place`.
+    fn store_u64(&self, place: u64, value: u64);
+    /// Stores a zero byte at `place`.
+    fn store_zero(&self, place: u64);
+    /// Wakes the reader, which announced that it sleeps; says whether that worked.
+    fn wake(&self) -> bool;
+}
+
+const _: () = assert!(size_of::<Control<u64>>() == 128, "docs/format.md: the control row");

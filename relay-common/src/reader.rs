@@ -1,0 +1,193 @@
+//! The reader's half of the protocol: which sub-buffers can be taken, and what has been recorded.
+//!
+//! The words come from memory that others may write to. What does not add up is reported as [`Corrupt`]; no
+//! length leaves this file unchecked.
+
+use core::fmt;
+
+use crate::{
+    committed::Committed,
+    geometry::Geometry,
+    layout::{Buffer, HEADER, RECORDS_BEFORE_AT},
+    word::{ReaderWord, Word},
+    writer::Mode,
+};
+
+/// A sub-buffer that can be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subbuf {
+    /// Its number since the channel was made.
+    pub number: u64,
+    /// Where its content begins in the buffer's memory: after the padding header.
+    pub place: u64,
+    /// Bytes of content: the client's header and the records, without padding.
+    pub len: u64,
+    /// Records in it.
+    pub records: u32,
+}
+
+/// What can be read now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pass {
+    /// The first sub-buffer to take.
+    pub first: u64,
+    /// Sub-buffers before it that were overwritten unread.
+    pub overrun: u64,
+    /// Sub-buffers from `first` on that are closed.
+    pub backlog: u64,
+}
+
+/// Shared memory that holds what the protocol never writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Corrupt {
+    /// A closed sub-buffer's padding is more than its size less the header.
+    Padding {
+        /// The sub-buffer's number.
+        number: u64,
+        /// What its header says, in bytes.
+        padding: u32,
+    },
+    /// More sub-buffers consumed than produced, or a position that ran backwards.
+    Positions {
+        /// Sub-buffers produced.
+        produced: u64,
+        /// Sub-buffers consumed.
+        consumed: u64,
+    },
+    /// In no-overwrite mode, more sub-buffers unread than there are.
+    Overwritten {
+        /// Sub-buffers produced.
+        produced: u64,
+        /// Sub-buffers consumed.
+        consumed: u64,
+    },
+}
+
+impl fmt::Display for Corrupt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Padding { number, padding } => {
+                write!(f, "sub-buffer {number} is closed with an impossible padding of {padding} bytes")
+            }
+            Self::Positions { produced, consumed } => {
+                write!(f, "{consumed} sub-buffers consumed of {produced} produced")
+            }
+            Self::Overwritten { produced, consumed } => {
+                write!(f, "{produced} sub-buffers produced over {consumed} consumed in no-overwrite mode")
+            }
+        }
+    }
+}
+
+impl core::error::Error for Corrupt {}
+
+/// The one reader of a CPU's buffer.
+#[derive(Clone, Copy, Debug)]
+pub struct Reader<'a, B> {
+    /// The CPU's memory.
+    pub buffer: &'a B,
+    /// How it is cut.
+    pub geometry: Geometry,
+}
+
+impl<B: Buffer> Reader<'_, B>
+where
+    B::Word: ReaderWord,
+{
+    /// What a reader that has done with `consumed` sub-buffers finds now.
+    ///
+    /// # Errors
+    /// When the positions contradict each other.
+    pub fn pass(&self, consumed: u64, mode: Mode) -> Result<Pass, Corrupt> {
+        let reserved = self.reserved();
+        let produced = self.geometry.number(reserved);
+        let n_subbufs = self.geometry.n_subbufs();
+        // Of those that were opened, the newest n_subbufs are intact.
+        let oldest = reserved.div_ceil(self.geometry.subbuf_size()).saturating_sub(n_subbufs);
+        if consumed > produced {
+            return Err(Corrupt::Positions { produced, consumed });
+        }
+        if mode == Mode::NoOverwrite && oldest > consumed {
+            return Err(Corrupt::Overwritten { produced, consumed });
+        }
+        let first = consumed.max(oldest);
+        Ok(Pass { first, overrun: first - consumed, backlog: produced - first })
+    }
+
+    /// Sub-buffers that have been closed since the channel was made, or will be when their last writer commits.
+    pub fn produced(&self) -> u64 {
+        self.geometry.number(self.reserved())
+    }
+
+    /// Whether a sub-buffer is open: what a flush would close.
+    pub fn is_open(&self) -> bool {
+        self.geometry.offset(self.reserved()) != 0
+    }
+
+    /// Sub-buffer `number`, if it is closed and every writer has committed.
+    ///
+    /// In overwrite mode the content is valid only if it [`Self::survived`] until it was copied.
+    ///
+    /// # Errors
+    /// When its header cannot be what a writer wrote.
+    pub fn subbuf(&self, number: u64) -> Result<Option<Subbuf>, Corrupt> {
+        let Self { buffer, geometry } = *self;
+        let produced = self.produced();
+        if number >= produced {
+            return if number > produced { Err(Corrupt::Positions { produced, consumed: number }) } else { Ok(None) };
+        }
+        let place = geometry.place(geometry.begin(number));
+        let lap = geometry.lap(number);
+        // Acquire: pairs with the writers' fetch_add; their bytes are visible when their count is.
+        let committed = Committed(buffer.committed(place).acquire());
+        if !committed.is_complete(geometry, lap + 1) {
+            return Ok(None);
+        }
+        let padding = buffer.load_u32(place);
+        let Some(len) = (geometry.subbuf_size() - HEADER).checked_sub(u64::from(padding)) else {
+            return Err(Corrupt::Padding { number, padding });
+        };
+        let records = committed.records_of(geometry, lap, buffer.load_u32(place + RECORDS_BEFORE_AT));
+        Ok(Some(Subbuf { number, place: place + HEADER, len, records }))
+    }
+
+    /// Whether sub-buffer `number` had not been overwritten when this is called: asked after a copy, it says whether
+    /// the copy is good.
+    pub fn survived(&self, number: u64) -> bool {
+        // Pairs with the writers' exchange of `reserved`, which comes before any store into the new lap.
+        B::Word::fence_loads();
+        self.reserved() <= self.geometry.begin(number + self.geometry.n_subbufs())
+    }
+
+    /// Gives every sub-buffer before `consumed` back to the writers.
+    pub fn release(&self, consumed: u64) {
+        // Release: whoever sees it may overwrite what has been read.
+        self.buffer.control().consumer.consumed.publish(consumed);
+    }
+
+    /// Records written since the channel was made, overwritten ones included; `None` while a writer is at work.
+    pub fn recorded(&self) -> Option<u64> {
+        let Self { buffer, geometry } = *self;
+        let reserved = self.reserved();
+        let mut records = buffer.control().producer.retired.acquire();
+        let opened = reserved.div_ceil(geometry.subbuf_size());
+        for number in opened.saturating_sub(geometry.n_subbufs())..opened {
+            let begin = geometry.begin(number);
+            let place = geometry.place(begin);
+            let committed = Committed(buffer.committed(place).acquire());
+            let lap = geometry.lap(number);
+            let used = geometry.subbuf_size().min(reserved - begin);
+            if !committed.holds(geometry, lap, used) {
+                return None;
+            }
+            let records_before = buffer.load_u32(place + RECORDS_BEFORE_AT);
+            records = records.wrapping_add(u64::from(committed.records_of(geometry, lap, records_before)));
+        }
+        B::Word::fence_loads();
+        (self.reserved() == reserved).then_some(records)
+    }
+
+    fn reserved(&self) -> u64 {
+        self.buffer.control().producer.reserved.acquire()
+    }
+}

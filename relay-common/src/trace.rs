@@ -1,0 +1,160 @@
+//! The tracer's bytes: what a packet header, a record header and an attach cookie hold.
+//!
+//! The tracer is one client of the channel; nothing else in this crate depends on this module. The
+//! packets are at the same time CTF 1.8, described by the trace's `metadata` file; `docs/format.md` is normative.
+
+use crate::{
+    layout::{Buffer, Producer},
+    word::Word,
+    writer::{Client, Closing},
+};
+
+/// First word of every packet: CTF 1.8's magic number.
+pub const MAGIC: u32 = 0xC1FC_1FC1;
+/// Bytes of the packet header and context, right after the padding header.
+pub const PACKET_HEADER: u64 = 80;
+/// Offset of `u8 uuid[16]` in the packet header. Like the magic number, stream id and CPU, it is written once
+/// into every place of the buffer by the daemon, and stays.
+pub const UUID_AT: u64 = 4;
+/// Offset of `u32 stream_id`.
+pub const STREAM_ID_AT: u64 = 20;
+/// Offset of `u64 timestamp_begin`, in nanoseconds of the monotonic clock.
+pub const TIMESTAMP_BEGIN_AT: u64 = 24;
+/// Offset of `u64 timestamp_end`.
+pub const TIMESTAMP_END_AT: u64 = 32;
+/// Offset of `u64 content_size`, in bits.
+pub const CONTENT_SIZE_AT: u64 = 40;
+/// Offset of `u64 packet_size`, in bits.
+pub const PACKET_SIZE_AT: u64 = 48;
+/// Offset of `u64 packet_seq_num`: the sub-buffer's number.
+pub const PACKET_SEQ_NUM_AT: u64 = 56;
+/// Offset of `u64 events_discarded`: all that this CPU has lost so far.
+pub const EVENTS_DISCARDED_AT: u64 = 64;
+/// Offset of `u32 cpu_id`; a zero u32 follows.
+pub const CPU_ID_AT: u64 = 72;
+
+/// Every record begins at a multiple of this from the packet's start, in bytes.
+pub const RECORD_ALIGN: u64 = 4;
+/// Bytes before a record's payload.
+pub const RECORD_HEADER: u64 = 20;
+/// Longest payload, in bytes: what perf, whose buffer a tracepoint's fields are built in, allows
+/// (`PERF_MAX_TRACE_SIZE`).
+pub const MAX_PAYLOAD: u64 = 8192;
+/// Bytes of the common fields at the start of every tracepoint's context, which a record leaves out.
+pub const COMMON_FIELDS: u64 = 8;
+
+/// What stands before every payload: 20 bytes, no gaps.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, packed(4))]
+pub struct RecordHeader {
+    /// Nanoseconds of the monotonic clock.
+    pub timestamp: u64,
+    /// The event's id in this trace.
+    pub id: u16,
+    /// Bytes of payload that follow.
+    pub len: u16,
+    /// Thread that was current, in the initial PID namespace.
+    pub tid: u32,
+    /// Its process.
+    pub pid: u32,
+}
+
+const _: () = assert!(size_of::<RecordHeader>() as u64 == RECORD_HEADER);
+
+/// What one program needs to know of each tracepoint it serves: it travels with the attachment, as the
+/// BPF cookie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cookie {
+    /// The event's id in this trace.
+    pub id: u16,
+    /// Bytes of the fixed part of the context, common fields included.
+    pub size: u16,
+    /// Offset in the context of the last dynamic field's location word; 0 when there is none. Dynamic data
+    /// lie in the order of declaration, so that this one ends the payload.
+    pub last_loc: u16,
+    /// The location counts from the end of its own word (`__rel_loc`), not from the context's start.
+    pub relative: bool,
+}
+
+impl Cookie {
+    /// As the 64 bits that the kernel keeps.
+    #[must_use]
+    pub const fn pack(self) -> u64 {
+        self.id as u64 | (self.size as u64) << 16 | (self.last_loc as u64) << 32 | (self.relative as u64) << 48
+    }
+
+    /// From the 64 bits that the kernel kept.
+    #[inline(always)]
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "fields of 16 bits")]
+    pub const fn unpack(bits: u64) -> Self {
+        Self {
+            id: bits as u16,
+            size: (bits >> 16) as u16,
+            last_loc: (bits >> 32) as u16,
+            relative: bits >> 48 & 1 != 0,
+        }
+    }
+}
+
+/// What the control program is asked to do, as the first argument of its raw tracepoint context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Request {
+    /// Close the open sub-buffer.
+    Flush = 0,
+    /// Flush, then write a packet without records that tells what has been lost.
+    Mark = 1,
+    /// Remember the calling process as the recorder.
+    Identify = 2,
+}
+
+/// The tracer as a client of the channel: sub-buffers are CTF packets, the stamp is the clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Packets<F> {
+    /// Reads the monotonic clock, in nanoseconds.
+    pub clock: F,
+    /// Whether a program of this session can run in NMI context, where the clock may run a little ahead of what is
+    /// read after it (kernel/time/timekeeping.c, `ktime_get_mono_fast_ns`). CTF readers refuse a CPU whose time falls.
+    pub nmi: bool,
+}
+
+impl<B: Buffer, F: Fn() -> u64> Client<B> for Packets<F> {
+    const HEADER: u64 = PACKET_HEADER;
+    const ALIGN: u64 = RECORD_ALIGN;
+
+    #[inline(always)]
+    fn stamp(&self, producer: &Producer<B::Word>) -> u64 {
+        if !self.nmi {
+            return (self.clock)();
+        }
+        let last = producer.last_stamp.peek();
+        (self.clock)().max(last)
+    }
+
+    #[inline(always)]
+    fn stamped(&self, producer: &Producer<B::Word>, stamp: u64) {
+        if !self.nmi {
+            return;
+        }
+        // A writer that interrupted since may have stored a later stamp: that one stays.
+        let last = producer.last_stamp.peek();
+        if last < stamp {
+            let _ = producer.last_stamp.exchange_if(last, stamp);
+        }
+    }
+
+    #[inline(always)]
+    fn open(&self, buffer: &B, place: u64, number: u64, stamp: u64) {
+        buffer.store_u64(place + TIMESTAMP_BEGIN_AT, stamp);
+        buffer.store_u64(place + PACKET_SEQ_NUM_AT, number);
+    }
+
+    #[inline(always)]
+    fn close(&self, buffer: &B, place: u64, closing: Closing) {
+        buffer.store_u64(place + TIMESTAMP_END_AT, closing.stamp);
+        buffer.store_u64(place + CONTENT_SIZE_AT, closing.content * 8);
+        buffer.store_u64(place + PACKET_SIZE_AT, closing.content * 8);
+        buffer.store_u64(place + EVENTS_DISCARDED_AT, closing.lost);
+    }
+}

@@ -1,0 +1,337 @@
+//! The writers' half of the protocol: reserve, commit, switch, flush.
+//!
+//! Any number of writers of one CPU may interrupt one another at any instruction. What is reserved is
+//! decided by one exchange of `reserved`; what is visible, by one add to `committed`. Whoever moves
+//! `reserved` past the end of a sub-buffer closes it, whoever moves it past the beginning of one opens
+//! it, so that each happens once a lap. `docs/architecture.md` argues each step.
+
+use crate::{
+    committed::Committed,
+    geometry::{Geometry, align_up},
+    layout::{Buffer, HEADER, MAX_RECORD, Producer, RECORDS_BEFORE_AT},
+    word::Word,
+};
+
+/// How often a writer that was interrupted between its look and its exchange tries again.
+const TRIES: u32 = 8;
+
+/// What happens to new records when the reader is behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// They are lost, and counted.
+    NoOverwrite,
+    /// They replace the oldest, which are counted by the reader as overrun.
+    Overwrite,
+}
+
+/// What a channel's user puts into every sub-buffer beside the records. The channel gives it the place
+/// and the moment, and does not look at the bytes.
+pub trait Client<B: Buffer> {
+    /// Bytes of the client's own header, right after the padding header.
+    const HEADER: u64;
+    /// Every record begins at a multiple of this from the sub-buffer's start: a power of two.
+    const ALIGN: u64;
+    /// The client's clock. It is read between the look at `reserved` and the exchange, so that stamps rise in the
+    /// order of the buffer.
+    fn stamp(&self, producer: &Producer<B::Word>) -> u64;
+    /// The exchange succeeded: `stamp` is taken.
+    fn stamped(&self, producer: &Producer<B::Word>, stamp: u64);
+    /// Sub-buffer `number` was opened: `place` is that of the client's header.
+    fn open(&self, buffer: &B, place: u64, number: u64, stamp: u64);
+    /// A sub-buffer is being closed: `place` is that of the client's header.
+    fn close(&self, buffer: &B, place: u64, closing: Closing);
+}
+
+/// What is known when a sub-buffer is closed.
+#[derive(Clone, Copy, Debug)]
+pub struct Closing {
+    /// The stamp of the write that closes.
+    pub stamp: u64,
+    /// Bytes that the reader will get: all but padding header and padding.
+    pub content: u64,
+    /// Records that this CPU had lost when the closing write was decided, all causes. Never falls.
+    pub lost: u64,
+}
+
+/// Why a record was not stored. It is counted already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// Every sub-buffer waits for the reader.
+    Full,
+    /// No sub-buffer could hold it.
+    TooBig,
+    /// A writer that was interrupted still owns the sub-buffer that is needed.
+    Nested,
+}
+
+/// Room for one record, to be filled and then committed. Dropping it instead would keep the sub-buffer
+/// from ever being complete.
+#[derive(Debug)]
+#[must_use = "room that is not committed blocks the reader"]
+pub struct Reservation {
+    /// Where the record begins in the buffer's memory, in bytes.
+    pub place: u64,
+    /// When it was reserved, by the client's clock.
+    pub stamp: u64,
+    number: u64,
+    amount: u64,
+    fills: bool,
+    lost: u64,
+}
+
+/// A writer on one CPU's buffer.
+#[derive(Clone, Copy, Debug)]
+pub struct Writer<'a, B, C> {
+    /// The CPU's memory.
+    pub buffer: &'a B,
+    /// The channel's user.
+    pub client: &'a C,
+    /// How the buffer is cut.
+    pub geometry: Geometry,
+    /// What to do when the reader is behind.
+    pub mode: Mode,
+}
+
+/// One look at the buffer: what a writer would do if nobody moves `reserved` meanwhile.
+struct Look {
+    reserved: u64,
+    offset: u64,
+    stamp: u64,
+    lost: u64,
+}
+
+impl<B: Buffer, C: Client<B>> Writer<'_, B, C> {
+    /// Bytes of a sub-buffer before its first record.
+    const FIRST: u64 = align_up(HEADER + C::HEADER, C::ALIGN);
+
+    /// Reserves room for a record of `len` bytes.
+    ///
+    /// A record of no bytes takes no room: callers leave it out.
+    ///
+    /// # Errors
+    /// The cause of the loss, which has been counted.
+    #[inline(always)]
+    pub fn reserve(&self, len: u64) -> Result<Reservation, Lost> {
+        let Self { buffer, client, geometry, mode } = *self;
+        let producer = &buffer.control().producer;
+        let size = geometry.subbuf_size();
+        if len > MAX_RECORD || Self::FIRST + len > size {
+            producer.lost_too_big.count(1);
+            return Err(Lost::TooBig);
+        }
+        for _ in 0..TRIES {
+            let look = self.look();
+            let first_free = align_up(look.offset, C::ALIGN);
+            if look.offset != 0 && first_free + len <= size {
+                let begin = look.reserved - look.offset + first_free;
+                if producer.reserved.exchange_if(look.reserved, begin + len) {
+                    client.stamped(producer, look.stamp);
+                    self.zero(look.reserved, begin);
+                    return Ok(self.granted(&look, begin, len, first_free - look.offset));
+                }
+                continue;
+            }
+            let base = self.next_begin(&look);
+            let number = geometry.number(base);
+            if mode == Mode::NoOverwrite && self.is_full(number) {
+                // Others may have moved on since the look, and the reader behind them: that `number` was never free to us
+                // says nothing.
+                if producer.reserved.peek() != look.reserved {
+                    continue;
+                }
+                if look.offset != 0 {
+                    // What is there becomes readable, as in relay.
+                    if !producer.reserved.exchange_if(look.reserved, base) {
+                        continue;
+                    }
+                    client.stamped(producer, look.stamp);
+                    self.close_rest(&look);
+                }
+                producer.lost_full.count(1);
+                return Err(Lost::Full);
+            }
+            if geometry.n_subbufs() == 1 && look.offset != 0 {
+                // The place to open is the one to close: never both at once, or the old lap's closing words would land in the new.
+                if producer.reserved.exchange_if(look.reserved, base) {
+                    client.stamped(producer, look.stamp);
+                    self.close_rest(&look);
+                }
+                continue;
+            }
+            let before = Committed(buffer.committed(geometry.place(base)).peek());
+            if !before.is_complete(geometry, geometry.lap(number)) {
+                if producer.reserved.peek() != look.reserved {
+                    continue;
+                }
+                producer.lost_nested.count(1);
+                return Err(Lost::Nested);
+            }
+            if producer.reserved.exchange_if(look.reserved, base + Self::FIRST + len) {
+                client.stamped(producer, look.stamp);
+                if look.offset != 0 {
+                    self.close_rest(&look);
+                }
+                self.open(number, before, look.stamp);
+                return Ok(self.granted(&look, base + Self::FIRST, len, Self::FIRST));
+            }
+        }
+        producer.lost_nested.count(1);
+        Err(Lost::Nested)
+    }
+
+    /// Makes a record visible, once its bytes are written.
+    #[inline(always)]
+    pub fn commit(&self, reservation: &Reservation) {
+        if reservation.fills {
+            self.close(reservation.number, 0, reservation.stamp, reservation.lost);
+        }
+        self.add(reservation.number, reservation.amount);
+    }
+
+    /// Closes the open sub-buffer, if there is one. Never loses anything.
+    #[inline(always)]
+    pub fn flush(&self) {
+        for _ in 0..TRIES {
+            let look = self.look();
+            if look.offset == 0 {
+                return;
+            }
+            let producer = &self.buffer.control().producer;
+            if producer.reserved.exchange_if(look.reserved, self.next_begin(&look)) {
+                self.client.stamped(producer, look.stamp);
+                self.close_rest(&look);
+                return;
+            }
+        }
+        // Writers that came in between have written; the next flush is not far.
+    }
+
+    /// Flushes, then opens a sub-buffer and closes it with no record: the client's header alone, to tell what
+    /// is known now. Does nothing when there is no room. Says whether it wrote.
+    #[inline(always)]
+    pub fn mark(&self) -> bool {
+        let Self { buffer, client, geometry, mode } = *self;
+        let producer = &buffer.control().producer;
+        self.flush();
+        let look = self.look();
+        let number = geometry.number(look.reserved);
+        if look.offset != 0 || (mode == Mode::NoOverwrite && self.is_full(number)) {
+            return false;
+        }
+        let before = Committed(buffer.committed(geometry.place(look.reserved)).peek());
+        if !before.is_complete(geometry, geometry.lap(number))
+            || !producer.reserved.exchange_if(look.reserved, look.reserved + geometry.subbuf_size())
+        {
+            return false;
+        }
+        client.stamped(producer, look.stamp);
+        self.open(number, before, look.stamp);
+        self.close(number, geometry.subbuf_size() - Self::FIRST, look.stamp, look.lost);
+        self.add(number, Committed::amount(0, geometry.subbuf_size()));
+        true
+    }
+
+    /// Stamp and losses are read after `reserved` and before the exchange: both rise in the order of the buffer.
+    #[inline(always)]
+    fn look(&self) -> Look {
+        let producer = &self.buffer.control().producer;
+        let reserved = producer.reserved.peek();
+        Look {
+            reserved,
+            offset: self.geometry.offset(reserved),
+            stamp: self.client.stamp(producer),
+            lost: producer.lost(),
+        }
+    }
+
+    /// Where the sub-buffer begins that is opened next.
+    #[inline(always)]
+    fn next_begin(&self, look: &Look) -> u64 {
+        if look.offset == 0 { look.reserved } else { look.reserved - look.offset + self.geometry.subbuf_size() }
+    }
+
+    /// Whether the reader still needs the place of sub-buffer `number`. `consumed` may be anything: it only decides
+    /// between a loss and an overwrite.
+    #[inline(always)]
+    fn is_full(&self, number: u64) -> bool {
+        let behind = number.wrapping_sub(self.buffer.control().consumer.consumed.peek());
+        behind.cast_signed() >= self.geometry.n_subbufs().cast_signed()
+    }
+
+    #[inline(always)]
+    fn granted(&self, look: &Look, begin: u64, len: u64, before: u64) -> Reservation {
+        Reservation {
+            place: self.geometry.place(begin),
+            stamp: look.stamp,
+            number: self.geometry.number(begin),
+            amount: Committed::amount(1, len + before),
+            fills: self.geometry.offset(begin + len) == 0,
+            lost: look.lost,
+        }
+    }
+
+    /// Clears an alignment gap, so that nothing of an earlier lap shows through.
+    #[inline(always)]
+    fn zero(&self, from: u64, to: u64) {
+        for i in 0..C::ALIGN - 1 {
+            if from + i < to {
+                self.buffer.store_zero(self.geometry.place(from + i));
+            }
+        }
+    }
+
+    /// Opens sub-buffer `number`, of which the place held `before`: read before the exchange, since afterwards writers
+    /// that interrupt may have committed into the new lap already.
+    #[inline(always)]
+    fn open(&self, number: u64, before: Committed, stamp: u64) {
+        let Self { buffer, client, geometry, .. } = *self;
+        let place = geometry.place(geometry.begin(number));
+        let lap = geometry.lap(number);
+        if lap != 0 {
+            let records_before = buffer.load_u32(place + RECORDS_BEFORE_AT);
+            let retired = before.records_of(geometry, lap - 1, records_before);
+            buffer.control().producer.retired.count(u64::from(retired));
+        }
+        buffer.store_u32(place + RECORDS_BEFORE_AT, before.records());
+        self.zero(place + HEADER + C::HEADER, place + Self::FIRST);
+        client.open(buffer, place + HEADER, number, stamp);
+    }
+
+    /// Closes the sub-buffer that a look found open, and commits its unused rest.
+    #[inline(always)]
+    fn close_rest(&self, look: &Look) {
+        let number = self.geometry.number(look.reserved);
+        let padding = self.geometry.subbuf_size() - look.offset;
+        self.close(number, padding, look.stamp, look.lost);
+        self.add(number, Committed::amount(0, padding));
+    }
+
+    /// Writes what only whoever closes knows. Not by an opener, ever: one that was interrupted may resume after
+    /// others have filled and closed its sub-buffer.
+    #[inline(always)]
+    fn close(&self, number: u64, padding: u64, stamp: u64, lost: u64) {
+        let Self { buffer, client, geometry, .. } = *self;
+        let place = geometry.place(geometry.begin(number));
+        #[expect(clippy::cast_possible_truncation, reason = "at most MAX_SUBBUF_SIZE")]
+        buffer.store_u32(place, padding as u32);
+        let content = geometry.subbuf_size() - HEADER - padding;
+        client.close(buffer, place + HEADER, Closing { stamp, content, lost });
+    }
+
+    /// Commits, and wakes the reader if that makes the sub-buffer complete and the reader sleeps. The closer is too
+    /// early for that: a writer that it interrupted may still have to commit.
+    #[inline(always)]
+    fn add(&self, number: u64, amount: u64) {
+        let Self { buffer, geometry, .. } = *self;
+        let before = buffer.committed(geometry.place(geometry.begin(number))).fetch_add(amount);
+        let waiting = &buffer.control().consumer.waiting;
+        if Committed(before.wrapping_add(amount)).is_complete(geometry, geometry.lap(number) + 1)
+            // Ordered after the add, as the reader's re-check is after its announcement: one of the two sees the other.
+            && waiting.swap(0) != 0
+            && !buffer.wake()
+        {
+            // Not woken: leave the request for the next one to complete. A failure is rare, and the reader's timer bounds it.
+            let _ = waiting.swap(1);
+        }
+    }
+}
