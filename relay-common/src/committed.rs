@@ -45,9 +45,7 @@ impl Committed {
     #[inline(always)]
     #[must_use]
     pub const fn records(self) -> u32 {
-        #[expect(clippy::cast_possible_truncation, reason = "24 bits are left")]
-        let records = (self.0 >> BYTES_BITS) as u32;
-        records
+        (self.0 >> BYTES_BITS) as u32
     }
 
     /// Records of lap `lap`, which this count completes or is in, given what the lap started with.

@@ -9,7 +9,7 @@ use crate::{
     committed::Committed,
     geometry::Geometry,
     layout::{Buffer, HEADER, RECORDS_BEFORE_AT},
-    word::{ReaderWord, Word},
+    word::ReaderWord,
     writer::Mode,
 };
 

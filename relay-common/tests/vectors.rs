@@ -1,6 +1,8 @@
 //! Every golden vector of `tests/vectors/channel.json`, and of the folder named by `RELAY_VECTORS`,
 //! through the protocol on plain memory.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod sim;
 
 use std::{fs, path::Path};

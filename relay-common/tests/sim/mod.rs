@@ -10,17 +10,17 @@ use relay_common::{
 };
 
 /// Byte `j` of the `i`-th write of a script, as the vectors define it.
-pub fn pattern(i: usize, len: usize) -> Vec<u8> {
+pub(crate) fn pattern(i: usize, len: usize) -> Vec<u8> {
     (0..len).map(|j| u8::try_from((1 + 31 * i + 7 * j) % 256).unwrap()).collect()
 }
 
 #[derive(Debug)]
-pub struct Memory {
+pub(crate) struct Memory {
     control: Control<AtomicU64>,
     committed: Vec<AtomicU64>,
     bytes: Vec<AtomicU8>,
     geometry: Geometry,
-    pub wakes: AtomicU64,
+    pub(crate) wakes: AtomicU64,
 }
 
 impl Buffer for Memory {
@@ -63,13 +63,13 @@ impl Memory {
         }
     }
 
-    pub fn store(&self, place: u64, bytes: &[u8]) {
+    pub(crate) fn store(&self, place: u64, bytes: &[u8]) {
         for (place, byte) in (usize::try_from(place).unwrap()..).zip(bytes) {
             self.bytes[place].store(*byte, Relaxed);
         }
     }
 
-    pub fn load(&self, place: u64, len: u64) -> Vec<u8> {
+    pub(crate) fn load(&self, place: u64, len: u64) -> Vec<u8> {
         let range = usize::try_from(place).unwrap()..usize::try_from(place + len).unwrap();
         self.bytes[range].iter().map(|b| b.load(Relaxed)).collect()
     }
@@ -77,7 +77,7 @@ impl Memory {
 
 /// A client without a header of its own: the bytes are the records, as in relay.
 #[derive(Debug, Clone, Copy)]
-pub struct Bytes<const ALIGN: u64>;
+pub(crate) struct Bytes<const ALIGN: u64>;
 
 impl<const ALIGN: u64> Client<Memory> for Bytes<ALIGN> {
     const HEADER: u64 = 0;
@@ -92,48 +92,48 @@ impl<const ALIGN: u64> Client<Memory> for Bytes<ALIGN> {
 
 /// Counters of the control row, read at rest.
 #[derive(Debug)]
-pub struct Counters {
-    pub reserved: u64,
-    pub lost_full: u64,
-    pub lost_too_big: u64,
-    pub lost_nested: u64,
+pub(crate) struct Counters {
+    pub(crate) reserved: u64,
+    pub(crate) lost_full: u64,
+    pub(crate) lost_too_big: u64,
+    pub(crate) lost_nested: u64,
 }
 
 #[derive(Debug)]
-pub struct Sim<C = Bytes<1>> {
-    pub memory: Memory,
-    pub client: C,
-    pub geometry: Geometry,
-    pub mode: Mode,
-    pub file: Vec<u8>,
-    pub subbufs_processed: u64,
-    pub subbufs_overrun: u64,
-    pub max_backlog: u64,
-    pub records_read: u64,
+pub(crate) struct Sim<C = Bytes<1>> {
+    pub(crate) memory: Memory,
+    pub(crate) client: C,
+    pub(crate) geometry: Geometry,
+    pub(crate) mode: Mode,
+    pub(crate) file: Vec<u8>,
+    pub(crate) subbufs_processed: u64,
+    pub(crate) subbufs_overrun: u64,
+    pub(crate) max_backlog: u64,
+    pub(crate) records_read: u64,
 }
 
 impl Sim {
-    pub fn new(geometry: Geometry, mode: Mode) -> Self {
+    pub(crate) fn new(geometry: Geometry, mode: Mode) -> Self {
         Self::with_client(geometry, mode, Bytes)
     }
 }
 
 impl<C: Client<Memory>> Sim<C> {
-    pub fn with_client(geometry: Geometry, mode: Mode, client: C) -> Self {
+    pub(crate) fn with_client(geometry: Geometry, mode: Mode, client: C) -> Self {
         let (subbufs_processed, subbufs_overrun, max_backlog, records_read) = (0, 0, 0, 0);
         let (memory, file) = (Memory::new(geometry), Vec::new());
         Self { memory, client, geometry, mode, file, subbufs_processed, subbufs_overrun, max_backlog, records_read }
     }
 
-    pub fn writer(&self) -> Writer<'_, Memory, C> {
+    pub(crate) fn writer(&self) -> Writer<'_, Memory, C> {
         Writer { buffer: &self.memory, client: &self.client, geometry: self.geometry, mode: self.mode }
     }
 
-    pub fn reader(&self) -> Reader<'_, Memory> {
+    pub(crate) fn reader(&self) -> Reader<'_, Memory> {
         Reader { buffer: &self.memory, geometry: self.geometry }
     }
 
-    pub fn write(&self, bytes: &[u8]) -> Result<(), Lost> {
+    pub(crate) fn write(&self, bytes: &[u8]) -> Result<(), Lost> {
         if bytes.is_empty() {
             return Ok(());
         }
@@ -143,21 +143,21 @@ impl<C: Client<Memory>> Sim<C> {
         Ok(())
     }
 
-    pub fn reserve(&self, len: usize) -> Result<Reservation, Lost> {
+    pub(crate) fn reserve(&self, len: usize) -> Result<Reservation, Lost> {
         assert!(len as u64 <= MAX_RECORD);
         self.writer().reserve(len as u64)
     }
 
-    pub fn flush(&self) {
+    pub(crate) fn flush(&self) {
         self.writer().flush();
     }
 
     /// Takes at most `most` sub-buffers, as librelay's loop does.
-    pub fn drain(&mut self, most: u64) {
+    pub(crate) fn drain(&mut self, most: u64) {
         self.try_drain(most).unwrap();
     }
 
-    pub fn try_drain(&mut self, most: u64) -> Result<(), Corrupt> {
+    pub(crate) fn try_drain(&mut self, most: u64) -> Result<(), Corrupt> {
         let pass = self.reader().pass(self.consumed(), self.mode)?;
         self.subbufs_overrun += pass.overrun;
         if pass.overrun > 0 {
@@ -176,15 +176,15 @@ impl<C: Client<Memory>> Sim<C> {
         Ok(())
     }
 
-    pub fn produced(&self) -> u64 {
+    pub(crate) fn produced(&self) -> u64 {
         self.reader().produced()
     }
 
-    pub fn consumed(&self) -> u64 {
+    pub(crate) fn consumed(&self) -> u64 {
         self.memory.control.consumer.consumed.peek()
     }
 
-    pub fn control(&self) -> Counters {
+    pub(crate) fn control(&self) -> Counters {
         let producer = &self.memory.control.producer;
         Counters {
             reserved: producer.reserved.peek(),

@@ -1,0 +1,129 @@
+//! `relayd check`: what this machine has and lacks for each kind of probe.
+
+use std::{fs, io::Write as _, path::Path, process::ExitCode};
+
+use anyhow::{Context as _, Result};
+use aya::{programs::ProgramType, sys::is_program_supported};
+use clap::Args;
+use relay_daemon::machine;
+use serde::Serialize;
+
+/// Say what this machine has, and lacks, for each kind of probe.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+struct Finding {
+    name: &'static str,
+    ok: bool,
+    /// What it is, or what is wrong and what to do.
+    detail: String,
+    /// `relayd trace` needs it.
+    needed: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let findings = [base(), probes()].concat_findings();
+    let ready = findings.iter().all(|finding| finding.ok || !finding.needed);
+    let text = if arguments.json {
+        serde_json::to_string_pretty(&findings)? + "\n"
+    } else {
+        let line = |finding: &Finding| {
+            let mark = if finding.ok { "yes" } else { "NO " };
+            format!("{mark}  {:<22} {}\n", finding.name, finding.detail)
+        };
+        let verdict = if ready { "relayd trace can record here" } else { "relayd trace cannot record here" };
+        findings.iter().map(line).collect::<String>() + verdict + "\n"
+    };
+    std::io::stdout().write_all(text.as_bytes()).context("writing the findings")?;
+    Ok(if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+trait ConcatFindings {
+    fn concat_findings(self) -> Vec<Finding>;
+}
+
+impl ConcatFindings for [Vec<Finding>; 2] {
+    fn concat_findings(self) -> Vec<Finding> {
+        self.into_iter().flatten().collect()
+    }
+}
+
+/// What every recording needs.
+fn base() -> Vec<Finding> {
+    let (_, kernel) = machine::host_and_kernel();
+    let version = kernel_version(&kernel);
+    let missing = missing_capabilities();
+    let place = |name, found: Result<std::path::PathBuf>| match found {
+        Ok(path) => Finding { name, ok: true, detail: path.display().to_string(), needed: true },
+        Err(error) => Finding { name, ok: false, detail: format!("{error:#}"), needed: true },
+    };
+    vec![
+        Finding {
+            name: "kernel 5.15 or later",
+            ok: version.is_some_and(|version| version >= (5, 15)),
+            detail: kernel,
+            needed: true,
+        },
+        Finding {
+            name: "capabilities",
+            ok: missing.is_empty(),
+            detail: if missing.is_empty() {
+                "CAP_BPF, CAP_PERFMON or CAP_SYS_ADMIN".to_owned()
+            } else {
+                format!("{} missing: run as root", missing.join(" and "))
+            },
+            needed: true,
+        },
+        place("tracefs", machine::tracefs()),
+        place("bpffs", machine::bpffs()),
+        exists("BTF of the kernel", "/sys/kernel/btf/vmlinux", false),
+    ]
+}
+
+/// What each kind of probe needs.
+fn probes() -> Vec<Finding> {
+    let program = |name, kind, needed| match is_program_supported(kind) {
+        Ok(true) => Finding { name, ok: true, detail: "the kernel loads its programs".to_owned(), needed },
+        Ok(false) => Finding { name, ok: false, detail: "the kernel has no such programs".to_owned(), needed },
+        Err(error) => Finding { name, ok: false, detail: format!("asking the kernel failed: {error}"), needed },
+    };
+    let mut tracepoint = program("tracepoint", ProgramType::TracePoint, true);
+    if let Ok(catalogue) = machine::tracefs().and_then(|path| relay_daemon::tracer::events::Catalogue::read(&path)) {
+        tracepoint.detail = format!("{} of them", catalogue.names().len());
+    }
+    vec![
+        tracepoint,
+        program("raw tracepoint", ProgramType::RawTracePoint, true),
+        exists("kprobe, kretprobe", "/sys/bus/event_source/devices/kprobe/type", false),
+        exists("uprobe, uretprobe", "/sys/bus/event_source/devices/uprobe/type", false),
+        program("fentry, fexit, tp_btf", ProgramType::Tracing, false),
+        program("perf event", ProgramType::PerfEvent, false),
+    ]
+}
+
+fn exists(name: &'static str, path: &str, needed: bool) -> Finding {
+    let ok = Path::new(path).exists();
+    let detail = if ok { path.to_owned() } else { format!("{path} is not there: the kernel was built without") };
+    Finding { name, ok, detail, needed }
+}
+
+fn kernel_version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(['.', '-']).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// Capabilities that recording needs and this process lacks.
+fn missing_capabilities() -> Vec<&'static str> {
+    const SYS_ADMIN: u32 = 21;
+    let text = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = text.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
+    let has = |capability: u32| effective >> capability & 1 == 1 || effective >> SYS_ADMIN & 1 == 1;
+    [(38, "CAP_PERFMON"), (39, "CAP_BPF")].into_iter().filter(|(bit, _)| !has(*bit)).map(|(_, name)| name).collect()
+}

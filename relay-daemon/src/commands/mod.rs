@@ -1,0 +1,5 @@
+//! The subcommands: arguments in, calls to the library, text out.
+
+pub(crate) mod check;
+pub(crate) mod summary;
+pub(crate) mod trace;

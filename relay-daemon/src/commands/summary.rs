@@ -1,0 +1,118 @@
+//! What is shown of a recording: the status line while it runs, librelay's summary and the account at its end.
+
+use std::{fmt::Write as _, io::Write as _, path::Path, time::Duration};
+
+use anyhow::{Context as _, Result};
+use relay_daemon::tracer::{
+    recorder::Progress,
+    session::{Cpu, Program, Session},
+};
+use serde::Serialize;
+
+/// The summary as a program reads it.
+#[derive(Serialize)]
+struct Summary<'a> {
+    output: &'a Path,
+    mode: &'a str,
+    subbuf_size: u64,
+    n_subbufs: u64,
+    seconds: f64,
+    events: usize,
+    recorded: u64,
+    filtered: u64,
+    lost: u64,
+    overrun: u64,
+    unwritten: u64,
+    bytes: u64,
+    cpus: &'a [Cpu],
+    programs: &'a [Program],
+    error: Option<&'a str>,
+}
+
+/// The status line.
+pub(crate) fn status(elapsed: Duration, progress: &Progress) -> String {
+    let seconds = elapsed.as_secs_f64();
+    let backlog: Vec<String> = progress.backlog.iter().map(ToString::to_string).collect();
+    format!(
+        "{seconds:.1} s  {} records  {:.1} MB  {:.0} records/s  {} lost  backlog {}",
+        progress.records,
+        progress.bytes as f64 / 1e6,
+        progress.records as f64 / seconds.max(1e-3),
+        progress.lost,
+        backlog.join(" "),
+    )
+}
+
+/// Prints the summary of a session: as JSON, or as text unless `quiet`.
+pub(crate) fn print(path: &Path, session: &Session, json: bool, quiet: bool) -> Result<()> {
+    let total = |count: fn(&Cpu) -> u64| session.cpus.iter().map(count).sum::<u64>();
+    let seconds = session.clock.end.map_or(0, |end| end.monotonic - session.clock.start.monotonic) as f64 / 1e9;
+    let summary = Summary {
+        output: path,
+        mode: session.mode,
+        subbuf_size: session.subbuf_size,
+        n_subbufs: session.n_subbufs,
+        seconds,
+        events: session.events.len(),
+        recorded: total(|cpu| cpu.recorded),
+        filtered: total(|cpu| cpu.filtered),
+        lost: total(Cpu::lost),
+        overrun: total(|cpu| cpu.overrun),
+        unwritten: total(|cpu| cpu.unwritten),
+        bytes: total(|cpu| cpu.bytes),
+        cpus: &session.cpus,
+        programs: &session.programs,
+        error: session.error.as_deref(),
+    };
+    let text = match (json, quiet) {
+        (true, _) => serde_json::to_string_pretty(&summary)? + "\n",
+        (false, true) => return Ok(()),
+        (false, false) => text(&summary)?,
+    };
+    std::io::stdout().write_all(text.as_bytes()).context("writing the summary")
+}
+
+/// librelay's summary, and after it the account.
+fn text(summary: &Summary<'_>) -> Result<String> {
+    let mut text = String::from("summary:\n");
+    for cpu in summary.cpus.iter().filter(|cpu| cpu.subbufs_processed > 0 || cpu.recorded > 0 || cpu.lost() > 0) {
+        writeln!(text, "  cpu {}:", cpu.cpu)?;
+        writeln!(text, "    {} sub-buffers processed", cpu.subbufs_processed)?;
+        writeln!(text, "    {} max backlog", cpu.max_backlog)?;
+        writeln!(text, "    {} records, {} bytes", cpu.recorded - cpu.overrun - cpu.unwritten, cpu.bytes)?;
+        writeln!(text, "    data stored in file {}", summary.output.join(format!("cpu{}", cpu.cpu)).display())?;
+    }
+    let total = |count: fn(&Cpu) -> u64| summary.cpus.iter().map(count).sum::<u64>();
+    writeln!(text, "account ({:.3} s, {} events):", summary.seconds, summary.events)?;
+    writeln!(text, "  recorded {}", summary.recorded)?;
+    writeln!(text, "  filtered {}", summary.filtered)?;
+    writeln!(
+        text,
+        "  lost     {} (full {}, too big {}, nested {}, no buffer {})",
+        summary.lost,
+        total(|cpu| cpu.lost_full),
+        total(|cpu| cpu.lost_too_big),
+        total(|cpu| cpu.lost_nested),
+        total(|cpu| cpu.lost_no_buffer),
+    )?;
+    if summary.mode == "overwrite" {
+        writeln!(text, "  overrun  {} of the recorded", summary.overrun)?;
+    }
+    if summary.unwritten > 0 {
+        writeln!(text, "  unwritten {} of the recorded: the file could not be written", summary.unwritten)?;
+    }
+    for program in summary.programs {
+        let runs = program.runs.map_or(String::new(), |runs| format!("{runs} runs, "));
+        writeln!(
+            text,
+            "  {}: {runs}{} skipped by the kernel, another program was running (recursion misses)",
+            program.name, program.recursion_misses
+        )?;
+    }
+    for cpu in summary.cpus {
+        if cpu.lost_full > 0 {
+            writeln!(text, "cpu {} buffer full. Consider larger (-b) or more (-n) sub-buffers.", cpu.cpu)?;
+        }
+    }
+    Ok(text)
+}

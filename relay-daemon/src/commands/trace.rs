@@ -1,0 +1,247 @@
+//! `relayd trace`: record until told to stop.
+
+use std::{
+    os::unix::process::ExitStatusExt as _,
+    path::PathBuf,
+    process::{ExitCode, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use relay_common::{Geometry, MAX_BUFFER_SIZE, MAX_SUBBUF_SIZE, Mode};
+use relay_daemon::{
+    machine,
+    tracer::{
+        events::Catalogue,
+        programs::Notices,
+        recorder::{Options, Recording},
+    },
+};
+use tokio::{
+    process::{Child, Command},
+    signal::unix::{Signal, SignalKind, signal},
+    time::{MissedTickBehavior, interval, sleep},
+};
+
+use super::summary;
+
+/// Least sub-buffer that relayd trace makes: a page.
+const MIN_SUBBUF_SIZE: u64 = 4096;
+/// How often the status line changes.
+const STATUS_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Record kernel tracepoints into a trace directory: cpu0…cpuN and metadata, which any CTF reader opens.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  relayd trace -e sched:sched_switch -d 5s
+  relayd trace -e 'sched:*,irq:*' -o /tmp/boot -- make -j2
+  relayd trace -e 'raw_syscalls:*' --overwrite -b 1M -n 16   # the newest 16 MiB of each CPU, at Ctrl-C
+  babeltrace2 relayd-20260102-030405")]
+pub(crate) struct Arguments {
+    /// Tracepoints to record: CATEGORY:NAME, with * ? [] as wildcards; repeat it or separate by commas.
+    #[arg(short, long = "event", value_name = "EVENT", required = true)]
+    events: Vec<String>,
+    /// Trace directory to make [default: relayd-YYYYmmdd-HHMMSS].
+    #[arg(short, long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Replace a trace that is in DIR.
+    #[arg(long)]
+    force: bool,
+    /// Bytes of a sub-buffer, like 64K or 1M: a power of two from 4K to 16M, else rounded up.
+    #[arg(short = 'b', long, value_name = "SIZE", default_value = "256K", value_parser = parse_size)]
+    subbuf_size: u64,
+    /// Sub-buffers per CPU: a power of two, else rounded up.
+    #[arg(short, long, value_name = "N", default_value_t = 8)]
+    n_subbufs: u64,
+    /// Overwrite the oldest when the buffers are full, instead of losing the newest; write them out at the end.
+    #[arg(long)]
+    overwrite: bool,
+    /// Have the kernel count the programs' runs, to check the account against (costs some time per event).
+    #[arg(long)]
+    bpf_stats: bool,
+    /// Stop after this long, like 500ms, 5s or 2m [default: at Ctrl-C].
+    #[arg(short, long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    duration: Option<Duration>,
+    /// Record relayd's own events too; otherwise they are left out and counted as filtered.
+    #[arg(long = "self")]
+    record_self: bool,
+    /// Print the summary as one JSON document (a COMMAND's output then goes to stderr).
+    #[arg(long)]
+    json: bool,
+    /// Print no status line and no summary.
+    #[arg(short, long)]
+    quiet: bool,
+    /// Record, on the whole system, while this command runs; its exit status becomes relayd's.
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+/// Why recording stopped.
+enum Stop {
+    /// SIGINT, SIGTERM, or the time is over.
+    Asked,
+    /// The command has ended.
+    Ended(ExitStatus),
+    /// A reader could not go on.
+    Failed,
+}
+
+pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting tokio")?;
+    runtime.block_on(trace(arguments))
+}
+
+async fn trace(arguments: Arguments) -> Result<ExitCode> {
+    let geometry = geometry(&arguments)?;
+    if let Some(program) = arguments.command.first() {
+        which::which(program).with_context(|| format!("the command '{program}' cannot be run"))?;
+    }
+    let catalogue = Catalogue::read(&machine::tracefs()?).context("listing tracepoints (run as root)")?;
+    let options = Options {
+        events: catalogue.select(&arguments.events)?,
+        output: arguments.output.clone().unwrap_or_else(default_output),
+        force: arguments.force,
+        geometry,
+        mode: if arguments.overwrite { Mode::Overwrite } else { Mode::NoOverwrite },
+        bpf_stats: arguments.bpf_stats,
+        record_self: arguments.record_self,
+        command: std::env::args().collect(),
+    };
+    // From here on a signal ends the recording in order, and a second one changes nothing.
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let (mut recording, notices) = Recording::start(options)?;
+    if let Some(notices) = notices {
+        tokio::spawn(show_notices(notices));
+    }
+    let mut child = start_command(&arguments)?;
+    let status = status_line(&arguments, &recording, child.is_some());
+    let stop = wait(&arguments, &mut recording, &mut child, [&mut interrupt, &mut terminate], &status).await?;
+    status.finish_and_clear();
+    if let (Some(child), false) = (&child, matches!(stop, Stop::Ended(_))) {
+        stop_command(child);
+    }
+    let path = recording.path().to_path_buf();
+    let session = recording.finish()?;
+    summary::print(&path, &session, arguments.json, arguments.quiet)?;
+    if let Some(error) = &session.error {
+        bail!("{error}; what was written until then is valid, and the account is in {}", path.display());
+    }
+    Ok(match stop {
+        Stop::Ended(status) => exit_code(status),
+        Stop::Asked => ExitCode::SUCCESS,
+        Stop::Failed => ExitCode::FAILURE,
+    })
+}
+
+async fn wait(
+    arguments: &Arguments,
+    recording: &mut Recording,
+    child: &mut Option<Child>,
+    [interrupt, terminate]: [&mut Signal; 2],
+    status: &ProgressBar,
+) -> Result<Stop> {
+    let start = Instant::now();
+    let mut tick = interval(STATUS_INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let time_is_over = async {
+        match arguments.duration {
+            Some(duration) => sleep(duration).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(time_is_over);
+    loop {
+        let command_ends = async {
+            match child {
+                Some(child) => child.wait().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = interrupt.recv() => return Ok(Stop::Asked),
+            _ = terminate.recv() => return Ok(Stop::Asked),
+            () = &mut time_is_over => return Ok(Stop::Asked),
+            ended = command_ends => return Ok(Stop::Ended(ended.context("waiting for the command")?)),
+            () = recording.failed() => return Ok(Stop::Failed),
+            _ = tick.tick(), if !status.is_hidden() => {
+                status.set_message(summary::status(start.elapsed(), &recording.progress()));
+            }
+        }
+    }
+}
+
+/// Geometry as asked for, rounded up to powers of two.
+fn geometry(arguments: &Arguments) -> Result<Geometry> {
+    let round = |name: &str, value: u64, least: u64, most: u64| {
+        if value == 0 || value > most {
+            bail!("{name} must be from 1 to {most}, not {value}");
+        }
+        let rounded = value.max(least).next_power_of_two();
+        if rounded != value {
+            eprintln!("relayd: {name} {value} rounded up to {rounded}");
+        }
+        Ok(rounded)
+    };
+    let subbuf_size = round("--subbuf-size", arguments.subbuf_size, MIN_SUBBUF_SIZE, MAX_SUBBUF_SIZE)?;
+    let n_subbufs = round("--n-subbufs", arguments.n_subbufs, 1, MAX_BUFFER_SIZE)?;
+    Geometry::new(subbuf_size, n_subbufs).context("--subbuf-size times --n-subbufs")
+}
+
+fn parse_size(text: &str) -> Result<u64, parse_size::Error> {
+    parse_size::Config::new().with_binary().parse_size(text)
+}
+
+fn default_output() -> PathBuf {
+    jiff::Zoned::now().strftime("relayd-%Y%m%d-%H%M%S").to_string().into()
+}
+
+async fn show_notices(mut notices: Notices) {
+    while let Ok(mut ready) = notices.readable_mut().await {
+        ready.get_inner_mut().flush();
+        ready.clear_ready();
+    }
+}
+
+fn start_command(arguments: &Arguments) -> Result<Option<Child>> {
+    let Some((program, rest)) = arguments.command.split_first() else { return Ok(None) };
+    let mut command = Command::new(program);
+    command.args(rest);
+    if arguments.json {
+        command.stdout(Stdio::from(std::io::stderr()));
+    }
+    Ok(Some(command.spawn().with_context(|| format!("running the command '{program}'"))?))
+}
+
+/// Recording ends before the command did: that ends too.
+fn stop_command(child: &Child) {
+    let pid = child.id().and_then(|id| rustix::process::Pid::from_raw(i32::try_from(id).ok()?));
+    if let Some(pid) = pid
+        && let Err(error) = rustix::process::kill_process(pid, rustix::process::Signal::TERM)
+    {
+        log::warn!("ending the command: {error}");
+    }
+}
+
+fn exit_code(status: ExitStatus) -> ExitCode {
+    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
+
+fn status_line(arguments: &Arguments, recording: &Recording, has_command: bool) -> ProgressBar {
+    if arguments.quiet {
+        return ProgressBar::hidden();
+    }
+    let until = if has_command { "the command ends" } else { "Ctrl-C" };
+    let until = arguments.duration.map_or(until.to_owned(), |time| humantime::format_duration(time).to_string());
+    log::info!("recording {} events into {} until {until}", recording.events(), recording.path().display());
+    // Draws on stderr, and only on a terminal.
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{msg}") {
+        bar.set_style(style);
+    }
+    bar
+}

@@ -1,0 +1,194 @@
+//! What this machine is and has: CPUs, memory, file systems, clocks, limits.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::{
+    mount::MountFlags,
+    process::{Resource, Rlimit},
+    time::{ClockId, clock_gettime},
+};
+use serde::Serialize;
+
+/// CPUs that may ever come online.
+///
+/// # Errors
+/// When sysfs cannot be read.
+pub fn possible_cpus() -> Result<Vec<u32>> {
+    cpu_list("/sys/devices/system/cpu/possible")
+}
+
+/// CPUs that are online now.
+///
+/// # Errors
+/// When sysfs cannot be read.
+pub fn online_cpus() -> Result<Vec<u32>> {
+    cpu_list("/sys/devices/system/cpu/online")
+}
+
+fn cpu_list(path: &str) -> Result<Vec<u32>> {
+    let text = fs::read_to_string(path).with_context(|| format!("reading {path}"))?;
+    parse_cpu_list(&text).with_context(|| format!("{path} holds {text:?}, not a list of CPUs"))
+}
+
+/// Parses `0-3,5`.
+fn parse_cpu_list(text: &str) -> Option<Vec<u32>> {
+    let mut cpus = Vec::new();
+    for part in text.trim().split(',').filter(|part| !part.is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        cpus.extend(first.parse::<u32>().ok()?..=last.parse().ok()?);
+    }
+    Some(cpus)
+}
+
+/// The NUMA node of a CPU, if the kernel says.
+#[must_use]
+pub fn numa_node(cpu: u32) -> Option<u32> {
+    let entries = fs::read_dir(format!("/sys/devices/system/cpu/cpu{cpu}")).ok()?;
+    entries.flatten().find_map(|entry| entry.file_name().to_str()?.strip_prefix("node")?.parse().ok())
+}
+
+/// Bytes of memory that can be had without swapping.
+///
+/// # Errors
+/// When `/proc/meminfo` does not say.
+pub fn available_memory() -> Result<u64> {
+    let text = fs::read_to_string("/proc/meminfo").context("reading /proc/meminfo")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    Ok(kib.context("/proc/meminfo has no MemAvailable")? * 1024)
+}
+
+/// Where tracefs is; mounts it when it is not.
+///
+/// # Errors
+/// When it can neither be found nor mounted.
+pub fn tracefs() -> Result<PathBuf> {
+    find_or_mount("tracefs", &["/sys/kernel/tracing", "/sys/kernel/debug/tracing"])
+}
+
+/// Where the BPF file system is; mounts it when it is not.
+///
+/// # Errors
+/// When it can neither be found nor mounted.
+pub fn bpffs() -> Result<PathBuf> {
+    find_or_mount("bpf", &["/sys/fs/bpf"])
+}
+
+/// The mount point of a file system, if it is mounted at all; one of `preferred` rather than another.
+#[must_use]
+pub fn find_mount(kind: &str, preferred: &[&str]) -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
+    let points: Vec<&str> = mounts
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split(' ');
+            let (_, point, found) = (fields.next()?, fields.next()?, fields.next()?);
+            (found == kind).then_some(point)
+        })
+        .collect();
+    preferred.iter().find(|path| points.contains(path)).or(points.first()).map(PathBuf::from)
+}
+
+fn find_or_mount(kind: &str, places: &[&str]) -> Result<PathBuf> {
+    if let Some(path) = find_mount(kind, places) {
+        return Ok(path);
+    }
+    let place = Path::new(places[0]);
+    match rustix::mount::mount(kind, place, kind, MountFlags::empty(), None) {
+        Ok(()) => {
+            log::info!("mounted {kind} on {}", place.display());
+            Ok(place.to_path_buf())
+        }
+        Err(error) => bail!(
+            "{kind} is not mounted, and mounting it on {0} failed: {error}; as root: mount -t {kind} {kind} {0}",
+            place.display()
+        ),
+    }
+}
+
+/// Raises the limits that many maps and links run into: open files, and on kernels before 5.11 locked memory.
+pub fn raise_limits() {
+    let files = rustix::process::getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: files.maximum, maximum: files.maximum };
+    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, wanted) {
+        log::debug!("the limit of open files stays at {:?}: {error}", files.current);
+    }
+    let unlimited = Rlimit { current: None, maximum: None };
+    if let Err(error) = rustix::process::setrlimit(Resource::Memlock, unlimited) {
+        log::debug!("the limit of locked memory stays: {error}");
+    }
+}
+
+/// One instant on three clocks, in nanoseconds: enough to place a trace in wall time, and beside another's.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Instant {
+    /// `CLOCK_MONOTONIC`, the clock of the records.
+    pub monotonic: u64,
+    /// `CLOCK_BOOTTIME`.
+    pub boottime: u64,
+    /// `CLOCK_REALTIME`, since 1970.
+    pub realtime: u64,
+}
+
+impl Instant {
+    /// Now. Of a few readings the tightest, so that a preemption in between does not shift the clocks.
+    #[must_use]
+    pub fn now() -> Self {
+        let read = |clock| {
+            let time = clock_gettime(clock);
+            u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
+        };
+        let mut best: Option<(u64, Self)> = None;
+        for _ in 0..5 {
+            let monotonic = read(ClockId::Monotonic);
+            let (boottime, realtime) = (read(ClockId::Boottime), read(ClockId::Realtime));
+            let width = read(ClockId::Monotonic) - monotonic;
+            if best.is_none_or(|(least, _)| width < least) {
+                best = Some((width, Self { monotonic: monotonic + width / 2, boottime, realtime }));
+            }
+        }
+        best.map_or(Self { monotonic: 0, boottime: 0, realtime: 0 }, |(_, instant)| instant)
+    }
+}
+
+/// The kernel's name for this boot.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+/// A new random UUID.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn new_uuid() -> Result<[u8; 16]> {
+    let path = "/proc/sys/kernel/random/uuid";
+    let text = fs::read_to_string(path).with_context(|| format!("reading {path}"))?;
+    let digits = u128::from_str_radix(&text.trim().replace('-', ""), 16);
+    Ok(digits.with_context(|| format!("{path} holds {text:?}"))?.to_be_bytes())
+}
+
+/// Host name and kernel release.
+#[must_use]
+pub fn host_and_kernel() -> (String, String) {
+    let uname = rustix::system::uname();
+    (uname.nodename().to_string_lossy().into_owned(), uname.release().to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_lists_have_ranges_and_gaps() {
+        assert_eq!(parse_cpu_list("0-2,5\n"), Some(vec![0, 1, 2, 5]));
+        assert_eq!(parse_cpu_list("\n"), Some(vec![]));
+        assert_eq!(parse_cpu_list("0-x"), None);
+    }
+}

@@ -1,0 +1,48 @@
+//! The `relayd` command. What the user types is parsed here; each subcommand has a file.
+
+mod commands;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Record kernel events into per-CPU relay channels, with every loss counted.
+#[derive(Debug, Parser)]
+#[command(name = "relayd", version, propagate_version = true, arg_required_else_help = true)]
+#[command(
+    after_help = "Exit status: 0 done; 1 failed, or recording stopped early; 2 wrong usage; with a COMMAND, its own status."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Trace(commands::trace::Arguments),
+    Check(commands::check::Arguments),
+}
+
+fn main() -> ExitCode {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).format_timestamp(None).init();
+    let result = match Cli::parse().command {
+        Command::Trace(arguments) => commands::trace::run(arguments),
+        Command::Check(arguments) => commands::check::run(&arguments),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("relayd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whoever reads our output has seen enough: `relayd … | head` is no error.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
+}

@@ -1,0 +1,372 @@
+//! Everything unsafe in the daemon: three system calls that no crate offers, and memory shared with the
+//! kernel side.
+//!
+//! Shared memory may change under every read. It is never lent as a slice: single words are atomics, bytes are
+//! copied or handed to `pwrite` by address.
+#![expect(unsafe_code, reason = "the one file of the daemon that may")]
+
+use std::{
+    ffi::c_int,
+    fs::File,
+    io,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+    sync::{Arc, atomic::AtomicU64},
+};
+
+use aya::maps::{MapData, RingBuf};
+use aya_log::EbpfLogger;
+use memmap2::{MmapOptions, MmapRaw};
+use relay_common::{Buffer, COMMITTED_AT, Control, Geometry, MAX_RECORD, Reader};
+use tokio::io::{Interest, unix::AsyncFd};
+
+const BPF_MAP_CREATE: c_int = 0;
+const BPF_MAP_UPDATE_BATCH: c_int = 26;
+const BPF_LINK_CREATE: c_int = 28;
+const BPF_PERF_EVENT: u32 = 41;
+const PERF_TYPE_TRACEPOINT: u32 = 2;
+const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 1 << 3;
+
+/// What `BPF_MAP_CREATE` is given (the start of `union bpf_attr`, include/uapi/linux/bpf.h).
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct MapCreate {
+    /// `enum bpf_map_type`.
+    pub map_type: u32,
+    /// Bytes of a key.
+    pub key_size: u32,
+    /// Bytes of a value.
+    pub value_size: u32,
+    /// Elements.
+    pub max_entries: u32,
+    /// `BPF_F_*`.
+    pub map_flags: u32,
+    /// For a map of maps: a map of the inner maps' shape.
+    pub inner_map_fd: u32,
+    /// With `BPF_F_NUMA_NODE`: where the memory is to be.
+    pub numa_node: u32,
+    /// As `bpftool map` shows it, NUL-terminated.
+    pub map_name: [u8; 16],
+}
+
+/// Creates a map.
+///
+/// # Errors
+/// What the kernel says.
+pub fn create_map(mut attr: MapCreate) -> io::Result<OwnedFd> {
+    bpf(BPF_MAP_CREATE, &mut attr).map(owned)
+}
+
+/// Puts the maps `inner[i].1` at the indexes `inner[i].0` of a map of maps, in one call: one at a time, each would wait
+/// for an RCU grace period.
+///
+/// # Errors
+/// What the kernel says.
+pub fn fill_map_of_maps(outer: BorrowedFd<'_>, inner: &[(u32, BorrowedFd<'_>)]) -> io::Result<()> {
+    #[derive(Default)]
+    #[repr(C)]
+    struct Batch {
+        in_batch: u64,
+        out_batch: u64,
+        keys: u64,
+        values: u64,
+        count: u32,
+        map_fd: u32,
+        elem_flags: u64,
+        flags: u64,
+    }
+    let keys: Vec<u32> = inner.iter().map(|(key, _)| *key).collect();
+    let values: Vec<RawFd> = inner.iter().map(|(_, fd)| fd.as_raw_fd()).collect();
+    let mut attr = Batch {
+        keys: keys.as_ptr().expose_provenance() as u64,
+        values: values.as_ptr().expose_provenance() as u64,
+        count: u32::try_from(inner.len()).map_err(io::Error::other)?,
+        map_fd: raw(outer),
+        ..Batch::default()
+    };
+    bpf(BPF_MAP_UPDATE_BATCH, &mut attr).map(drop)
+}
+
+/// Opens the perf event of a tracepoint, by its id in tracefs. It belongs to one CPU and no task; a program linked to it runs
+/// on every CPU all the same, since the program hangs on the tracepoint, not on the event (kernel/trace/bpf_trace.c,
+/// `perf_event_attach_bpf_prog`).
+///
+/// # Errors
+/// What the kernel says.
+pub fn open_tracepoint(id: u64) -> io::Result<OwnedFd> {
+    /// `struct perf_event_attr` as of `PERF_ATTR_SIZE_VER0`.
+    #[derive(Default)]
+    #[repr(C)]
+    struct PerfEventAttr {
+        kind: u32,
+        size: u32,
+        config: u64,
+        sample_period: u64,
+        sample_type: u64,
+        read_format: u64,
+        flags: u64,
+        wakeup_events: u32,
+        bp_type: u32,
+        config1: u64,
+    }
+    const SIZE: u32 = 64;
+    const _: () = assert!(size_of::<PerfEventAttr>() == SIZE as usize);
+    let attr = PerfEventAttr { kind: PERF_TYPE_TRACEPOINT, size: SIZE, config: id, ..PerfEventAttr::default() };
+    let (any_process, cpu, no_group) = (-1, 0, -1);
+    // SAFETY: `attr` is a perf_event_attr of the size it says and outlives the call.
+    let fd = unsafe {
+        libc::syscall(libc::SYS_perf_event_open, &raw const attr, any_process, cpu, no_group, PERF_FLAG_FD_CLOEXEC)
+    };
+    result(fd).map(owned)
+}
+
+/// Attaches a program to a perf event, with a cookie that `bpf_get_attach_cookie` returns to it. Dropping the link detaches.
+///
+/// # Errors
+/// What the kernel says; `EINVAL` on a kernel before 5.15.
+pub fn link_perf_event(program: BorrowedFd<'_>, event: BorrowedFd<'_>, cookie: u64) -> io::Result<OwnedFd> {
+    #[derive(Default)]
+    #[repr(C)]
+    struct LinkCreate {
+        prog_fd: u32,
+        target_fd: u32,
+        attach_type: u32,
+        flags: u32,
+        bpf_cookie: u64,
+    }
+    let mut attr = LinkCreate {
+        prog_fd: raw(program),
+        target_fd: raw(event),
+        attach_type: BPF_PERF_EVENT,
+        flags: 0,
+        bpf_cookie: cookie,
+    };
+    bpf(BPF_LINK_CREATE, &mut attr).map(owned)
+}
+
+/// What reads a BPF ring buffer: it owns the map's file descriptor for as long as it lives, and always the same.
+trait RingBufferOwner: AsRawFd {}
+impl RingBufferOwner for RingBuf<MapData> {}
+impl<L> RingBufferOwner for EbpfLogger<L> {}
+
+/// Lets tokio say when a waker has something.
+///
+/// # Errors
+/// What `epoll` says.
+pub fn watch_waker(ring: RingBuf<MapData>) -> io::Result<AsyncFd<RingBuf<MapData>>> {
+    watch(ring)
+}
+
+/// Lets tokio say when the kernel side's log has something.
+///
+/// # Errors
+/// What `epoll` says.
+pub fn watch_log<L>(log: EbpfLogger<L>) -> io::Result<AsyncFd<EbpfLogger<L>>> {
+    watch(log)
+}
+
+fn watch<T: RingBufferOwner>(ring: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: see `RingBufferOwner`.
+    let registered = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
+    registered.map_err(|error| error.into_parts().1)
+}
+
+fn bpf<T>(command: c_int, attr: &mut T) -> io::Result<RawFd> {
+    // SAFETY: `attr` is the part of `union bpf_attr` that the command reads, of the size given; addresses in it are of memory
+    // that the callers keep alive.
+    result(unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of::<T>()) })
+}
+
+fn result(value: libc::c_long) -> io::Result<RawFd> {
+    if value < 0 { Err(io::Error::last_os_error()) } else { RawFd::try_from(value).map_err(io::Error::other) }
+}
+
+fn owned(fd: RawFd) -> OwnedFd {
+    // SAFETY: a system call has just returned it; nobody else has it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+fn raw(fd: BorrowedFd<'_>) -> u32 {
+    fd.as_raw_fd().cast_unsigned()
+}
+
+/// The control map, mapped: a row for every possible CPU.
+#[derive(Debug)]
+pub struct ControlMapping {
+    mapping: MmapRaw,
+    rows: u32,
+}
+
+impl ControlMapping {
+    /// Maps `rows` rows of a control map.
+    ///
+    /// # Errors
+    /// What `mmap` says.
+    pub fn new(map: BorrowedFd<'_>, rows: u32) -> io::Result<Self> {
+        if rows == 0 {
+            return Err(io::Error::other("a control map without rows"));
+        }
+        let mapping = MmapOptions::new().len(rows as usize * size_of::<Control<AtomicU64>>()).map_raw(&map)?;
+        Ok(Self { mapping, rows })
+    }
+
+    /// The row of a CPU, if there is one.
+    #[must_use]
+    pub fn row(&self, cpu: u32) -> Option<&Control<AtomicU64>> {
+        (cpu < self.rows).then(|| self.row_or_last(cpu))
+    }
+
+    fn row_or_last(&self, cpu: u32) -> &Control<AtomicU64> {
+        let first: *const Control<AtomicU64> = self.mapping.as_ptr().cast();
+        // SAFETY: there is at least one row, and the index is less than their number.
+        let row = unsafe { first.add(cpu.min(self.rows - 1) as usize) };
+        // SAFETY: inside the mapping, which lives as long as `self`; page-aligned, so that rows are aligned; atomics alone.
+        unsafe { &*row }
+    }
+}
+
+/// One CPU's buffer, mapped.
+#[derive(Debug)]
+pub struct MappedBuffer {
+    control: Arc<ControlMapping>,
+    cpu: u32,
+    mapping: MmapRaw,
+    geometry: Geometry,
+}
+
+impl MappedBuffer {
+    /// Maps the buffer of `cpu`: the one element of an inner map.
+    ///
+    /// # Errors
+    /// What `mmap` says, or that the control map has no row for the CPU.
+    pub fn new(map: BorrowedFd<'_>, control: Arc<ControlMapping>, cpu: u32, geometry: Geometry) -> io::Result<Self> {
+        if control.row(cpu).is_none() {
+            return Err(io::Error::other(format!("no control row for cpu {cpu}")));
+        }
+        let len = usize::try_from(geometry.buffer_size() + MAX_RECORD).map_err(io::Error::other)?;
+        let mapping = MmapOptions::new().len(len).map_raw(&map)?;
+        Ok(Self { control, cpu, mapping, geometry })
+    }
+
+    /// The CPU whose buffer this is.
+    #[must_use]
+    pub fn cpu(&self) -> u32 {
+        self.cpu
+    }
+
+    /// How the buffer is cut.
+    #[must_use]
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    /// A reader of this buffer. There must be one that takes sub-buffers; any number may look.
+    #[must_use]
+    pub fn reader(&self) -> Reader<'_, Self> {
+        Reader { buffer: self, geometry: self.geometry }
+    }
+
+    /// Writes `len` bytes at `place` to `file` at `offset`, all of them.
+    ///
+    /// # Errors
+    /// What `pwrite` says; how much has been written is then unknown.
+    pub fn write_to(&self, place: u64, len: u64, file: &File, offset: u64) -> io::Result<()> {
+        let mut done = 0;
+        while done < len {
+            let (from, left) = (self.at(place + done, len - done)?, len - done);
+            let to = libc::off_t::try_from(offset + done).map_err(io::Error::other)?;
+            // SAFETY: `at` checked that `left` bytes from `from` are mapped; the kernel copies them, whatever they hold.
+            let written = unsafe { libc::pwrite(file.as_raw_fd(), from.cast(), left as usize, to) };
+            match u64::try_from(written) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => done += written,
+                Err(_) => {
+                    let error = io::Error::last_os_error();
+                    if error.kind() != io::ErrorKind::Interrupted {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends `len` bytes at `place` to `copy`.
+    ///
+    /// # Errors
+    /// When they are not all inside the buffer.
+    pub fn copy_to(&self, place: u64, len: u64, copy: &mut bytes::BytesMut) -> io::Result<()> {
+        let from = self.at(place, len)?;
+        let (start, len) = (copy.len(), usize::try_from(len).map_err(io::Error::other)?);
+        copy.resize(start + len, 0);
+        let to = copy[start..].as_mut_ptr();
+        // SAFETY: `at` checked the source, `resize` made the room, and the two do not overlap. The kernel side may write
+        // meanwhile: whoever calls decides afterwards whether the copy is good.
+        unsafe { std::ptr::copy_nonoverlapping(from, to, len) };
+        Ok(())
+    }
+
+    /// Stores bytes at `place`: what a client writes once into every sub-buffer, before any program is attached.
+    ///
+    /// # Errors
+    /// When they are not all inside the buffer.
+    pub fn store(&self, place: u64, bytes: &[u8]) -> io::Result<()> {
+        let to = self.at(place, bytes.len() as u64)?.cast_mut();
+        // SAFETY: `at` checked the destination; the two do not overlap.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
+        Ok(())
+    }
+
+    /// The address of `len` bytes at `place`, if they are inside the buffer.
+    fn at(&self, place: u64, len: u64) -> io::Result<*const u8> {
+        if place.checked_add(len).is_none_or(|end| end > self.geometry.buffer_size()) {
+            return Err(io::Error::other(format!("{len} bytes at {place} are outside the buffer of cpu {}", self.cpu)));
+        }
+        // SAFETY: inside the mapping, which is longer than the buffer.
+        Ok(unsafe { self.mapping.as_ptr().add(place as usize) })
+    }
+
+    /// The address of a value at `place`, kept inside the buffer whatever `place` is.
+    fn value<T>(&self, place: u64) -> *mut T {
+        let place = self.geometry.place(place) & !(align_of::<T>() as u64 - 1);
+        // SAFETY: less than the buffer's size, and a tail of MAX_RECORD bytes follows it in the mapping.
+        unsafe { self.mapping.as_mut_ptr().add(place as usize) }.cast()
+    }
+}
+
+impl Buffer for MappedBuffer {
+    type Word = AtomicU64;
+
+    fn control(&self) -> &Control<AtomicU64> {
+        self.control.row_or_last(self.cpu)
+    }
+
+    fn committed(&self, place: u64) -> &AtomicU64 {
+        // SAFETY: inside the mapping, aligned, and only ever accessed atomically once programs run.
+        unsafe { &*self.value(place + COMMITTED_AT) }
+    }
+
+    fn load_u32(&self, place: u64) -> u32 {
+        // SAFETY: inside the mapping and aligned.
+        unsafe { self.value::<u32>(place).read_volatile() }
+    }
+
+    fn store_u32(&self, place: u64, value: u32) {
+        // SAFETY: inside the mapping and aligned.
+        unsafe { self.value::<u32>(place).write_volatile(value) }
+    }
+
+    fn store_u64(&self, place: u64, value: u64) {
+        // SAFETY: inside the mapping and aligned.
+        unsafe { self.value::<u64>(place).write_volatile(value) }
+    }
+
+    fn store_zero(&self, place: u64) {
+        // SAFETY: inside the mapping.
+        unsafe { self.value::<u8>(place).write_volatile(0) }
+    }
+
+    fn wake(&self) -> bool {
+        // User space writes to a buffer only when its reader is not asleep.
+        true
+    }
+}

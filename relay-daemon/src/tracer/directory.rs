@@ -1,0 +1,150 @@
+//! A trace's directory: what may be in it, and who may read it.
+
+use std::{
+    fs, io,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::session::replace;
+
+/// Where the session's own files are: hidden, since CTF readers take every visible file for a stream.
+const PRIVATE: &str = ".relayd";
+
+/// The directory of a trace that is being made. Until [`TraceDirectory::keep`], dropping it removes it again.
+#[derive(Debug)]
+pub struct TraceDirectory {
+    path: PathBuf,
+    made: bool,
+    kept: bool,
+}
+
+impl TraceDirectory {
+    /// Makes the directory, for the owner and the group only. A trace that is there already is replaced if `force`.
+    ///
+    /// # Errors
+    /// When there is something else, or a trace and not `force`, or it cannot be made.
+    pub fn create(path: &Path, force: bool) -> Result<Self> {
+        let mut builder = fs::DirBuilder::new();
+        builder.mode(0o750);
+        let made = match builder.create(path) {
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+            Err(error) => return Err(error).with_context(|| format!("making the directory {}", path.display())),
+        };
+        if !made {
+            clear(path, force)?;
+        }
+        let directory = Self { path: path.to_path_buf(), made, kept: false };
+        builder.create(directory.private()).with_context(|| format!("making {}", directory.private().display()))?;
+        Ok(directory)
+    }
+
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the session's own files are.
+    #[must_use]
+    pub fn private(&self) -> PathBuf {
+        self.path.join(PRIVATE)
+    }
+
+    /// Writes the trace's metadata.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_metadata(&self, text: &str) -> Result<()> {
+        let path = self.path.join("metadata");
+        replace(&path, text.as_bytes()).with_context(|| format!("writing {}", path.display()))
+    }
+
+    /// From now on it stays.
+    pub fn keep(&mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for TraceDirectory {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        let removed =
+            remove_trace(&self.path).and_then(|()| if self.made { fs::remove_dir(&self.path) } else { Ok(()) });
+        if let Err(error) = removed {
+            log::warn!("{} stays behind: {error}", self.path.display());
+        }
+    }
+}
+
+fn clear(path: &Path, force: bool) -> Result<()> {
+    if !path.is_dir() {
+        bail!("{} is there and is not a directory; give another with -o", path.display());
+    }
+    let list = || fs::read_dir(path).with_context(|| format!("reading {}", path.display()));
+    if list()?.next().is_none() {
+        return Ok(());
+    }
+    if !path.join(PRIVATE).is_dir() {
+        bail!("{} is not empty and is not a trace of relayd; give another with -o", path.display());
+    }
+    if !force {
+        bail!("{} holds a trace already; give another with -o, or replace it with --force", path.display());
+    }
+    remove_trace(path).with_context(|| format!("removing the trace in {}", path.display()))
+}
+
+/// Removes a trace's files, and nothing else.
+fn remove_trace(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let cpu = name.strip_prefix("cpu").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+        if cpu || name == "metadata" || name == "metadata.next" {
+            fs::remove_file(entry.path())?;
+        } else if name == PRIVATE {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_is_replaced_only_by_force_and_nothing_else_ever() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("trace");
+        let mut first = TraceDirectory::create(&path, false).unwrap();
+        first.write_metadata("old").unwrap();
+        first.keep();
+        drop(first);
+        let error = TraceDirectory::create(&path, false).unwrap_err().to_string();
+        assert!(error.contains("--force"), "{error}");
+        fs::write(path.join("cpu0"), "old").unwrap();
+        fs::write(path.join("notes"), "mine").unwrap();
+        drop(TraceDirectory::create(&path, true).unwrap());
+        assert!(!path.join("cpu0").exists() && !path.join("metadata").exists());
+        assert_eq!(fs::read(path.join("notes")).unwrap(), b"mine");
+        let error = TraceDirectory::create(&path, true).unwrap_err().to_string();
+        assert!(error.contains("is not a trace"), "{error}");
+    }
+
+    #[test]
+    fn a_directory_that_was_not_kept_is_gone() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("trace");
+        let directory = TraceDirectory::create(&path, false).unwrap();
+        fs::write(path.join("cpu3"), "x").unwrap();
+        drop(directory);
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,205 @@
+//! Finds the tracepoints that the user means.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::format::Format;
+
+/// How many near names an error offers.
+const SUGGESTIONS: usize = 3;
+
+/// A tracepoint of the running kernel.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// `category:name`.
+    pub name: String,
+    /// Its layout.
+    pub format: Format,
+    /// The kernel's description of the layout, as it stands.
+    pub text: String,
+    /// Named by the user in full: it must be attached. A pattern's events may turn out not to be attachable.
+    pub explicit: bool,
+}
+
+/// The tracepoints of the running kernel.
+#[derive(Debug)]
+pub struct Catalogue {
+    folder: PathBuf,
+    names: Vec<String>,
+}
+
+impl Catalogue {
+    /// Lists the tracepoints in tracefs.
+    ///
+    /// # Errors
+    /// When tracefs cannot be read.
+    pub fn read(tracefs: &Path) -> Result<Self> {
+        let folder = tracefs.join("events");
+        let mut names = Vec::new();
+        for category in subfolders(&folder)? {
+            for name in subfolders(&folder.join(&category))? {
+                // Without `enable`: formats of ftrace's own entries, not tracepoints.
+                if folder.join(&category).join(&name).join("enable").exists() {
+                    names.push(format!("{category}:{name}"));
+                }
+            }
+        }
+        names.sort_unstable();
+        Ok(Self { folder, names })
+    }
+
+    /// `category:name` of every tracepoint, sorted.
+    #[must_use]
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// The tracepoints that patterns mean: `category:name` with `*`, `?` and `[…]`, several in one string separated by commas.
+    /// Each is taken once, in the catalogue's order.
+    ///
+    /// # Errors
+    /// When a pattern means nothing; the message has the nearest names.
+    pub fn select(&self, patterns: &[String]) -> Result<Vec<Event>> {
+        // Per name of the catalogue: not selected, by a pattern, in full.
+        let mut selected = vec![None; self.names.len()];
+        for pattern in patterns.iter().flat_map(|list| list.split(',')).map(str::trim) {
+            if pattern.is_empty() {
+                bail!("an empty event name; give CATEGORY:NAME, for example sched:sched_switch");
+            }
+            let glob = glob::Pattern::new(pattern).with_context(|| format!("the event pattern '{pattern}'"))?;
+            let explicit = glob::Pattern::escape(pattern) == pattern;
+            let mut found = false;
+            for (name, selected) in self.names.iter().zip(&mut selected) {
+                if glob.matches(name) {
+                    found = true;
+                    *selected = Some(explicit || selected.unwrap_or(false));
+                }
+            }
+            if !found {
+                bail!("{}", self.not_found(pattern, explicit));
+            }
+        }
+        let chosen = self.names.iter().zip(selected);
+        chosen.filter_map(|(name, explicit)| Some(self.event(name, explicit?))).collect()
+    }
+
+    fn event(&self, name: &str, explicit: bool) -> Result<Event> {
+        let path = self.folder.join(name.replacen(':', "/", 1)).join("format");
+        let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        let format = Format::parse(&text).with_context(|| format!("parsing {}", path.display()))?;
+        Ok(Event { name: name.to_owned(), format, text, explicit })
+    }
+
+    fn not_found(&self, pattern: &str, explicit: bool) -> String {
+        let what = if explicit { "no tracepoint is named" } else { "no tracepoint matches" };
+        let mut message = format!("{what} '{pattern}'");
+        if !pattern.contains(':') {
+            let category = format!("{pattern}:");
+            if self.names.iter().any(|name| name.starts_with(&category)) {
+                return format!("{message}; all of the category: -e '{pattern}:*'");
+            }
+            let same_name: Vec<_> = self
+                .names
+                .iter()
+                .filter(|name| name.split_once(':').is_some_and(|(_, name)| name == pattern))
+                .collect();
+            if let [name] = same_name[..] {
+                return format!("{message}; did you mean {name}?");
+            }
+        }
+        let near = self.nearest(pattern);
+        if !near.is_empty() {
+            message += &format!("; did you mean {}?", near.join(", "));
+        }
+        message
+    }
+
+    fn nearest(&self, wanted: &str) -> Vec<&str> {
+        let wanted: String = wanted.chars().filter(|c| !matches!(c, '*' | '?' | '[' | ']')).collect();
+        let mut near: Vec<(f64, &str)> = self
+            .names
+            .iter()
+            .map(|name| {
+                let bare =
+                    if wanted.contains(':') { name } else { name.split_once(':').map_or(&**name, |(_, bare)| bare) };
+                (strsim::jaro_winkler(&wanted, bare), name.as_str())
+            })
+            .filter(|(likeness, _)| *likeness > 0.8)
+            .collect();
+        near.sort_by(|a, b| b.0.total_cmp(&a.0));
+        near.into_iter().take(SUGGESTIONS).map(|(_, name)| name).collect()
+    }
+}
+
+fn subfolders(folder: &Path) -> Result<Vec<String>> {
+    let read = |error| format!("reading {}: {error}", folder.display());
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|e| anyhow::anyhow!(read(e)))? {
+        let entry = entry.map_err(|e| anyhow::anyhow!(read(e)))?;
+        if entry.file_type()?.is_dir()
+            && let Ok(name) = entry.file_name().into_string()
+        {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A tracefs with three tracepoints, and an entry that is none.
+    fn catalogue() -> (tempfile::TempDir, Catalogue) {
+        let root = tempfile::tempdir().unwrap();
+        for (id, name) in
+            ["sched/sched_switch", "sched/sched_wakeup", "irq/irq_handler_entry", "ftrace/print"].iter().enumerate()
+        {
+            let folder = root.path().join("events").join(name);
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("format"), format!("name: x\nID: {id}\nformat:\n")).unwrap();
+            if !name.starts_with("ftrace") {
+                fs::write(folder.join("enable"), "0").unwrap();
+            }
+        }
+        let catalogue = Catalogue::read(root.path()).unwrap();
+        (root, catalogue)
+    }
+
+    fn select(patterns: &[&str]) -> Result<Vec<(String, bool)>, String> {
+        let (_root, catalogue) = catalogue();
+        let patterns: Vec<_> = patterns.iter().map(ToString::to_string).collect();
+        let events = catalogue.select(&patterns).map_err(|e| format!("{e:#}"))?;
+        Ok(events.into_iter().map(|event| (event.name, event.explicit)).collect())
+    }
+
+    #[test]
+    fn globs_and_lists_select_each_event_once() {
+        let switch = ("sched:sched_switch".to_owned(), true);
+        let wakeup = ("sched:sched_wakeup".to_owned(), false);
+        assert_eq!(select(&["sched:*,sched:sched_switch"]), Ok(vec![switch.clone(), wakeup.clone()]));
+        assert_eq!(select(&["sched:sched_switch", "sched:*"]), Ok(vec![switch, wakeup]));
+    }
+
+    #[test]
+    fn an_unknown_name_offers_the_nearest() {
+        let error = select(&["sched:sched_swich"]).unwrap_err();
+        assert!(error.contains("did you mean sched:sched_switch"), "{error}");
+        let error = select(&["sched_switch"]).unwrap_err();
+        assert!(error.contains("did you mean sched:sched_switch?"), "{error}");
+        let error = select(&["sched"]).unwrap_err();
+        assert!(error.contains("-e 'sched:*'"), "{error}");
+    }
+
+    #[test]
+    fn a_pattern_that_matches_nothing_is_an_error() {
+        let error = select(&["nosuch:*"]).unwrap_err();
+        assert!(error.contains("no tracepoint matches 'nosuch:*'"), "{error}");
+        assert!(select(&["sched:*,"]).unwrap_err().contains("empty event name"));
+        assert!(select(&["ftrace:print"]).is_err());
+    }
+}

@@ -1,0 +1,12 @@
+//! The tracer: a client of the channel that records kernel events as CTF.
+//!
+//! [`events`] finds tracepoints and their layouts, [`programs`] loads what runs at them, [`metadata`] describes the
+//! records in CTF's own language, [`session`] is the account that goes beside the trace, [`recorder`] runs it all.
+
+pub mod directory;
+pub mod events;
+pub mod format;
+pub mod metadata;
+pub mod programs;
+pub mod recorder;
+pub mod session;

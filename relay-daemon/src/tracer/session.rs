@@ -1,0 +1,138 @@
+//! `.relayd/session.json`: the session's own facts, and at the end its account.
+
+use std::{
+    fs::OpenOptions,
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+};
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+use crate::machine::Instant;
+
+/// What `session.json` holds. `docs/format.md` has the fields' meanings.
+#[derive(Clone, Debug, Serialize)]
+pub struct Session {
+    /// Of relayd.
+    pub version: &'static str,
+    /// Of the trace: in every packet, and in `metadata`.
+    pub uuid: String,
+    /// Host name.
+    pub host: String,
+    /// Kernel release.
+    pub kernel: String,
+    /// The kernel's id of this boot.
+    pub boot_id: String,
+    /// The command line.
+    pub command: Vec<String>,
+    /// `no-overwrite` or `overwrite`.
+    pub mode: &'static str,
+    /// Bytes of a sub-buffer.
+    pub subbuf_size: u64,
+    /// Sub-buffers per CPU.
+    pub n_subbufs: u64,
+    /// Clocks at start and end.
+    pub clock: Clock,
+    /// What was recorded.
+    pub events: Vec<SessionEvent>,
+    /// The account of every possible CPU. Empty until the end.
+    pub cpus: Vec<Cpu>,
+    /// What the kernel says of each program. Empty until the end.
+    pub programs: Vec<Program>,
+    /// Why recording stopped before it was asked to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// Clocks at start and end.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Clock {
+    /// Before the first event was attached.
+    pub start: Instant,
+    /// After the last was detached. `null` until then.
+    pub end: Option<Instant>,
+}
+
+/// An event of the session.
+#[derive(Clone, Debug, Serialize)]
+pub struct SessionEvent {
+    /// In every record.
+    pub id: u16,
+    /// `category:name`.
+    pub name: String,
+    /// Bytes of the payload's fixed part.
+    pub size: usize,
+    /// tracefs' `format` file, as it stands.
+    pub format: String,
+}
+
+/// The account of one CPU: `recorded - overrun - unwritten` records are in its file.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Cpu {
+    /// Its number.
+    pub cpu: u32,
+    /// Records stored in the buffer.
+    pub recorded: u64,
+    /// Bytes in the file.
+    pub bytes: u64,
+    /// Sub-buffers taken, empty ones included.
+    pub subbufs_processed: u64,
+    /// Most sub-buffers taken in one pass.
+    pub max_backlog: u64,
+    /// Events that were left out on purpose.
+    pub filtered: u64,
+    /// Lost: every sub-buffer was waiting for the reader.
+    pub lost_full: u64,
+    /// Lost: no sub-buffer could hold it.
+    pub lost_too_big: u64,
+    /// Lost: an interrupted writer owned the sub-buffer that was needed.
+    pub lost_nested: u64,
+    /// Lost: the CPU had no buffer.
+    pub lost_no_buffer: u64,
+    /// Recorded, then overwritten unread.
+    pub overrun: u64,
+    /// Recorded, but not in the file: writing it failed.
+    pub unwritten: u64,
+}
+
+impl Cpu {
+    /// Records lost, all causes.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.lost_full + self.lost_too_big + self.lost_nested + self.lost_no_buffer
+    }
+}
+
+/// What the kernel says of a program.
+#[derive(Clone, Debug, Serialize)]
+pub struct Program {
+    /// Its name.
+    pub name: String,
+    /// How often the kernel did not run it because another program was running on the CPU: these events never reached relayd.
+    pub recursion_misses: u64,
+    /// How often it ran, when that was counted (`--bpf-stats`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runs: Option<u64>,
+}
+
+impl Session {
+    /// Writes the file, whole or not at all.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        let path = folder.join("session.json");
+        let text = serde_json::to_string_pretty(self).context("writing the session as JSON")?;
+        replace(&path, text.as_bytes()).with_context(|| format!("writing {}", path.display()))
+    }
+}
+
+/// Writes a file under another name and renames it, so that nobody sees a part of it.
+pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let next = path.with_extension("next");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&next)?;
+    file.write_all(content)?;
+    std::fs::rename(&next, path)
+}

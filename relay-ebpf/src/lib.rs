@@ -1,0 +1,17 @@
+//! The kernel side of a relay channel, for any eBPF program.
+//!
+//! [`channel`] is what a program writes through. It knows sub-buffers and nothing of what the bytes mean; the
+//! protocol itself is in `relay-common`. `sys` holds every unsafe operation of the kernel side.
+#![no_std]
+#![cfg_attr(target_arch = "bpf", feature(core_intrinsics))]
+#![cfg_attr(target_arch = "bpf", expect(internal_features, reason = "BPF has no core::sync::atomic"))]
+
+pub mod channel;
+pub mod sys;
+
+/// No path of these programs panics; one that did would not pass the verifier.
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}

@@ -1,0 +1,273 @@
+//! Everything unsafe on the kernel side: shared words, map memory, helpers.
+//!
+//! Each function is safe to call with any argument; what makes it so stands at its `SAFETY` note.
+#![expect(unsafe_code, reason = "the one file of the kernel side that may")]
+
+use core::{
+    cell::UnsafeCell,
+    ffi::c_void,
+    fmt,
+    intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd, atomic_xchg},
+};
+
+use aya_ebpf::{EbpfContext, helpers};
+use relay_common::{Buffer, Control, MAX_RECORD, Word};
+
+use crate::channel::WakersMap;
+
+/// A constant that user space sets before loading. The verifier knows its value.
+///
+/// Not aya's `Global`, whose `MaybeUninit<T>` bpf-linker 0.10 puts into BTF under a name that the kernel refuses.
+#[derive(Debug)]
+#[repr(transparent)]
+pub struct Setting<T>(T);
+
+impl<T: Copy> Setting<T> {
+    /// The value in the object, until user space sets another.
+    #[must_use]
+    pub const fn new(value: T) -> Self {
+        Self(value)
+    }
+
+    /// The value.
+    #[inline(always)]
+    pub fn load(&self) -> T {
+        // SAFETY: the pointer comes from a reference. Volatile: the compiler must not take the object's value for it.
+        unsafe { (&raw const self.0).read_volatile() }
+    }
+}
+
+/// Makes a [`Setting`](sys::Setting) that user space sets before loading, by its name.
+#[macro_export]
+macro_rules! setting {
+    ($(#[$doc:meta])* $vis:vis $name:ident: $type:ty = $value:expr) => {
+        $(#[$doc])*
+        #[unsafe(no_mangle)]
+        $vis static $name: $crate::sys::Setting<$type> = $crate::sys::Setting::new($value);
+    };
+}
+
+/// Declares the object's licence to the kernel, which wants a GPL-compatible one for the helpers that read its
+/// memory. The source is MIT OR Apache-2.0.
+#[macro_export]
+macro_rules! license {
+    () => {
+        #[unsafe(link_section = "license")]
+        #[unsafe(no_mangle)]
+        static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+    };
+}
+
+/// A word of a map's memory.
+///
+/// rustc's BPF target has neither atomic types nor fences; these intrinsics are what it does have (with
+/// `-Ctarget-cpu=v3`). In BPF every fetching operation is a full barrier.
+#[repr(transparent)]
+pub struct BpfWord(UnsafeCell<u64>);
+
+// SAFETY: every access is a single load or atomic instruction.
+unsafe impl Sync for BpfWord {}
+
+impl BpfWord {
+    /// A word that holds zero, for a static.
+    #[must_use]
+    pub const fn zero() -> Self {
+        Self(UnsafeCell::new(0))
+    }
+}
+
+impl fmt::Debug for BpfWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BpfWord")
+    }
+}
+
+impl Word for BpfWord {
+    #[inline(always)]
+    fn peek(&self) -> u64 {
+        // SAFETY: the pointer comes from a reference; volatile, since user space writes too.
+        unsafe { self.0.get().read_volatile() }
+    }
+
+    #[inline(always)]
+    fn exchange_if(&self, old: u64, new: u64) -> bool {
+        const SEQ_CST: AtomicOrdering = AtomicOrdering::SeqCst;
+        // SAFETY: the pointer comes from a reference.
+        unsafe { atomic_cxchg::<u64, SEQ_CST, SEQ_CST>(self.0.get(), old, new).1 }
+    }
+
+    #[inline(always)]
+    fn fetch_add(&self, amount: u64) -> u64 {
+        // SAFETY: the pointer comes from a reference.
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(self.0.get(), amount) }
+    }
+
+    #[inline(always)]
+    fn swap(&self, new: u64) -> u64 {
+        // SAFETY: the pointer comes from a reference.
+        unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(self.0.get(), new) }
+    }
+
+    #[inline(always)]
+    fn count(&self, amount: u64) {
+        // SAFETY: the pointer comes from a reference. The result is unused: the non-fetching form, relaxed, is enough.
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(self.0.get(), amount) };
+    }
+}
+
+/// The buffer of the CPU that runs the program.
+#[derive(Clone, Copy)]
+pub struct CpuBuffer {
+    control: &'static Control<BpfWord>,
+    memory: *mut u8,
+    /// The buffer's size less one. The map's value is longer by `MAX_RECORD`.
+    mask: u64,
+    wakers: &'static WakersMap,
+    cpu: u32,
+}
+
+impl fmt::Debug for CpuBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CpuBuffer")
+    }
+}
+
+impl CpuBuffer {
+    /// `memory` is the value of the CPU's inner map, of `buffer_size + MAX_RECORD` bytes: `Channel` looked it up.
+    #[inline(always)]
+    pub(crate) fn new(
+        control: &'static Control<BpfWord>,
+        memory: *mut u8,
+        buffer_size: u64,
+        wakers: &'static WakersMap,
+        cpu: u32,
+    ) -> Self {
+        Self { control, memory, mask: buffer_size - 1, wakers, cpu }
+    }
+
+    #[inline(always)]
+    fn at<T>(&self, place: u64) -> *mut T {
+        // VERIFIER: the mask bounds the offset; what is accessed from there on is bounded apart, by the tail of MAX_RECORD
+        // bytes after the buffer.
+        let offset = (place & self.mask) as usize;
+        // SAFETY: less than the size of the map's value.
+        unsafe { self.memory.add(offset) }.cast()
+    }
+
+    /// Stores a value of a few bytes at `place`.
+    #[inline(always)]
+    pub fn store<T: Copy>(&self, place: u64, value: T) {
+        const { assert!(size_of::<T>() as u64 <= MAX_RECORD) };
+        // SAFETY: `at` is inside the value and the tail covers the rest; the room is reserved by one writer.
+        unsafe { self.at::<T>(place).write_unaligned(value) }
+    }
+
+    /// Copies `len` bytes of kernel memory from `source` to `place + skip`; reads as zeros what cannot be read. Does nothing
+    /// when `skip + len` is more than `MAX_RECORD`.
+    #[inline(always)]
+    pub fn copy_from_kernel(&self, place: u64, skip: u64, len: u64, source: *const c_void) {
+        // VERIFIER: a constant bound on the length, within the tail.
+        if len == 0 || len > MAX_RECORD - skip {
+            return;
+        }
+        let to = self.at::<u8>(place);
+        // SAFETY: `skip + len` bytes from `to` are inside the map's value.
+        let to = unsafe { to.add(skip as usize) };
+        // SAFETY: the helper reads any address safely and writes `len` bytes to `to`.
+        unsafe { helpers::generated::bpf_probe_read_kernel(to.cast(), len as u32, source) };
+    }
+}
+
+impl Buffer for CpuBuffer {
+    type Word = BpfWord;
+
+    #[inline(always)]
+    fn control(&self) -> &Control<BpfWord> {
+        self.control
+    }
+
+    #[inline(always)]
+    fn committed(&self, place: u64) -> &BpfWord {
+        let word: *mut BpfWord = self.at(place + relay_common::COMMITTED_AT);
+        // SAFETY: inside the map's value, aligned since sub-buffers are, and never freed while the program runs.
+        unsafe { &*word }
+    }
+
+    #[inline(always)]
+    fn load_u32(&self, place: u64) -> u32 {
+        // SAFETY: inside the map's value.
+        unsafe { self.at::<u32>(place).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn store_u32(&self, place: u64, value: u32) {
+        // SAFETY: inside the map's value; one writer at a time owns the word.
+        unsafe { self.at::<u32>(place).write_volatile(value) }
+    }
+
+    #[inline(always)]
+    fn store_u64(&self, place: u64, value: u64) {
+        // SAFETY: inside the map's value; one writer at a time owns the word.
+        unsafe { self.at::<u64>(place).write_volatile(value) }
+    }
+
+    #[inline(always)]
+    fn store_zero(&self, place: u64) {
+        // SAFETY: inside the map's value; one writer at a time owns the byte.
+        unsafe { self.at::<u8>(place).write_volatile(0) }
+    }
+
+    #[inline(always)]
+    fn wake(&self) -> bool {
+        let Some(waker) = self.wakers.get(self.cpu) else { return false };
+        waker.output(self.cpu, u64::from(aya_ebpf::bindings::BPF_RB_FORCE_WAKEUP)).is_ok()
+    }
+}
+
+/// Nanoseconds of the monotonic clock.
+#[inline(always)]
+#[must_use]
+pub fn clock() -> u64 {
+    // SAFETY: the helper has no arguments.
+    unsafe { helpers::generated::bpf_ktime_get_ns() }
+}
+
+/// The CPU that runs the program.
+#[inline(always)]
+#[must_use]
+pub fn cpu() -> u32 {
+    // SAFETY: the helper has no arguments.
+    unsafe { helpers::bpf_get_smp_processor_id() }
+}
+
+/// Process and thread that are current, as the kernel packs them: `tgid << 32 | tid`.
+#[inline(always)]
+#[must_use]
+pub fn current() -> u64 {
+    helpers::bpf_get_current_pid_tgid()
+}
+
+/// The cookie of the attachment through which the program was reached.
+#[inline(always)]
+#[must_use]
+pub fn cookie(ctx: &impl EbpfContext) -> u64 {
+    // SAFETY: the helper is given the program's own context.
+    unsafe { helpers::generated::bpf_get_attach_cookie(ctx.as_ptr()) }
+}
+
+/// The u32 at `offset` bytes into the context; zero when it cannot be read.
+#[inline(always)]
+#[must_use]
+pub fn context_u32(ctx: &impl EbpfContext, offset: u16) -> u32 {
+    // SAFETY: an address to be read by a helper that reads any address safely.
+    let address = unsafe { ctx.as_ptr().byte_add(offset.into()) };
+    // SAFETY: the helper reads any address safely.
+    unsafe { helpers::bpf_probe_read_kernel(address.cast::<u32>()) }.unwrap_or(0)
+}
+
+/// The address `offset` bytes into the context, to be copied from.
+#[inline(always)]
+#[must_use]
+pub fn context_at(ctx: &impl EbpfContext, offset: u64) -> *const c_void {
+    ctx.as_ptr().wrapping_byte_add(offset as usize)
+}

@@ -1,0 +1,152 @@
+//! The tracer's programs: what runs at every event, and what the daemon runs to control a buffer.
+//!
+//! Events are written as `relay_common::trace` lays them out. The channel is `relay_ebpf::channel`.
+#![no_std]
+#![no_main]
+
+use aya_ebpf::{
+    btf_maps::PerCpuArray,
+    macros::{btf_map, raw_tracepoint, tracepoint},
+    programs::{RawTracePointContext, TracePointContext},
+};
+use aya_log_ebpf::warn;
+use relay_common::{
+    Lost, Word,
+    trace::{COMMON_FIELDS, Cookie, MAX_PAYLOAD, Packets, RECORD_HEADER, RecordHeader, Request},
+};
+use relay_ebpf::{
+    channel::{BuffersMap, Channel, ControlMap, Settings, WakersMap},
+    license, setting,
+    sys::{self, BpfWord},
+};
+
+#[btf_map]
+static CONTROL: ControlMap = ControlMap::new();
+#[btf_map]
+static BUFFERS: BuffersMap = BuffersMap::new();
+#[btf_map]
+static WAKERS: WakersMap = WakersMap::new();
+setting!(SETTINGS: Settings = Settings::UNSET);
+license!();
+
+const CHANNEL: Channel = Channel { control: &CONTROL, buffers: &BUFFERS, wakers: &WAKERS, settings: &SETTINGS };
+
+// Whether a program of this session can run in NMI context.
+setting!(NMI: u32 = 0);
+// Whether the recorder's own events are recorded.
+setting!(RECORD_SELF: u32 = 0);
+
+/// The recorder's process, as the kernel numbers it. Told by [`Request::Identify`]: in a container the recorder itself
+/// does not know.
+static RECORDER: BpfWord = BpfWord::zero();
+
+/// What one CPU keeps beside its buffer.
+#[repr(C)]
+struct Local {
+    /// Events of the recorder that were left out.
+    filtered: BpfWord,
+    /// When a full buffer was last spoken of, in nanoseconds.
+    noticed: BpfWord,
+}
+
+#[btf_map]
+static LOCAL: PerCpuArray<Local, 1> = PerCpuArray::new();
+
+/// Least time between two notices of one CPU, in nanoseconds.
+const NOTICE_INTERVAL: u64 = 1_000_000_000;
+
+fn packets() -> Packets<fn() -> u64> {
+    Packets { clock: sys::clock, nmi: NMI.load() != 0 }
+}
+
+/// Records an event of any tracepoint: the cookie says which.
+#[tracepoint]
+fn on_tracepoint(ctx: TracePointContext) -> u32 {
+    let current = sys::current();
+    if RECORD_SELF.load() == 0 && current >> 32 == RECORDER.peek() {
+        if let Some(local) = LOCAL.get(0) {
+            local.filtered.count(1);
+        }
+        return 0;
+    }
+    let Some(buffer) = CHANNEL.buffer(true) else {
+        notice_no_buffer(&ctx);
+        return 0;
+    };
+    let event = Cookie::unpack(sys::cookie(&ctx));
+    let len = payload_len(&ctx, event);
+    let client = packets();
+    let writer = CHANNEL.writer(&buffer, &client);
+    match writer.reserve(RECORD_HEADER + len) {
+        Ok(record) => {
+            buffer.store(
+                record.place,
+                RecordHeader {
+                    timestamp: record.stamp,
+                    id: event.id,
+                    len: len as u16,
+                    tid: current as u32,
+                    pid: (current >> 32) as u32,
+                },
+            );
+            buffer.copy_from_kernel(record.place, RECORD_HEADER, len, sys::context_at(&ctx, COMMON_FIELDS));
+            writer.commit(&record);
+        }
+        Err(Lost::Full) => notice_full(&ctx),
+        Err(Lost::TooBig | Lost::Nested) => {}
+    }
+    0
+}
+
+/// Bytes of an event's fields, from the end of the common ones to the end of the dynamic ones.
+#[inline(always)]
+fn payload_len(ctx: &TracePointContext, event: Cookie) -> u64 {
+    let mut end = u64::from(event.size);
+    if event.last_loc != 0 {
+        let loc = sys::context_u32(ctx, event.last_loc);
+        let base = if event.relative { u64::from(event.last_loc) + 4 } else { 0 };
+        end = base + u64::from(loc & 0xffff) + u64::from(loc >> 16);
+    }
+    end.saturating_sub(COMMON_FIELDS).min(MAX_PAYLOAD)
+}
+
+/// Run by the daemon, by BPF_PROG_TEST_RUN, on the CPU whose buffer is meant: being a program, it always runs to its end.
+/// Returns whether it did what was asked.
+#[raw_tracepoint]
+fn on_request(ctx: RawTracePointContext) -> i32 {
+    let request: u64 = ctx.arg(0);
+    if request == Request::Identify as u64 {
+        let _ = RECORDER.swap(sys::current() >> 32);
+        return 1;
+    }
+    let Some(buffer) = CHANNEL.buffer(false) else { return 0 };
+    let client = packets();
+    let writer = CHANNEL.writer(&buffer, &client);
+    if request == Request::Mark as u64 {
+        return writer.mark().into();
+    }
+    writer.flush();
+    1
+}
+
+/// Whether to speak now: at most once a second on each CPU.
+#[inline(always)]
+fn may_notice() -> bool {
+    let Some(local) = LOCAL.get(0) else { return false };
+    let (now, last) = (sys::clock(), local.noticed.peek());
+    (last == 0 || now.saturating_sub(last) > NOTICE_INTERVAL) && local.noticed.exchange_if(last, now)
+}
+
+#[inline(never)]
+fn notice_full(ctx: &TracePointContext) {
+    if may_notice() {
+        warn!(ctx, "cpu {}: buffer full, records are being lost", sys::cpu());
+    }
+}
+
+#[inline(never)]
+fn notice_no_buffer(ctx: &TracePointContext) {
+    if may_notice() {
+        warn!(ctx, "cpu {}: no buffer, records are being lost", sys::cpu());
+    }
+}
