@@ -105,8 +105,11 @@ pub enum Request {
     Flush = 0,
     /// Flush, then write a packet without records that tells what has been lost.
     Mark = 1,
-    /// Remember the calling process as the recorder.
-    Identify = 2,
+    /// Record from now on. The calling process is the recorder, whose events are left out unless the second argument
+    /// is not zero.
+    Start = 2,
+    /// Record nothing more.
+    Stop = 3,
 }
 
 /// The tracer as a client of the channel: sub-buffers are CTF packets, the stamp is the clock.

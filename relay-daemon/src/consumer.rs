@@ -118,11 +118,11 @@ impl Consumer {
         &self.path
     }
 
-    /// Takes every sub-buffer that is ready and returns how many.
+    /// Takes the sub-buffers that are ready, at most `most`, and returns how many.
     ///
     /// # Errors
     /// When the buffer is corrupt or the file cannot be written. The file then ends with the last whole sub-buffer.
-    pub fn pass(&mut self) -> Result<u64, ConsumeError> {
+    pub fn pass(&mut self, most: u64) -> Result<u64, ConsumeError> {
         let buffer = Arc::clone(&self.buffer);
         let reader = buffer.reader();
         let corrupt = |corrupt| ConsumeError::Corrupt { cpu: buffer.cpu(), corrupt };
@@ -132,7 +132,7 @@ impl Consumer {
             self.release(&reader, pass.first);
         }
         let mut taken = 0;
-        for number in pass.first..pass.first + pass.backlog {
+        for number in pass.first..pass.first + pass.backlog.min(most) {
             let Some(subbuf) = reader.subbuf(number).map_err(corrupt)? else { break };
             if self.take(&reader, subbuf)? {
                 taken += 1;
@@ -193,13 +193,13 @@ impl Consumer {
         let buffer = Arc::clone(&self.buffer);
         let waiting = &buffer.control().consumer.waiting;
         loop {
-            while self.pass()? > 0 {}
+            while self.pass(u64::MAX)? > 0 {}
             if *stop.borrow() {
                 return Ok(());
             }
             // Say that we sleep, then look again: a writer that completed a sub-buffer in between either saw it, or is seen now.
             waiting.announce(1);
-            if self.pass()? > 0 {
+            if self.pass(u64::MAX)? > 0 {
                 continue;
             }
             tokio::select! {

@@ -32,7 +32,7 @@ pub struct Settings {
 
 impl Settings {
     /// What stands in the object until user space sets it.
-    pub const UNSET: Self = Self { subbuf_shift: 0, n_subbufs_shift: 0, overwrite: 0 };
+    pub const UNSET: Self = Self { subbuf_shift: sys::UNSET, n_subbufs_shift: sys::UNSET, overwrite: sys::UNSET };
 }
 
 /// A channel, as the eBPF program declares it.

@@ -23,7 +23,7 @@ use crate::channel::WakersMap;
 pub struct Setting<T>(T);
 
 impl<T: Copy> Setting<T> {
-    /// The value in the object, until user space sets another.
+    /// The value in the object, until user space sets it.
     #[must_use]
     pub const fn new(value: T) -> Self {
         Self(value)
@@ -37,13 +37,16 @@ impl<T: Copy> Setting<T> {
     }
 }
 
-/// Makes a [`Setting`](sys::Setting) that user space sets before loading, by its name.
+/// What a setting holds in the object. No constant of a program looks like it: the compiler lets equal constants share
+/// their memory, and user space, setting the one, would change the other.
+pub const UNSET: u32 = 0xA5C3_F00D;
+
+/// Declares a [`Setting`](sys::Setting) that user space must set before loading, by its name.
 #[macro_export]
 macro_rules! setting {
-    ($(#[$doc:meta])* $vis:vis $name:ident: $type:ty = $value:expr) => {
-        $(#[$doc])*
+    ($name:ident: $type:ty = $unset:expr) => {
         #[unsafe(no_mangle)]
-        $vis static $name: $crate::sys::Setting<$type> = $crate::sys::Setting::new($value);
+        static $name: $crate::sys::Setting<$type> = $crate::sys::Setting::new($unset);
     };
 }
 

@@ -32,18 +32,19 @@ license!();
 const CHANNEL: Channel = Channel { control: &CONTROL, buffers: &BUFFERS, wakers: &WAKERS, settings: &SETTINGS };
 
 // Whether a program of this session can run in NMI context.
-setting!(NMI: u32 = 0);
-// Whether the recorder's own events are recorded.
-setting!(RECORD_SELF: u32 = 0);
+setting!(NMI: u32 = sys::UNSET);
 
-/// The recorder's process, as the kernel numbers it. Told by [`Request::Identify`]: in a container the recorder itself
-/// does not know.
+/// Whose events are left out: a process, as the kernel numbers it ([`Request::Start`] tells; in a container the recorder
+/// itself does not know), [`NOBODY`], or zero for everybody's, while the session is not recording.
 static RECORDER: BpfWord = BpfWord::zero();
+
+/// No process has this number.
+const NOBODY: u64 = u64::MAX;
 
 /// What one CPU keeps beside its buffer.
 #[repr(C)]
 struct Local {
-    /// Events of the recorder that were left out.
+    /// Events that were left out.
     filtered: BpfWord,
     /// When a full buffer was last spoken of, in nanoseconds.
     noticed: BpfWord,
@@ -63,7 +64,8 @@ fn packets() -> Packets<fn() -> u64> {
 #[tracepoint]
 fn on_tracepoint(ctx: TracePointContext) -> u32 {
     let current = sys::current();
-    if RECORD_SELF.load() == 0 && current >> 32 == RECORDER.peek() {
+    let recorder = RECORDER.peek();
+    if recorder == 0 || recorder == current >> 32 {
         if let Some(local) = LOCAL.get(0) {
             local.filtered.count(1);
         }
@@ -115,8 +117,10 @@ fn payload_len(ctx: &TracePointContext, event: Cookie) -> u64 {
 #[raw_tracepoint]
 fn on_request(ctx: RawTracePointContext) -> i32 {
     let request: u64 = ctx.arg(0);
-    if request == Request::Identify as u64 {
-        let _ = RECORDER.swap(sys::current() >> 32);
+    if request == Request::Start as u64 || request == Request::Stop as u64 {
+        let record_self: u64 = ctx.arg(1);
+        let recorder = if record_self == 0 { sys::current() >> 32 } else { NOBODY };
+        let _ = RECORDER.swap(if request == Request::Start as u64 { recorder } else { 0 });
         return 1;
     }
     let Some(buffer) = CHANNEL.buffer(false) else { return 0 };

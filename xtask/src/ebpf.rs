@@ -17,6 +17,8 @@ use crate::btf;
 pub const NIGHTLY: &str = "nightly-2026-05-20";
 /// Its LLVM, which the linker must share.
 const LLVM_MAJOR: &str = "22";
+/// What the programs are compiled for.
+const TARGET: &str = "bpfel-unknown-none";
 /// The linker's version. Later ones want a later LLVM.
 pub const BPF_LINKER: &str = "0.10.0";
 
@@ -31,43 +33,62 @@ pub fn root() -> PathBuf {
 /// # Errors
 /// When the toolchain is not there (the message says how to get it) or the build fails.
 pub fn build(package: &str, binary: &str) -> Result<Vec<u8>> {
-    let toolchain = toolchain()?;
-    let linker = linker()?;
-    let target = if cfg!(target_endian = "little") {
-        "bpfel-unknown-none"
-    } else {
-        bail!("big-endian machines are not supported: the trace format is little-endian");
-    };
-    // A target directory of its own: the build scripts run while cargo holds the lock of the main one.
     let target_dir = target_dir().join("ebpf");
+    let mut cargo = cargo("build", package)?;
+    cargo.args(["--bin", binary]);
+    let output = cargo.output().with_context(|| format!("running {cargo:?}"))?;
+    if !output.status.success() {
+        bail!("building {package} for {TARGET} failed:\n{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let path = target_dir.join(TARGET).join("release").join(binary);
+    let mut object = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+    btf::sanitize(&mut object).with_context(|| format!("mending the BTF of {}", path.display()))?;
+    Ok(object)
+}
+
+/// Runs clippy on packages for the BPF target.
+///
+/// # Errors
+/// When the toolchain is not there or clippy finds something.
+pub fn clippy(packages: &[&str]) -> Result<()> {
+    for package in packages {
+        let mut cargo = cargo("clippy", package)?;
+        let status = cargo.args(["--", "-Dwarnings"]).status().with_context(|| format!("running {cargo:?}"))?;
+        if !status.success() {
+            bail!("clippy on {package} for {TARGET}: {status}");
+        }
+    }
+    Ok(())
+}
+
+/// Cargo, to do something with a package for the BPF target.
+fn cargo(command: &str, package: &str) -> Result<Command> {
+    if cfg!(target_endian = "big") {
+        bail!("big-endian machines are not supported: the trace format is little-endian");
+    }
+    let toolchain = toolchain()?;
     let flags = [
         // Compare-and-exchange and fetching adds.
         "-Ctarget-cpu=v3".into(),
         // The kernel reads BTF, which the linker makes from debug information.
         "-Cdebuginfo=2".into(),
         "-Clink-arg=--btf".into(),
-        format!("-Clinker={}", linker.display()),
+        format!("-Clinker={}", linker()?.display()),
         format!("--cfg=bpf_target_arch=\"{}\"", target_arch()),
     ];
     let mut cargo = Command::new("rustup");
     cargo
         .current_dir(root())
-        .args(["run", &toolchain, "cargo", "build", "--release", "--package", package, "--bin", binary])
-        .args(["--target", target, "-Zbuild-std=core", "--target-dir"])
-        .arg(&target_dir)
+        .args(["run", &toolchain, "cargo", command, "--release", "--locked", "--package", package])
+        .args(["--target", TARGET, "-Zbuild-std=core", "--target-dir"])
+        // A target directory of its own: the build scripts run while cargo holds the lock of the main one.
+        .arg(target_dir().join("ebpf"))
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
     // Set by the cargo that runs a build script, for its own toolchain.
     for key in ["RUSTC", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTDOC", "CARGO", "RUSTUP_TOOLCHAIN"] {
         cargo.env_remove(key);
     }
-    let output = cargo.output().with_context(|| format!("running {cargo:?}"))?;
-    if !output.status.success() {
-        bail!("building {package} for {target} failed:\n{}", String::from_utf8_lossy(&output.stderr));
-    }
-    let path = target_dir.join(target).join("release").join(binary);
-    let mut object = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-    btf::sanitize(&mut object).with_context(|| format!("mending the BTF of {}", path.display()))?;
-    Ok(object)
+    Ok(cargo)
 }
 
 /// The nightly to build with: the pinned one, or an installed `nightly` with the same LLVM.
@@ -123,7 +144,9 @@ pub fn tools_dir() -> PathBuf {
     target_dir().join("tools")
 }
 
-fn target_dir() -> PathBuf {
+/// Cargo's target directory.
+#[must_use]
+pub fn target_dir() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
 }
 

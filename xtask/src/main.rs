@@ -1,2 +1,126 @@
-//! x
-fn main() {}
+//! `cargo xtask`: builds, runs, tests and lints the project, and installs what that takes.
+#![forbid(unsafe_code)]
+
+mod setup;
+mod tests;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Parser, Subcommand};
+use xtask::ebpf;
+
+/// Work on relayd.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Build the eBPF object, installing the toolchain for it if need be.
+    BuildEbpf,
+    /// Build everything and run relayd as root: `cargo xtask run -- trace -e sched:sched_switch -d 2s`.
+    Run {
+        /// relayd's arguments.
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
+    /// Run every test that this machine can run, and name those that it cannot.
+    Test {
+        /// Only tests whose names contain this.
+        #[arg(last = true)]
+        filter: Vec<String>,
+    },
+    /// Check formatting, clippy on both targets, and the documentation.
+    Lint,
+    /// What must pass before a change lands: lint, then test.
+    Ci,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().task {
+        Task::BuildEbpf => build_ebpf().map(|()| ExitCode::SUCCESS),
+        Task::Run { arguments } => run(&arguments),
+        Task::Test { filter } => tests::run(&filter).map(|()| ExitCode::SUCCESS),
+        Task::Lint => lint().map(|()| ExitCode::SUCCESS),
+        Task::Ci => lint().and_then(|()| tests::run(&[])).map(|()| ExitCode::SUCCESS),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn build_ebpf() -> Result<()> {
+    setup::ebpf_toolchain()?;
+    let object = ebpf::build("relay-ebpf", "tracer")?;
+    let path = ebpf::target_dir().join("tracer.bpf.o");
+    fs::write(&path, &object).with_context(|| format!("writing {}", path.display()))?;
+    println!("{} ({} bytes)", path.display(), object.len());
+    Ok(())
+}
+
+fn run(arguments: &[String]) -> Result<ExitCode> {
+    setup::ebpf_toolchain()?;
+    exec(cargo().args(["build", "--release", "--package", "relay-daemon"]))?;
+    let mut relayd = as_root(&ebpf::target_dir().join("release/relayd"))?;
+    let status = relayd.args(arguments).status().with_context(|| format!("running {relayd:?}"))?;
+    Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+}
+
+fn lint() -> Result<()> {
+    setup::ebpf_toolchain()?;
+    exec(cargo().args(["fmt", "--all", "--check"]))?;
+    exec(cargo().args(["clippy", "--all-targets", "--locked", "--", "-Dwarnings"]))?;
+    exec(cargo().args(["clippy", "--all-targets", "--locked", "--package", "relay-tests", "--", "-Dwarnings"]))?;
+    ebpf::clippy(&["relay-ebpf", "relay-tests-ebpf"])?;
+    exec(cargo().args(["doc", "--no-deps", "--locked"]).env("RUSTDOCFLAGS", "-Dwarnings"))
+}
+
+/// Cargo, at the workspace's root.
+fn cargo() -> Command {
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(ebpf::root());
+    cargo
+}
+
+/// A command that runs `program` as root.
+fn as_root(program: &Path) -> Result<Command> {
+    if is_root() {
+        return Ok(Command::new(program));
+    }
+    if find("sudo").is_none() {
+        bail!("{} must run as root, and there is no sudo: run this as root", program.display());
+    }
+    let mut command = Command::new("sudo");
+    command.arg("-E").arg(program);
+    Ok(command)
+}
+
+fn is_root() -> bool {
+    Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+}
+
+/// Where a program is, if it is installed.
+fn find(program: &str) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(program)).find(|path| path.is_file())
+}
+
+/// Runs a command, having said which.
+fn exec(command: &mut Command) -> Result<()> {
+    let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
+    let line = words.join(std::ffi::OsStr::new(" ")).to_string_lossy().into_owned();
+    eprintln!("xtask: {line}");
+    let status = command.status().with_context(|| format!("running {line}"))?;
+    if !status.success() {
+        bail!("{line} failed: {status}");
+    }
+    Ok(())
+}

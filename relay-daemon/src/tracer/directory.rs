@@ -63,9 +63,35 @@ impl TraceDirectory {
         replace(&path, text.as_bytes()).with_context(|| format!("writing {}", path.display()))
     }
 
-    /// From now on it stays.
-    pub fn keep(&mut self) {
+    /// From now on it stays, and there is room for `bytes` bytes at its end, even when the disk is full by then.
+    ///
+    /// # Errors
+    /// When the room is not there.
+    pub fn keep(&mut self, bytes: u64) -> Result<()> {
+        let path = self.reserve();
+        let file = fs::File::create(&path).with_context(|| format!("making {}", path.display()))?;
+        match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes) {
+            // A file system that cannot set room aside.
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
+            Err(error) => {
+                return Err(error).with_context(|| format!("setting {bytes} bytes aside in {}", path.display()));
+            }
+        }
         self.kept = true;
+        Ok(())
+    }
+
+    /// Gives the room that was set aside back to the disk, to write the end.
+    ///
+    /// # Errors
+    /// When the file cannot be removed.
+    pub fn release_reserve(&self) -> Result<()> {
+        let path = self.reserve();
+        fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))
+    }
+
+    fn reserve(&self) -> PathBuf {
+        self.private().join("reserve")
     }
 }
 
@@ -125,7 +151,7 @@ mod tests {
         let path = root.path().join("trace");
         let mut first = TraceDirectory::create(&path, false).unwrap();
         first.write_metadata("old").unwrap();
-        first.keep();
+        first.keep(1000).unwrap();
         drop(first);
         let error = TraceDirectory::create(&path, false).unwrap_err().to_string();
         assert!(error.contains("--force"), "{error}");

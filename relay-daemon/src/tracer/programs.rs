@@ -78,18 +78,18 @@ pub struct Refused {
 pub type Notices = AsyncFd<EbpfLogger<&'static dyn log::Log>>;
 
 impl Programs {
-    /// Loads the programs to write into `channel`, and tells them who records. `events` is what they will be attached to.
+    /// Loads the programs to write into `channel`. `events` is what they will be attached to.
     ///
     /// # Errors
     /// When the kernel refuses them.
-    pub fn load(channel: &Channel, events: &[Event], record_self: bool) -> Result<(Self, Option<Notices>)> {
+    pub fn load(channel: &Channel, events: &[Event]) -> Result<(Self, Option<Notices>)> {
         let nmi = events.iter().any(|event| {
             let category = event.name.split(':').next().unwrap_or_default();
             !NEVER_IN_NMI.contains(&category)
         });
-        let (nmi, record_self) = (u32::from(nmi), u32::from(record_self));
+        let nmi = u32::from(nmi);
         let mut loader = EbpfLoader::new();
-        loader.override_global("NMI", &nmi, true).override_global("RECORD_SELF", &record_self, true);
+        loader.override_global("NMI", &nmi, true);
         let mut ebpf = channel.load(OBJECT, Names::default(), &mut loader)?;
         let record: &mut TracePoint =
             ebpf.program_mut(RECORD).context("the object has no recording program")?.try_into()?;
@@ -106,7 +106,6 @@ impl Programs {
             }
         };
         let programs = Self { ebpf: Arc::new(ebpf), local: local.try_into()?, links: Vec::new(), stats: None };
-        programs.requests().run(Request::Identify, None)?;
         Ok((programs, notices))
     }
 
@@ -148,7 +147,7 @@ impl Programs {
         Ok(refused)
     }
 
-    /// Detaches from every event. A program that is running may still write.
+    /// Detaches from every event. The kernel waits for several RCU grace periods at each (measured: 75 ms).
     pub fn detach(&mut self) {
         self.links.clear();
     }
@@ -184,21 +183,51 @@ impl Programs {
 }
 
 impl Requests {
-    /// Runs the daemon's program: on the CPU whose buffer is meant, or right here. Says whether it did what was asked;
-    /// `false` too when the CPU is offline.
+    /// From now on events are recorded; those of this process too, if `record_self`.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn run(&self, request: Request, cpu: Option<u32>) -> Result<bool> {
+    pub fn start(&self, record_self: bool) -> Result<()> {
+        // Right here: the program sees who calls.
+        self.test_run([Request::Start as u64, record_self.into()], None).map(drop)
+    }
+
+    /// From now on nothing is recorded. A program that is running may still write.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn stop(&self) -> Result<()> {
+        self.test_run([Request::Stop as u64, 0], None).map(drop)
+    }
+
+    /// Closes the open sub-buffer of a CPU, if there is one and the CPU is online.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn flush(&self, cpu: u32) -> Result<()> {
+        self.test_run([Request::Flush as u64, 0], Some(cpu)).map(drop)
+    }
+
+    /// Writes a packet without records on a CPU, that tells what has been lost. Says whether there was room.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn mark(&self, cpu: u32) -> Result<bool> {
+        self.test_run([Request::Mark as u64, 0], Some(cpu))
+    }
+
+    /// Runs the program, on a CPU or right here. Returns what it returned; `false` too when the CPU is offline.
+    fn test_run(&self, [request, argument]: [u64; 2], cpu: Option<u32>) -> Result<bool> {
         let program: &RawTracePoint =
             self.0.program(REQUEST).context("the object has no program for requests")?.try_into()?;
         let mut options = RawTracePointRunOptions { cpu, ..RawTracePointRunOptions::default() };
-        options.args[0] = request as u64;
+        options.args[0] = request;
+        options.args[1] = argument;
         match program.test_run(options) {
             Ok(result) => Ok(result.return_value != 0),
             Err(aya::programs::ProgramError::SyscallError(error)) if is_absent_cpu(&error.io_error) => Ok(false),
             Err(error) => {
-                Err(error).with_context(|| format!("running the program for requests ({request:?} on {cpu:?})"))
+                Err(error).with_context(|| format!("running the program for requests ({request} on {cpu:?})"))
             }
         }
     }

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use relay_common::{
     Geometry, HEADER, Mode, Word as _,
-    trace::{CPU_ID_AT, EVENTS_DISCARDED_AT, MAGIC, PACKET_HEADER, Request, STREAM_ID_AT, UUID_AT},
+    trace::{CPU_ID_AT, EVENTS_DISCARDED_AT, MAGIC, PACKET_HEADER, STREAM_ID_AT, UUID_AT},
 };
 use tokio::sync::{mpsc, watch};
 
@@ -25,6 +25,9 @@ use crate::{
     machine::{self, Instant},
     sys::MappedBuffer,
 };
+
+/// At least as much as a CPU's account takes as JSON, in bytes.
+const ACCOUNT_SIZE: u64 = 1024;
 
 /// What to record, and where to.
 #[derive(Debug)]
@@ -91,7 +94,7 @@ impl Recording {
         let Options { events, output, force, geometry, mode, bpf_stats, record_self, command } = options;
         machine::raise_limits();
         let channel = Channel::create(geometry, mode)?;
-        let (mut programs, notices) = Programs::load(&channel, &events, record_self)?;
+        let (mut programs, notices) = Programs::load(&channel, &events)?;
         let mut directory = TraceDirectory::create(&output, force)?;
         let uuid = machine::new_uuid()?;
         let consumers = channel
@@ -106,9 +109,8 @@ impl Recording {
         let requests = programs.requests();
         for buffer in channel.buffers() {
             // CTF readers number what was discarded between two packets: the first is there before anything can be lost.
-            requests.run(Request::Mark, Some(buffer.cpu()))?;
+            requests.mark(buffer.cpu())?;
         }
-        let start = Instant::now();
         let (stop, stopped) = watch::channel(false);
         let (failed_at, failed) = mpsc::unbounded_channel();
         let readers = match mode {
@@ -129,12 +131,15 @@ impl Recording {
             .zip(&events)
             .filter(|(id, _)| refused.iter().all(|refused| refused.index != usize::from(*id)))
             .collect();
+        let start = Instant::now();
         let session = describe(uuid, command, &channel, start, &attached)?;
         let trace =
             metadata::Trace { uuid, host: &session.host, kernel: &session.kernel, boot_id: &session.boot_id, start };
         directory.write_metadata(&metadata::write(&trace, attached.iter().copied()))?;
-        session.write(&directory.private())?;
-        directory.keep();
+        let written = session.write(&directory.private())?;
+        // What the session will have grown by at the end: the account of every CPU, and a reason.
+        directory.keep(written + ACCOUNT_SIZE * (channel.possible().len() as u64 + 4))?;
+        requests.start(record_self)?;
         Ok((Self { channel, programs, directory, session, stop, readers, statistics, failed }, notices))
     }
 
@@ -176,15 +181,17 @@ impl Recording {
         }
     }
 
-    /// Detaches, flushes, drains, and writes the account. The trace is complete when this returns, unless
+    /// Stops, flushes, drains, detaches, and writes the account. In that order: detaching takes the kernel long, and what
+    /// comes meanwhile counts as filtered. The trace is complete when this returns, unless
     /// [`Session::error`] says otherwise.
     ///
     /// # Errors
     /// When the account cannot be had or written.
     pub fn finish(mut self) -> Result<Session> {
-        self.programs.detach();
-        self.channel.wait_for_running_programs()?;
+        let requests = self.programs.requests();
+        requests.stop()?;
         self.session.clock.end = Some(Instant::now());
+        self.channel.wait_for_running_programs()?;
         // Nobody is there to be told when every reader has failed.
         let _ = self.stop.send(true);
         let (mut consumers, mut errors) = (Vec::new(), Vec::new());
@@ -199,13 +206,14 @@ impl Recording {
             }
         }
         if errors.is_empty() {
-            let requests = self.programs.requests();
             for consumer in &mut consumers {
                 if let Err(error) = drain(consumer, &requests) {
                     errors.push(format!("{error:#}"));
                 }
             }
         }
+        self.programs.detach();
+        self.channel.wait_for_running_programs()?;
         self.session.programs = vec![self.programs.report()?];
         let filtered = self.programs.filtered()?;
         for &cpu in self.channel.possible() {
@@ -217,6 +225,7 @@ impl Recording {
             self.session.cpus.push(account);
         }
         self.session.error = (!errors.is_empty()).then(|| errors.join("; "));
+        self.directory.release_reserve()?;
         self.session.write(&self.directory.private())?;
         Ok(self.session)
     }
@@ -247,7 +256,7 @@ fn start_readers(
     let start = |(index, consumer)| {
         let requests = requests.clone();
         let flush = move |cpu| {
-            if let Err(error) = requests.run(Request::Flush, Some(cpu)) {
+            if let Err(error) = requests.flush(cpu) {
                 log::warn!("flushing cpu {cpu}: {error:#}");
             }
         };
@@ -259,12 +268,12 @@ fn start_readers(
 /// Takes all that is left on a CPU where no program runs any more, and sees to it that the last packet tells all that was lost.
 fn drain(consumer: &mut Consumer, requests: &Requests) -> Result<()> {
     let cpu = consumer.buffer().cpu();
-    requests.run(Request::Flush, Some(cpu))?;
-    while consumer.pass()? > 0 {}
+    requests.flush(cpu)?;
+    while consumer.pass(u64::MAX)? > 0 {}
     let lost = consumer.lost();
     if lost != told(consumer)? {
-        requests.run(Request::Mark, Some(cpu))?;
-        while consumer.pass()? > 0 {}
+        requests.mark(cpu)?;
+        while consumer.pass(u64::MAX)? > 0 {}
     }
     Ok(())
 }

@@ -118,14 +118,15 @@ pub struct Program {
 }
 
 impl Session {
-    /// Writes the file, whole or not at all.
+    /// Writes the file, whole or not at all, and returns its length in bytes.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn write(&self, folder: &Path) -> Result<()> {
+    pub fn write(&self, folder: &Path) -> Result<u64> {
         let path = folder.join("session.json");
         let text = serde_json::to_string_pretty(self).context("writing the session as JSON")?;
-        replace(&path, text.as_bytes()).with_context(|| format!("writing {}", path.display()))
+        replace(&path, text.as_bytes()).with_context(|| format!("writing {}", path.display()))?;
+        Ok(text.len() as u64)
     }
 }
 

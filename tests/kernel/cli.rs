@@ -1,0 +1,213 @@
+//! What users meet at the command line: errors that help, exit codes, signals.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use relay_tests::{babeltrace, fail, record, relayd, succeed, text};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// `relayd trace` into `folder/trace`.
+fn trace(folder: &tempfile::TempDir, arguments: &[&str]) -> Command {
+    let mut command = relayd();
+    command.args(["trace", "-o"]).arg(folder.path().join("trace")).args(arguments);
+    command
+}
+
+/// Checks that `relayd trace ARGUMENTS` fails with 1, says `expected`, and leaves nothing behind.
+fn refuses(arguments: &[&str], expected: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let said = fail(&mut trace(&folder, arguments), 1);
+    assert!(said.contains(expected), "{arguments:?} says {said}");
+    assert!(!said.contains("panicked") && !said.contains("stack backtrace"), "{said}");
+    assert!(!folder.path().join("trace").exists(), "{arguments:?} leaves a directory");
+}
+
+pub(crate) fn an_unknown_event_offers_the_nearest_name() {
+    refuses(&["-e", "sched:sched_swich", "-d", "1s"], "did you mean sched:sched_switch");
+    refuses(&["-e", "sched", "-d", "1s"], "-e 'sched:*'");
+}
+
+pub(crate) fn a_glob_that_matches_nothing_is_an_error() {
+    refuses(&["-e", "sched:*,nosuchthing:*", "-d", "1s"], "no tracepoint matches 'nosuchthing:*'");
+}
+
+pub(crate) fn sizes_that_cannot_be_are_refused() {
+    let event = ["-e", "sched:sched_switch", "-d", "1s"];
+    refuses(&[&event[..], &["-b", "0"]].concat(), "--subbuf-size must be from 1 to");
+    refuses(&[&event[..], &["-n", "0"]].concat(), "--n-subbufs must be from 1 to");
+    refuses(&[&event[..], &["-b", "1G"]].concat(), "--subbuf-size must be from 1 to");
+    refuses(&[&event[..], &["-b", "16M", "-n", "64"]].concat(), "is more than the");
+    // As much as one buffer can have, on CPUs without memory for it.
+    let available = relay_daemon::machine::available_memory().unwrap();
+    let cpus = relay_daemon::machine::online_cpus().unwrap().len() as u64;
+    if available < cpus * (512 << 20) {
+        refuses(&[&event[..], &["-b", "16M", "-n", "32"]].concat(), "MiB of memory");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let said = fail(&mut trace(&folder, &[&event[..], &["-b", "many"]].concat()), 2);
+    assert!(said.contains("--subbuf-size"), "{said}");
+}
+
+pub(crate) fn sizes_are_rounded_up_and_that_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["-e", "sched:sched_switch", "-d", "100ms", "-b", "5000", "-n", "3", "--json"];
+    let output = succeed(&mut trace(&folder, &arguments));
+    let said = text(&output.stderr);
+    assert!(said.contains("--subbuf-size 5000 rounded up to 8192"), "{said}");
+    assert!(said.contains("--n-subbufs 3 rounded up to 4"), "{said}");
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((summary["subbuf_size"].as_u64(), summary["n_subbufs"].as_u64()), (Some(8192), Some(4)));
+}
+
+pub(crate) fn a_directory_that_cannot_be_made_is_an_error() {
+    let mut command = relayd();
+    command.args(["trace", "-e", "sched:sched_switch", "-d", "1s", "-o", "/proc/nowhere/trace"]);
+    let said = fail(&mut command, 1);
+    assert!(said.contains("making the directory /proc/nowhere/trace"), "{said}");
+}
+
+pub(crate) fn an_existing_trace_is_replaced_only_by_force() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["-e", "sched:sched_switch", "-d", "100ms", "-q"];
+    succeed(&mut trace(&folder, &arguments));
+    let said = fail(&mut trace(&folder, &arguments), 1);
+    assert!(said.contains("--force"), "{said}");
+    let session = || fs::read(folder.path().join("trace/.relayd/session.json")).unwrap();
+    let before = session();
+    succeed(trace(&folder, &arguments).arg("--force"));
+    assert_ne!(before, session());
+}
+
+pub(crate) fn a_command_that_does_not_exist_is_an_error() {
+    refuses(
+        &["-e", "sched:sched_switch", "--", "no-such-command-anywhere"],
+        "'no-such-command-anywhere' cannot be run",
+    );
+}
+
+pub(crate) fn the_commands_exit_status_is_passed_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |command: &str| {
+        let arguments = ["-e", "sched:sched_process_exit", "-q", "--force", "--", "sh", "-c", command];
+        trace(&folder, &arguments).output().unwrap().status.code()
+    };
+    assert_eq!(run("exit 0"), Some(0));
+    assert_eq!(run("exit 7"), Some(7));
+    assert_eq!(run("kill -TERM $$"), Some(128 + 15));
+}
+
+pub(crate) fn without_capabilities_the_error_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new("setpriv");
+    command.args(["--inh-caps=-all", "--bounding-set=-all", "--reuid=65534", "--regid=65534", "--clear-groups"]);
+    // Where nobody can execute it.
+    let program = folder.path().join("relayd");
+    fs::copy(relayd().get_program(), &program).unwrap();
+    std::os::unix::fs::chown(folder.path(), Some(65534), Some(65534)).unwrap();
+    command.arg(program).args(["trace", "-e", "sched:sched_switch", "-d", "1s", "-o"]).arg(folder.path().join("trace"));
+    let said = fail(&mut command, 1);
+    assert!(said.contains("root") && said.contains("ermi"), "{said}");
+    assert!(!folder.path().join("trace").exists());
+}
+
+/// A file system of 2 MiB.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        succeed(Command::new("mount").args(["-t", "tmpfs", "-o", "size=2M", "tmpfs"]).arg(folder.path()));
+        Self(folder)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        succeed(Command::new("umount").arg(self.0.path()));
+    }
+}
+
+pub(crate) fn a_full_disk_stops_recording_and_the_trace_stays_valid() {
+    let disk = SmallDisk::new();
+    let command = ["-e", "raw_syscalls:*", "-q", "--", "dd", "if=/dev/zero", "of=/dev/null", "bs=1", "count=100000000"];
+    let said = fail(&mut trace(&disk.0, &command), 1);
+    assert!(said.contains("No space left on device"), "{said}");
+    let path = disk.0.path().join("trace");
+    let session: Value = serde_json::from_slice(&fs::read(path.join(".relayd/session.json")).unwrap()).unwrap();
+    let total =
+        |name: &str| session["cpus"].as_array().unwrap().iter().map(|cpu| cpu[name].as_u64().unwrap()).sum::<u64>();
+    assert!(session["error"].as_str().unwrap().contains("No space left on device"));
+    assert!(total("recorded") > 10_000 && total("unwritten") > 0, "{session}");
+    assert_eq!(babeltrace(&path).len() as u64, total("recorded") - total("unwritten"));
+}
+
+/// Starts a recording of a storm that would not end by itself.
+fn start_endless(folder: &tempfile::TempDir) -> Child {
+    let arguments =
+        ["-e", "raw_syscalls:*", "--json", "--", "dd", "if=/dev/zero", "of=/dev/null", "bs=1", "count=1000000000"];
+    let child = trace(folder, &arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let file = folder.path().join("trace/cpu0");
+    while fs::metadata(&file).map_or(0, |file| file.len()) < 1 << 20 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child
+}
+
+fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
+}
+
+/// What a recording that was ended by a signal must have done.
+fn check_ended(child: Child, path: &Path) {
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let total = |name: &str| summary[name].as_u64().unwrap();
+    assert!(total("recorded") > 10_000, "{summary}");
+    assert_eq!(babeltrace(path).len() as u64, total("recorded"), "{summary}");
+}
+
+pub(crate) fn a_signal_ends_the_recording_in_order() {
+    for which in [Signal::INT, Signal::TERM] {
+        let folder = tempfile::tempdir().unwrap();
+        let child = start_endless(&folder);
+        signal(&child, which);
+        check_ended(child, &folder.path().join("trace"));
+    }
+}
+
+pub(crate) fn a_second_signal_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let child = start_endless(&folder);
+    for _ in 0..5 {
+        signal(&child, Signal::INT);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    check_ended(child, &folder.path().join("trace"));
+}
+
+pub(crate) fn check_says_what_the_machine_has() {
+    let output = succeed(relayd().args(["check", "--json"]));
+    let findings: Value = serde_json::from_slice(&output.stdout).unwrap();
+    for name in ["capabilities", "tracefs", "bpffs", "tracepoint", "raw tracepoint", "kprobe, kretprobe"] {
+        let finding = findings.as_array().unwrap().iter().find(|finding| finding["name"] == name);
+        let finding = finding.unwrap_or_else(|| panic!("nothing of {name} in {findings}"));
+        assert!(finding["ok"].is_boolean() && !finding["detail"].as_str().unwrap().is_empty(), "{finding}");
+        // The tests that ran before this one have recorded.
+        assert!(finding["ok"] == true || finding["needed"] == false, "{finding}");
+    }
+    let said = text(&succeed(relayd().arg("check")).stdout);
+    assert!(said.contains("relayd trace can record here"), "{said}");
+}
+
+pub(crate) fn nothing_stays_behind_in_the_bpf_file_system() {
+    let trace = record(&["-e", "sched:sched_switch", "-d", "100ms"]);
+    assert!(trace.total("recorded") > 0);
+    let pins: Vec<_> = fs::read_dir("/sys/fs/bpf/relayd").unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(pins.is_empty(), "{pins:?}");
+}

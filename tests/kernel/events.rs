@@ -1,0 +1,49 @@
+//! Every tracepoint of the machine.
+
+use std::{fs, process::Command};
+
+use aya::programs::loaded_links;
+use relay_daemon::{
+    machine::{self, Instant},
+    tracer::{events::Catalogue, metadata},
+};
+use relay_tests::{record, succeed, text};
+
+pub(crate) fn babeltrace2_accepts_the_metadata_of_every_tracepoint() {
+    let catalogue = Catalogue::read(&machine::tracefs().unwrap()).unwrap();
+    let events = catalogue.select(&["*:*".to_owned()]).unwrap();
+    assert!(events.len() > 500, "{} tracepoints", events.len());
+    let trace = metadata::Trace {
+        uuid: machine::new_uuid().unwrap(),
+        host: "host \"quoted\" \\ ",
+        kernel: "6.1",
+        boot_id: &machine::boot_id().unwrap(),
+        start: Instant::now(),
+    };
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("metadata"), metadata::write(&trace, (0..).zip(&events))).unwrap();
+    // The details of a trace without streams: the classes of all events.
+    let mut babeltrace = Command::new("babeltrace2");
+    let output = succeed(babeltrace.args(["--component=sink.text.details"]).arg(folder.path()));
+    assert_eq!(text(&output.stderr), "");
+}
+
+pub(crate) fn every_tracepoint_that_can_be_attached_is_and_is_detached() {
+    let links = || loaded_links().filter(Result::is_ok).count();
+    let before = links();
+    let catalogue = Catalogue::read(&machine::tracefs().unwrap()).unwrap();
+    // Large buffers: among these events are some that happen at every page fault and every memory allocation.
+    let trace = record(&["-e", "*:*", "-b", "1M", "-n", "16", "--bpf-stats", "--", "true"]);
+    let attached = trace.session["events"].as_array().unwrap().len();
+    let total = catalogue.names().len();
+    println!("{attached} of {total} tracepoints attached");
+    assert!(attached * 100 >= total * 95, "only {attached} of {total} tracepoints could be attached");
+    assert_eq!(
+        trace.runs(),
+        trace.total("recorded") + trace.total("filtered") + trace.total("lost"),
+        "{}",
+        trace.summary
+    );
+    assert_eq!(trace.babeltrace().len() as u64, trace.total("recorded"), "{}", trace.summary);
+    assert_eq!(links(), before, "links stay behind");
+}

@@ -1,0 +1,97 @@
+//! The tests that need the running kernel, and root.
+//!
+//! Without root they fail: that is a mistake of whoever runs them. Without a program that a test compares with, the test is shown as
+//! ignored with the reason before its name.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod account;
+mod channel;
+mod cli;
+mod compare;
+mod events;
+mod trace;
+
+use libtest_mimic::{Arguments, Trial};
+
+/// What a test needs beside root.
+#[derive(Clone, Copy)]
+enum Needs {
+    Nothing,
+    Babeltrace,
+    BabeltraceAndPerf,
+}
+
+impl Needs {
+    /// Which program is missing.
+    fn missing(self) -> Option<&'static str> {
+        let programs: &[&str] = match self {
+            Self::Nothing => &[],
+            Self::Babeltrace => &["babeltrace2"],
+            Self::BabeltraceAndPerf => &["babeltrace2", "perf"],
+        };
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        programs
+            .iter()
+            .copied()
+            .find(|program| !std::env::split_paths(&path).any(|folder| folder.join(program).is_file()))
+    }
+}
+
+/// Lists functions of a module as tests, each with what it needs.
+macro_rules! tests {
+    ($($module:ident: $($needs:ident $test:ident),+ $(,)?;)+) => {
+        vec![$($(test(concat!(stringify!($module), "::", stringify!($test)), Needs::$needs, $module::$test)),+),+]
+    };
+}
+
+fn test(name: &'static str, needs: Needs, run: fn()) -> Trial {
+    let missing = needs.missing();
+    let trial = Trial::test(name, move || {
+        assert!(rustix::process::geteuid().is_root(), "needs root: cargo xtask test");
+        run();
+        Ok(())
+    });
+    match missing {
+        Some(program) => trial.with_kind(format!("no {program}")).with_ignored_flag(true),
+        None => trial,
+    }
+}
+
+fn main() {
+    let tests = tests! {
+        channel: Nothing the_kernel_writes_the_golden_vectors_to_the_byte,
+            Nothing a_write_on_one_cpu_leaves_the_others_alone,
+            Nothing a_closed_subbuf_ends_with_the_padding_its_header_says;
+        trace: Babeltrace every_record_is_read_by_babeltrace2,
+            Babeltrace dynamic_strings_show_the_right_file_names,
+            Babeltrace the_file_is_the_packets_and_nothing_else,
+            Babeltrace the_commands_own_system_calls_are_all_there,
+            Babeltrace relayds_own_events_are_left_out_and_counted,
+            Babeltrace overwrite_keeps_the_newest_records,
+            Nothing session_json_has_what_the_format_says;
+        account: Babeltrace a_storm_in_no_overwrite_mode_adds_up,
+            Babeltrace a_storm_in_overwrite_mode_adds_up,
+            Babeltrace losses_are_placed_in_time;
+        compare: BabeltraceAndPerf perf_saw_the_same_context_switches,
+            BabeltraceAndPerf perf_saw_the_same_system_calls;
+        events: Babeltrace babeltrace2_accepts_the_metadata_of_every_tracepoint,
+            Babeltrace every_tracepoint_that_can_be_attached_is_and_is_detached;
+        cli: Nothing an_unknown_event_offers_the_nearest_name,
+            Nothing a_glob_that_matches_nothing_is_an_error,
+            Nothing sizes_that_cannot_be_are_refused,
+            Nothing sizes_are_rounded_up_and_that_is_said,
+            Nothing a_directory_that_cannot_be_made_is_an_error,
+            Nothing an_existing_trace_is_replaced_only_by_force,
+            Nothing a_command_that_does_not_exist_is_an_error,
+            Nothing the_commands_exit_status_is_passed_on,
+            Nothing without_capabilities_the_error_says_so,
+            Babeltrace a_full_disk_stops_recording_and_the_trace_stays_valid,
+            Babeltrace a_signal_ends_the_recording_in_order,
+            Babeltrace a_second_signal_loses_nothing,
+            Nothing check_says_what_the_machine_has,
+            Nothing nothing_stays_behind_in_the_bpf_file_system;
+    };
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    libtest_mimic::run(&arguments, tests).exit();
+}

@@ -1,0 +1,158 @@
+//! Traces of real workloads, read back by babeltrace2 and byte by byte.
+
+use std::fs;
+
+use relay_tests::{Trace, record};
+
+/// `count` reads and writes of one byte, and little else.
+fn dd(count: u32) -> Vec<String> {
+    ["dd", "if=/dev/zero", "of=/dev/null", "bs=1", &format!("count={count}"), "status=none"].map(str::to_owned).to_vec()
+}
+
+fn record_dd(arguments: &[&str], count: u32) -> Trace {
+    let dd = dd(count);
+    let command: Vec<&str> = arguments.iter().copied().chain(["--"]).chain(dd.iter().map(String::as_str)).collect();
+    record(&command)
+}
+
+pub(crate) fn every_record_is_read_by_babeltrace2() {
+    let command = ["-e", "sched:*,raw_syscalls:*", "--", "sh", "-c", "ls -R /usr/lib > /dev/null; sleep 0.3"];
+    let trace = record(&command);
+    assert_eq!(trace.total("lost"), 0, "{}", trace.summary);
+    assert!(trace.total("recorded") > 1000, "{}", trace.summary);
+    assert_eq!(trace.babeltrace().len() as u64, trace.total("recorded"));
+}
+
+pub(crate) fn dynamic_strings_show_the_right_file_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let name = folder.path().join("a program with a rather long name");
+    fs::copy("/bin/true", &name).unwrap();
+    let name = name.to_str().unwrap();
+    let trace = record(&["-e", "sched:sched_process_exec", "--", "sh", "-c", &format!("'{name}'; /bin/true; exit 0")]);
+    let lines = trace.babeltrace();
+    for name in [name, "/bin/true"] {
+        assert!(lines.iter().any(|line| line.contains(&format!("\"{name}\""))), "{name} is not in {lines:#?}");
+    }
+}
+
+/// The little-endian number at `at`.
+fn number<const N: usize>(bytes: &[u8], at: usize) -> u64 {
+    let mut word = [0; 8];
+    word[..N].copy_from_slice(&bytes[at..at + N]);
+    u64::from_le_bytes(word)
+}
+
+pub(crate) fn the_file_is_the_packets_and_nothing_else() {
+    let trace = record_dd(&["-e", "raw_syscalls:*,sched:sched_process_exec", "-b", "4K", "-n", "64"], 20_000);
+    for cpu in trace.session["cpus"].as_array().unwrap() {
+        let file = fs::read(trace.path.join(format!("cpu{}", cpu["cpu"]))).unwrap();
+        assert_eq!(file.len() as u64, cpu["bytes"].as_u64().unwrap());
+        let (mut at, mut packets, mut records, mut last) = (0, 0, 0, 0);
+        while at < file.len() {
+            let packet = &file[at..];
+            assert_eq!(number::<4>(packet, 0), 0xC1FC_1FC1, "packet {packets} at {at}");
+            let size = usize::try_from(number::<8>(packet, 48)).unwrap() / 8;
+            assert_eq!(number::<8>(packet, 40), number::<8>(packet, 48), "content_size is packet_size");
+            assert!((80..=4096 - 16).contains(&size), "packet {packets} has {size} bytes");
+            assert_eq!(number::<8>(packet, 56), packets, "packet_seq_num");
+            assert_eq!(number::<4>(packet, 72), cpu["cpu"].as_u64().unwrap());
+            let (begin, end) = (number::<8>(packet, 24), number::<8>(packet, 32));
+            let mut record = 80;
+            while record < size {
+                let (timestamp, len) =
+                    (number::<8>(packet, record), usize::try_from(number::<2>(packet, record + 10)).unwrap());
+                assert!(last <= timestamp && begin <= timestamp && timestamp <= end, "time falls in packet {packets}");
+                last = timestamp;
+                records += 1;
+                let next = record + 20 + len;
+                record = if next < size { next.next_multiple_of(4) } else { next };
+                assert!(packet[next..record].iter().all(|byte| *byte == 0), "an alignment gap is not zero");
+            }
+            assert_eq!(record, size, "packet {packets} ends inside a record");
+            at += size;
+            packets += 1;
+        }
+        assert_eq!(packets, cpu["subbufs_processed"].as_u64().unwrap());
+        assert_eq!(records, cpu["recorded"].as_u64().unwrap());
+    }
+}
+
+pub(crate) fn the_commands_own_system_calls_are_all_there() {
+    const COUNT: u32 = 50_000;
+    let trace = record_dd(&["-e", "syscalls:sys_enter_read,syscalls:sys_enter_write"], COUNT);
+    assert_eq!(trace.total("lost"), 0, "{}", trace.summary);
+    let lines = trace.babeltrace();
+    for call in ["read", "write"] {
+        let calls = lines.iter().filter(|line| line.contains(&format!("sys_enter_{call}:"))).count();
+        assert!(calls >= COUNT as usize, "{calls} of {COUNT} {call} calls");
+    }
+}
+
+pub(crate) fn relayds_own_events_are_left_out_and_counted() {
+    let run = |arguments: &[&str]| record(&[arguments, &["-e", "raw_syscalls:sys_enter", "-d", "1s"]].concat());
+    let (without, with) = (run(&[]), run(&["--self"]));
+    assert!(without.total("filtered") > 0, "{}", without.summary);
+    // With --self only what came while attaching is left out; relayd's five flushes a second are recorded.
+    assert!(with.total("recorded") > without.total("recorded"), "{} {}", without.summary, with.summary);
+}
+
+pub(crate) fn overwrite_keeps_the_newest_records() {
+    let storm = "dd if=/dev/zero of=/dev/null bs=1 count=100000 status=none; exec /bin/true";
+    let trace = record(&[
+        "-e",
+        "raw_syscalls:*,sched:sched_process_exec",
+        "--overwrite",
+        "-b",
+        "4K",
+        "-n",
+        "4",
+        "--",
+        "sh",
+        "-c",
+        storm,
+    ]);
+    assert!(trace.total("overrun") > 100_000, "{}", trace.summary);
+    let lines = trace.babeltrace();
+    assert_eq!(lines.len() as u64, trace.total("recorded") - trace.total("overrun"));
+    // The last thing that happened is there, and what was at the start is not.
+    assert!(
+        lines.iter().any(|line| line.contains("sched_process_exec") && line.contains("\"/bin/true\"")),
+        "{lines:#?}"
+    );
+    assert!(!lines.iter().any(|line| line.contains("sched_process_exec") && line.contains("/dd\"")));
+}
+
+pub(crate) fn session_json_has_what_the_format_says() {
+    let trace = record(&["-e", "sched:sched_switch", "-d", "200ms", "--bpf-stats"]);
+    let session = &trace.session;
+    for key in ["version", "host", "kernel", "boot_id", "command", "mode", "subbuf_size", "n_subbufs", "uuid"] {
+        assert!(!session[key].is_null(), "{key}");
+    }
+    for clock in ["monotonic", "boottime", "realtime"] {
+        let [start, end] = ["start", "end"].map(|at| session["clock"][at][clock].as_u64().unwrap());
+        assert!((100_000_000..5_000_000_000).contains(&(end - start)), "{clock} went from {start} to {end}");
+    }
+    let event = &session["events"][0];
+    assert_eq!((event["id"].as_u64(), event["name"].as_str()), (Some(0), Some("sched:sched_switch")));
+    assert!(event["size"].as_u64().unwrap() >= 56 && event["format"].as_str().unwrap().contains("prev_comm"));
+    let counts = [
+        "cpu",
+        "recorded",
+        "bytes",
+        "subbufs_processed",
+        "max_backlog",
+        "filtered",
+        "lost_full",
+        "lost_too_big",
+        "lost_nested",
+        "overrun",
+    ];
+    for cpu in session["cpus"].as_array().unwrap() {
+        counts.iter().for_each(|key| assert!(cpu[key].is_u64(), "{key} in {cpu}"));
+    }
+    let program = &session["programs"][0];
+    assert!(
+        program["name"].is_string() && program["recursion_misses"].is_u64() && program["runs"].is_u64(),
+        "{program}"
+    );
+}

@@ -1,0 +1,109 @@
+//! Helpers of the kernel tests: relayd as a command, and the programs that it is compared with.
+#![forbid(unsafe_code)]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use serde_json::Value;
+
+/// relayd, as `cargo xtask test` built it.
+#[must_use]
+pub fn relayd() -> Command {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/debug/relayd");
+    Command::new(std::env::var_os("RELAYD").map_or(built, PathBuf::from))
+}
+
+/// Runs a command to its end; panics when it does not succeed.
+pub fn succeed(command: &mut Command) -> Output {
+    let output = command.stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        text(&output.stderr),
+        text(&output.stdout)
+    );
+    output
+}
+
+/// Runs a command that must fail with `code`, and returns what it says on stderr.
+pub fn fail(command: &mut Command, code: i32) -> String {
+    let output = command.stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    assert_eq!(output.status.code(), Some(code), "{command:?}: {}{}", text(&output.stderr), text(&output.stdout));
+    text(&output.stderr)
+}
+
+/// Bytes as text.
+#[must_use]
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A finished trace and what relayd said of it.
+#[derive(Debug)]
+pub struct Trace {
+    /// Its directory.
+    pub path: PathBuf,
+    /// The summary (`--json`).
+    pub summary: Value,
+    /// `session.json`.
+    pub session: Value,
+    _folder: tempfile::TempDir,
+}
+
+/// Records with `relayd trace --json ARGUMENTS`; a shell command after `--` is what it records.
+///
+/// # Panics
+/// When relayd fails.
+#[must_use]
+pub fn record(arguments: &[&str]) -> Trace {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("trace");
+    let output = succeed(relayd().args(["trace", "--json", "-o"]).arg(&path).args(arguments));
+    let summary = serde_json::from_slice(&output.stdout).expect("the summary is JSON");
+    let session = fs::read(path.join(".relayd/session.json")).expect("there is a session.json");
+    let session = serde_json::from_slice(&session).expect("session.json is JSON");
+    Trace { path, summary, session, _folder: folder }
+}
+
+impl Trace {
+    /// A total of the summary.
+    ///
+    /// # Panics
+    /// When there is none of that name.
+    #[must_use]
+    pub fn total(&self, name: &str) -> u64 {
+        self.summary[name].as_u64().unwrap_or_else(|| panic!("no {name} in {}", self.summary))
+    }
+
+    /// How often the kernel ran the recording program, by its own count.
+    ///
+    /// # Panics
+    /// When it was not counted.
+    #[must_use]
+    pub fn runs(&self) -> u64 {
+        self.session["programs"][0]["runs"].as_u64().expect("--bpf-stats was given")
+    }
+
+    /// The trace as babeltrace2 reads it, a line an event.
+    #[must_use]
+    pub fn babeltrace(&self) -> Vec<String> {
+        babeltrace(&self.path)
+    }
+}
+
+/// A trace as babeltrace2 reads it, a line an event. It must have nothing to complain of but discarded events.
+///
+/// # Panics
+/// When it does.
+#[must_use]
+pub fn babeltrace(path: &Path) -> Vec<String> {
+    let output = succeed(Command::new("babeltrace2").args(["--clock-seconds", "--names=none"]).arg(path));
+    let warnings = text(&output.stderr);
+    let complaints: Vec<_> = warnings.lines().filter(|line| !line.is_empty() && !line.contains("discarded")).collect();
+    assert!(complaints.is_empty(), "babeltrace2 complains: {complaints:#?}");
+    text(&output.stdout).lines().map(str::to_owned).collect()
+}

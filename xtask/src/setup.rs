@@ -1,0 +1,91 @@
+//! Installs what building and testing take, and says so. Quick when everything is there.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+use xtask::ebpf;
+
+use crate::{exec, find, is_root};
+
+/// What a program is needed for, and the Debian package that has it.
+struct Tool {
+    program: &'static str,
+    package: &'static str,
+}
+
+/// Programs that the tests compare with.
+const TEST_TOOLS: [Tool; 2] =
+    [Tool { program: "babeltrace2", package: "babeltrace2" }, Tool { program: "perf", package: "linux-perf" }];
+
+/// The nightly with its rust-src, and bpf-linker.
+pub(crate) fn ebpf_toolchain() -> Result<()> {
+    let toolchain = match ebpf::toolchain() {
+        Ok(toolchain) => toolchain,
+        Err(_) => {
+            say(&format!("installing {} (the eBPF programs need a nightly with a certain LLVM)", ebpf::NIGHTLY));
+            exec(Command::new("rustup").args(["toolchain", "install", ebpf::NIGHTLY, "--profile", "minimal"]))?;
+            ebpf::toolchain()?
+        }
+    };
+    if !ebpf::has_rust_src(&toolchain) {
+        say(&format!("adding rust-src to {toolchain} (core is built for the BPF target)"));
+        exec(Command::new("rustup").args(["component", "add", "rust-src", "--toolchain", &toolchain]))?;
+    }
+    if ebpf::linker().is_err() {
+        say(&format!("installing bpf-linker {} under target/tools (takes a minute or two)", ebpf::BPF_LINKER));
+        // The linker is built by the toolchain that everything else is.
+        exec(
+            Command::new("cargo")
+                .current_dir(ebpf::root())
+                .args(["install", "bpf-linker", "--version", ebpf::BPF_LINKER, "--locked", "--root"])
+                .arg(ebpf::tools_dir()),
+        )?;
+        ebpf::linker()?;
+    }
+    Ok(())
+}
+
+/// The programs that tests compare with: installed by apt where there is apt. Says by name what is missing otherwise; the
+/// tests that need it then say so too.
+pub(crate) fn test_tools() -> Result<()> {
+    let missing: Vec<&Tool> = TEST_TOOLS.iter().filter(|tool| find(tool.program).is_none()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let programs: Vec<_> = missing.iter().map(|tool| tool.program).collect();
+    if find("apt-get").is_none() {
+        say(&format!(
+            "not installed, and this is no Debian: {}. Tests that need them will not run",
+            programs.join(", ")
+        ));
+        return Ok(());
+    }
+    say(&format!("installing with apt, for the tests: {}", programs.join(", ")));
+    apt(&["update", "-q"])?;
+    let packages: Vec<String> = missing.iter().map(|tool| package(tool)).collect();
+    let packages = packages.iter().map(String::as_str);
+    apt(&["install", "-q", "-y", "--no-install-recommends"].into_iter().chain(packages).collect::<Vec<_>>())
+        .with_context(|| format!("installing {}", programs.join(", ")))
+}
+
+/// Ubuntu has perf in a package for each kernel.
+fn package(tool: &Tool) -> String {
+    let ubuntu =
+        std::fs::read_to_string("/etc/os-release").is_ok_and(|text| text.lines().any(|line| line == "ID=ubuntu"));
+    if ubuntu && tool.program == "perf" { "linux-tools-generic".to_owned() } else { tool.package.to_owned() }
+}
+
+fn apt(arguments: &[&str]) -> Result<()> {
+    let mut command = if is_root() { Command::new("apt-get") } else { Command::new("sudo") };
+    if !is_root() {
+        if find("sudo").is_none() {
+            bail!("installing packages takes root, and there is no sudo: run as root: apt-get {}", arguments.join(" "));
+        }
+        command.arg("apt-get");
+    }
+    exec(command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive"))
+}
+
+fn say(text: &str) {
+    eprintln!("xtask: {text}");
+}
