@@ -207,28 +207,27 @@ impl<B: Buffer, C: Client<B>> Writer<'_, B, C> {
     }
 
     /// Flushes, then opens a sub-buffer and closes it with no record: the client's header alone, to tell what
-    /// is known now. Does nothing when there is no room. Says whether it wrote.
+    /// is known now. Does nothing when there is no room.
     #[inline(always)]
-    pub fn mark(&self) -> bool {
+    pub fn mark(&self) {
         let Self { buffer, client, geometry, mode } = *self;
         let producer = &buffer.control().producer;
         self.flush();
         let look = self.look();
         let number = geometry.number(look.reserved);
         if look.offset != 0 || (mode == Mode::NoOverwrite && self.is_full(number)) {
-            return false;
+            return;
         }
         let before = Committed(buffer.committed(geometry.place(look.reserved)).peek());
         if !before.is_complete(geometry, geometry.lap(number))
             || !producer.reserved.exchange_if(look.reserved, look.reserved + geometry.subbuf_size())
         {
-            return false;
+            return;
         }
         client.stamped(producer, look.stamp);
         self.open(number, before, look.stamp);
         self.close(number, geometry.subbuf_size() - Self::FIRST, look.stamp, look.lost);
         self.add(number, Committed::amount(0, geometry.subbuf_size()));
-        true
     }
 
     /// Stamp and losses are read after `reserved` and before the exchange: both rise in the order of the buffer.

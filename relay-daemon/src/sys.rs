@@ -88,7 +88,7 @@ pub fn fill_map_of_maps(outer: BorrowedFd<'_>, inner: &[(u32, BorrowedFd<'_>)]) 
 
 /// Opens the perf event of a tracepoint, by its id in tracefs. It belongs to one CPU and no task; a program linked to it runs
 /// on every CPU all the same, since the program hangs on the tracepoint, not on the event (kernel/trace/bpf_trace.c,
-/// `perf_event_attach_bpf_prog`).
+/// `perf_event_attach_bpf_prog`). Disabled: the event itself counts nothing, and costs its CPU nothing.
 ///
 /// # Errors
 /// What the kernel says.
@@ -109,8 +109,15 @@ pub fn open_tracepoint(id: u64) -> io::Result<OwnedFd> {
         config1: u64,
     }
     const SIZE: u32 = 64;
+    const DISABLED: u64 = 1;
     const _: () = assert!(size_of::<PerfEventAttr>() == SIZE as usize);
-    let attr = PerfEventAttr { kind: PERF_TYPE_TRACEPOINT, size: SIZE, config: id, ..PerfEventAttr::default() };
+    let attr = PerfEventAttr {
+        kind: PERF_TYPE_TRACEPOINT,
+        size: SIZE,
+        config: id,
+        flags: DISABLED,
+        ..PerfEventAttr::default()
+    };
     let (any_process, cpu, no_group) = (-1, 0, -1);
     // SAFETY: `attr` is a perf_event_attr of the size it says and outlives the call.
     let fd = unsafe {

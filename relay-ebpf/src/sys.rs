@@ -50,6 +50,23 @@ macro_rules! setting {
     };
 }
 
+/// Declares a program for tracepoints, under `$name`, that calls `$record` and then lets perf's own events on the
+/// tracepoint go on.
+///
+/// Not aya's attribute, whose programs return 0: then perf, and whoever uses it beside us, would not see the event
+/// (kernel/events/core.c, `perf_trace_run_bpf_submit`).
+#[macro_export]
+macro_rules! tracepoint {
+    ($name:ident, $record:path) => {
+        #[unsafe(no_mangle)]
+        #[unsafe(link_section = "tracepoint")]
+        fn $name(ctx: *mut core::ffi::c_void) -> u32 {
+            $record(&aya_ebpf::programs::TracePointContext::new(ctx));
+            1
+        }
+    };
+}
+
 /// Declares the object's licence to the kernel, which wants a GPL-compatible one for the helpers that read its
 /// memory. The source is MIT OR Apache-2.0.
 #[macro_export]

@@ -6,7 +6,7 @@
 
 use aya_ebpf::{
     btf_maps::PerCpuArray,
-    macros::{btf_map, raw_tracepoint, tracepoint},
+    macros::{btf_map, raw_tracepoint},
     programs::{RawTracePointContext, TracePointContext},
 };
 use aya_log_ebpf::warn;
@@ -18,6 +18,7 @@ use relay_ebpf::{
     channel::{BuffersMap, Channel, ControlMap, Settings, WakersMap},
     license, setting,
     sys::{self, BpfWord},
+    tracepoint,
 };
 
 #[btf_map]
@@ -60,23 +61,25 @@ fn packets() -> Packets<fn() -> u64> {
     Packets { clock: sys::clock, nmi: NMI.load() != 0 }
 }
 
+tracepoint!(on_tracepoint, record);
+
 /// Records an event of any tracepoint: the cookie says which.
-#[tracepoint]
-fn on_tracepoint(ctx: TracePointContext) -> u32 {
+#[inline(always)]
+fn record(ctx: &TracePointContext) {
     let current = sys::current();
     let recorder = RECORDER.peek();
     if recorder == 0 || recorder == current >> 32 {
         if let Some(local) = LOCAL.get(0) {
             local.filtered.count(1);
         }
-        return 0;
+        return;
     }
     let Some(buffer) = CHANNEL.buffer(true) else {
-        notice_no_buffer(&ctx);
-        return 0;
+        notice_no_buffer(ctx);
+        return;
     };
-    let event = Cookie::unpack(sys::cookie(&ctx));
-    let len = payload_len(&ctx, event);
+    let event = Cookie::unpack(sys::cookie(ctx));
+    let len = payload_len(ctx, event);
     let client = packets();
     let writer = CHANNEL.writer(&buffer, &client);
     match writer.reserve(RECORD_HEADER + len) {
@@ -91,13 +94,12 @@ fn on_tracepoint(ctx: TracePointContext) -> u32 {
                     pid: (current >> 32) as u32,
                 },
             );
-            buffer.copy_from_kernel(record.place, RECORD_HEADER, len, sys::context_at(&ctx, COMMON_FIELDS));
+            buffer.copy_from_kernel(record.place, RECORD_HEADER, len, sys::context_at(ctx, COMMON_FIELDS));
             writer.commit(&record);
         }
-        Err(Lost::Full) => notice_full(&ctx),
+        Err(Lost::Full) => notice_full(ctx),
         Err(Lost::TooBig | Lost::Nested) => {}
     }
-    0
 }
 
 /// Bytes of an event's fields, from the end of the common ones to the end of the dynamic ones.
@@ -113,24 +115,23 @@ fn payload_len(ctx: &TracePointContext, event: Cookie) -> u64 {
 }
 
 /// Run by the daemon, by BPF_PROG_TEST_RUN, on the CPU whose buffer is meant: being a program, it always runs to its end.
-/// Returns whether it did what was asked.
 #[raw_tracepoint]
-fn on_request(ctx: RawTracePointContext) -> i32 {
+fn on_request(ctx: RawTracePointContext) {
     let request: u64 = ctx.arg(0);
     if request == Request::Start as u64 || request == Request::Stop as u64 {
         let record_self: u64 = ctx.arg(1);
         let recorder = if record_self == 0 { sys::current() >> 32 } else { NOBODY };
         let _ = RECORDER.swap(if request == Request::Start as u64 { recorder } else { 0 });
-        return 1;
+        return;
     }
-    let Some(buffer) = CHANNEL.buffer(false) else { return 0 };
+    let Some(buffer) = CHANNEL.buffer(false) else { return };
     let client = packets();
     let writer = CHANNEL.writer(&buffer, &client);
     if request == Request::Mark as u64 {
-        return writer.mark().into();
+        writer.mark();
+    } else {
+        writer.flush();
     }
-    writer.flush();
-    1
 }
 
 /// Whether to speak now: at most once a second on each CPU.

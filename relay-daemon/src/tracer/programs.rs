@@ -189,7 +189,7 @@ impl Requests {
     /// What the kernel says.
     pub fn start(&self, record_self: bool) -> Result<()> {
         // Right here: the program sees who calls.
-        self.test_run([Request::Start as u64, record_self.into()], None).map(drop)
+        self.test_run([Request::Start as u64, record_self.into()], None)
     }
 
     /// From now on nothing is recorded. A program that is running may still write.
@@ -197,7 +197,7 @@ impl Requests {
     /// # Errors
     /// What the kernel says.
     pub fn stop(&self) -> Result<()> {
-        self.test_run([Request::Stop as u64, 0], None).map(drop)
+        self.test_run([Request::Stop as u64, 0], None)
     }
 
     /// Closes the open sub-buffer of a CPU, if there is one and the CPU is online.
@@ -205,27 +205,27 @@ impl Requests {
     /// # Errors
     /// What the kernel says.
     pub fn flush(&self, cpu: u32) -> Result<()> {
-        self.test_run([Request::Flush as u64, 0], Some(cpu)).map(drop)
+        self.test_run([Request::Flush as u64, 0], Some(cpu))
     }
 
-    /// Writes a packet without records on a CPU, that tells what has been lost. Says whether there was room.
+    /// Writes a packet without records on a CPU, that tells what has been lost, if there is room.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn mark(&self, cpu: u32) -> Result<bool> {
+    pub fn mark(&self, cpu: u32) -> Result<()> {
         self.test_run([Request::Mark as u64, 0], Some(cpu))
     }
 
-    /// Runs the program, on a CPU or right here. Returns what it returned; `false` too when the CPU is offline.
-    fn test_run(&self, [request, argument]: [u64; 2], cpu: Option<u32>) -> Result<bool> {
+    /// Runs the program, on a CPU or right here. Does nothing when the CPU is offline.
+    fn test_run(&self, [request, argument]: [u64; 2], cpu: Option<u32>) -> Result<()> {
         let program: &RawTracePoint =
             self.0.program(REQUEST).context("the object has no program for requests")?.try_into()?;
         let mut options = RawTracePointRunOptions { cpu, ..RawTracePointRunOptions::default() };
         options.args[0] = request;
         options.args[1] = argument;
         match program.test_run(options) {
-            Ok(result) => Ok(result.return_value != 0),
-            Err(aya::programs::ProgramError::SyscallError(error)) if is_absent_cpu(&error.io_error) => Ok(false),
+            Ok(_) => Ok(()),
+            Err(aya::programs::ProgramError::SyscallError(error)) if is_absent_cpu(&error.io_error) => Ok(()),
             Err(error) => {
                 Err(error).with_context(|| format!("running the program for requests ({request} on {cpu:?})"))
             }

@@ -205,11 +205,11 @@ impl Recording {
                 }
             }
         }
-        if errors.is_empty() {
-            for consumer in &mut consumers {
-                if let Err(error) = drain(consumer, &requests) {
-                    errors.push(format!("{error:#}"));
-                }
+        let complete = errors.is_empty();
+        for consumer in &mut consumers {
+            requests.flush(consumer.buffer().cpu())?;
+            if complete && let Err(error) = drain(consumer, &requests) {
+                errors.push(format!("{error:#}"));
             }
         }
         self.programs.detach();
@@ -265,14 +265,11 @@ fn start_readers(
     consumers.into_iter().enumerate().map(start).collect()
 }
 
-/// Takes all that is left on a CPU where no program runs any more, and sees to it that the last packet tells all that was lost.
+/// Takes all that is left on a flushed CPU where no program runs any more, and sees to it that the last packet tells all that was lost.
 fn drain(consumer: &mut Consumer, requests: &Requests) -> Result<()> {
-    let cpu = consumer.buffer().cpu();
-    requests.flush(cpu)?;
     while consumer.pass(u64::MAX)? > 0 {}
-    let lost = consumer.lost();
-    if lost != told(consumer)? {
-        requests.mark(cpu)?;
+    if consumer.lost() != told(consumer)? {
+        requests.mark(consumer.buffer().cpu())?;
         while consumer.pass(u64::MAX)? > 0 {}
     }
     Ok(())

@@ -42,19 +42,18 @@ impl Client<CpuBuffer> for Bytes {
     fn close(&self, _: &CpuBuffer, _: u64, _: Closing) {}
 }
 
-/// Flushes when the first argument is zero, else writes as many bytes as the second says. Returns 1 when that was stored.
+/// Flushes when the first argument is zero, else writes as many bytes as the second says.
 #[raw_tracepoint]
-fn on_request(ctx: RawTracePointContext) -> i32 {
-    let Some(buffer) = CHANNEL.buffer(true) else { return -1 };
+fn on_request(ctx: RawTracePointContext) {
+    let Some(buffer) = CHANNEL.buffer(true) else { return };
     let writer = CHANNEL.writer(&buffer, &Bytes);
     if ctx.arg::<u64>(0) == 0 {
         writer.flush();
-        return 1;
+        return;
     }
     let len: u64 = ctx.arg(1);
-    let Some(bytes) = BYTES.get_ptr(0) else { return -1 };
-    let Ok(record) = writer.reserve(len) else { return 0 };
+    let Some(bytes) = BYTES.get_ptr(0) else { return };
+    let Ok(record) = writer.reserve(len) else { return };
     buffer.copy_from_kernel(record.place, 0, len, bytes.cast());
     writer.commit(&record);
-    1
 }
