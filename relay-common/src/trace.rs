@@ -59,6 +59,17 @@ pub struct RecordHeader {
     pub pid: u32,
 }
 
+impl RecordHeader {
+    /// A header for `len` bytes of payload, at most [`MAX_PAYLOAD`], of the task `current`: `tgid << 32 | tid`, as the kernel
+    /// packs them.
+    #[inline(always)]
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "a length below 2^16, and the halves of a word")]
+    pub const fn new(timestamp: u64, id: u16, len: u64, current: u64) -> Self {
+        Self { timestamp, id, len: len as u16, tid: current as u32, pid: (current >> 32) as u32 }
+    }
+}
+
 const _: () = assert!(size_of::<RecordHeader>() as u64 == RECORD_HEADER);
 
 /// What one program needs to know of each tracepoint it serves: it travels with the attachment, as the

@@ -279,7 +279,7 @@ impl Pins {
 
 impl Drop for Pins {
     fn drop(&mut self) {
-        let removed = self.pinned.iter().map(fs::remove_file).collect::<io::Result<()>>();
+        let removed = self.pinned.iter().try_for_each(fs::remove_file);
         if let Err(error) = removed.and_then(|()| fs::remove_dir(&self.folder)) {
             log::warn!("{} stays behind: {error}", self.folder.display());
         }

@@ -4,6 +4,7 @@
 //! Shared memory may change under every read. It is never lent as a slice: single words are atomics, bytes are
 //! copied or handed to `pwrite` by address.
 #![expect(unsafe_code, reason = "the one file of the daemon that may")]
+#![expect(clippy::cast_possible_truncation, reason = "addresses and lengths have 64 bits: asserted below")]
 
 use std::{
     ffi::c_int,
@@ -18,6 +19,8 @@ use aya_log::EbpfLogger;
 use memmap2::{MmapOptions, MmapRaw};
 use relay_common::{Buffer, COMMITTED_AT, Control, Geometry, MAX_RECORD, Reader};
 use tokio::io::{Interest, unix::AsyncFd};
+
+const _: () = assert!(usize::BITS == 64, "relayd is for 64-bit machines");
 
 const BPF_MAP_CREATE: c_int = 0;
 const BPF_MAP_UPDATE_BATCH: c_int = 26;

@@ -2,6 +2,7 @@
 //!
 //! Each function is safe to call with any argument; what makes it so stands at its `SAFETY` note.
 #![expect(unsafe_code, reason = "the one file of the kernel side that may")]
+#![expect(clippy::cast_possible_truncation, reason = "addresses have 64 bits in BPF; lengths are bounded before")]
 
 use core::{
     cell::UnsafeCell,
@@ -185,7 +186,7 @@ impl CpuBuffer {
     /// Copies `len` bytes of kernel memory from `source` to `place + skip`; reads as zeros what cannot be read. Does nothing
     /// when `skip + len` is more than `MAX_RECORD`.
     #[inline(always)]
-    pub fn copy_from_kernel(&self, place: u64, skip: u64, len: u64, source: *const c_void) {
+    pub fn copy_from_kernel(&self, place: u64, skip: u64, len: u64, source: KernelAddress) {
         // VERIFIER: a constant bound on the length, within the tail.
         if len == 0 || len > MAX_RECORD - skip {
             return;
@@ -194,7 +195,7 @@ impl CpuBuffer {
         // SAFETY: `skip + len` bytes from `to` are inside the map's value.
         let to = unsafe { to.add(skip as usize) };
         // SAFETY: the helper reads any address safely and writes `len` bytes to `to`.
-        unsafe { helpers::generated::bpf_probe_read_kernel(to.cast(), len as u32, source) };
+        unsafe { helpers::generated::bpf_probe_read_kernel(to.cast(), len as u32, source.0) };
     }
 }
 
@@ -285,9 +286,20 @@ pub fn context_u32(ctx: &impl EbpfContext, offset: u16) -> u32 {
     unsafe { helpers::bpf_probe_read_kernel(address.cast::<u32>()) }.unwrap_or(0)
 }
 
-/// The address `offset` bytes into the context, to be copied from.
-#[inline(always)]
-#[must_use]
-pub fn context_at(ctx: &impl EbpfContext, offset: u64) -> *const c_void {
-    ctx.as_ptr().wrapping_byte_add(offset as usize)
+/// An address to copy from. Anything may be there, or nothing: it is only ever given to a helper that checks.
+#[derive(Clone, Copy, Debug)]
+pub struct KernelAddress(*const c_void);
+
+impl KernelAddress {
+    /// `offset` bytes into the context.
+    #[inline(always)]
+    pub fn in_context(ctx: &impl EbpfContext, offset: u64) -> Self {
+        Self(ctx.as_ptr().wrapping_byte_add(offset as usize))
+    }
+
+    /// Of a value.
+    #[inline(always)]
+    pub fn of<T>(value: &T) -> Self {
+        Self(core::ptr::from_ref(value).cast())
+    }
 }

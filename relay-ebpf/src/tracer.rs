@@ -17,7 +17,7 @@ use relay_common::{
 use relay_ebpf::{
     channel::{BuffersMap, Channel, ControlMap, Settings, WakersMap},
     license, setting,
-    sys::{self, BpfWord},
+    sys::{self, BpfWord, KernelAddress},
     tracepoint,
 };
 
@@ -84,17 +84,8 @@ fn record(ctx: &TracePointContext) {
     let writer = CHANNEL.writer(&buffer, &client);
     match writer.reserve(RECORD_HEADER + len) {
         Ok(record) => {
-            buffer.store(
-                record.place,
-                RecordHeader {
-                    timestamp: record.stamp,
-                    id: event.id,
-                    len: len as u16,
-                    tid: current as u32,
-                    pid: (current >> 32) as u32,
-                },
-            );
-            buffer.copy_from_kernel(record.place, RECORD_HEADER, len, sys::context_at(ctx, COMMON_FIELDS));
+            buffer.store(record.place, RecordHeader::new(record.stamp, event.id, len, current));
+            buffer.copy_from_kernel(record.place, RECORD_HEADER, len, KernelAddress::in_context(ctx, COMMON_FIELDS));
             writer.commit(&record);
         }
         Err(Lost::Full) => notice_full(ctx),

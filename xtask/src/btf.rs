@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use object::{Object as _, ObjectSection as _};
 
 /// include/uapi/linux/btf.h
-const MAGIC: u16 = 0xeB9F;
+const MAGIC: u16 = 0xeb9f;
 const KIND_ARRAY: u32 = 3;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;

@@ -77,6 +77,7 @@ fn run(arguments: &[String]) -> Result<ExitCode> {
 
 fn lint() -> Result<()> {
     setup::ebpf_toolchain()?;
+    setup::ebpf_clippy()?;
     exec(cargo().args(["fmt", "--all", "--check"]))?;
     exec(cargo().args(["clippy", "--all-targets", "--locked", "--", "-Dwarnings"]))?;
     exec(cargo().args(["clippy", "--all-targets", "--locked", "--package", "relay-tests", "--", "-Dwarnings"]))?;

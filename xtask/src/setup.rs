@@ -45,6 +45,17 @@ pub(crate) fn ebpf_toolchain() -> Result<()> {
     Ok(())
 }
 
+/// clippy for that nightly.
+pub(crate) fn ebpf_clippy() -> Result<()> {
+    let toolchain = ebpf::toolchain()?;
+    let clippy = Command::new("rustup").args(["run", &toolchain, "cargo", "clippy", "--version"]).output();
+    if clippy.is_ok_and(|output| output.status.success()) {
+        return Ok(());
+    }
+    say(&format!("adding clippy to {toolchain}"));
+    exec(Command::new("rustup").args(["component", "add", "clippy", "--toolchain", &toolchain]))
+}
+
 /// The programs that tests compare with: installed by apt where there is apt. Says by name what is missing otherwise; the
 /// tests that need it then say so too.
 pub(crate) fn test_tools() -> Result<()> {

@@ -125,7 +125,7 @@ impl Format {
     }
 }
 
-/// Parses `field:__data_loc char[] name;	offset:8;	size:4;	signed:0;`.
+/// Parses `field:__data_loc char[] name; offset:8; size:4; signed:0;`.
 fn parse_field(line: &str) -> Option<Field> {
     let mut parts = line.trim().split(';').map(str::trim);
     let declaration = parts.next()?.strip_prefix("field:")?.trim();
@@ -174,9 +174,12 @@ fn parse_declaration(declaration: &str, size: usize, signed: bool) -> Option<(St
         // A structure, or a length that no integer has.
         None => Kind::Array(element("", 1, false)),
         Some(count) => {
-            let width =
-                count.parse().ok().filter(|count| *count > 0 && size % count == 0).map(|count: usize| size / count);
-            let width = width.or(c_size(of)).filter(|width| is_integer(*width) && size % width == 0);
+            let width = count
+                .parse()
+                .ok()
+                .filter(|count| *count > 0 && size.is_multiple_of(*count))
+                .map(|count: usize| size / count);
+            let width = width.or(c_size(of)).filter(|width| is_integer(*width) && size.is_multiple_of(*width));
             Kind::Array(width.map_or(element("", 1, false), |width| element(of, width, signed)))
         }
     };

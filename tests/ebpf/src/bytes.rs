@@ -11,7 +11,7 @@ use relay_common::{Client, Closing, Producer};
 use relay_ebpf::{
     channel::{BuffersMap, Channel, ControlMap, Settings, WakersMap},
     license, setting,
-    sys::{BpfWord, CpuBuffer},
+    sys::{BpfWord, CpuBuffer, KernelAddress},
 };
 
 #[btf_map]
@@ -52,8 +52,8 @@ fn on_request(ctx: RawTracePointContext) {
         return;
     }
     let len: u64 = ctx.arg(1);
-    let Some(bytes) = BYTES.get_ptr(0) else { return };
+    let Some(bytes) = BYTES.get(0) else { return };
     let Ok(record) = writer.reserve(len) else { return };
-    buffer.copy_from_kernel(record.place, 0, len, bytes.cast());
+    buffer.copy_from_kernel(record.place, 0, len, KernelAddress::of(bytes));
     writer.commit(&record);
 }
