@@ -359,6 +359,6 @@ fn a_clients_header_opens_and_closes_with_its_subbuf() {
     let words: Vec<u64> = sim.file.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().unwrap())).collect();
     let nines = u64::from_ne_bytes([9; 8]);
     // Two full sub-buffers: 16 + 32 + 2 * 40 is exactly 128. Then six records are lost, then the mark tells of them.
-    let expected = [[0, 101, 112, 0].as_slice(), &[nines; 10], &[1, 103, 112, 0], &[nines; 10], &[2, 110, 32, 6]];
+    let expected = [[0, 101, 112, 0].as_slice(), &[nines; 10], &[1, 103, 112, 0], &[nines; 10], &[2, 111, 32, 6]];
     assert_eq!(words, expected.concat());
 }
