@@ -5,7 +5,7 @@
 
 mod sim;
 
-use relay_common::{Buffer as _, Client, Closing, Corrupt, Geometry, HEADER, Lost, Mode, Producer, Word as _};
+use relay_common::{Buffer as _, Client, Closing, Corrupt, Geometry, HEADER, Lost, Mode, Producer};
 use sim::{Bytes, Memory, Sim, pattern};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
