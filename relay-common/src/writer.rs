@@ -92,6 +92,15 @@ pub struct Writer<'a, B, C> {
     pub mode: Mode,
 }
 
+/// How one attempt to reserve ended.
+enum Attempt {
+    Granted(Reservation),
+    /// Counted already.
+    Lost(Lost),
+    /// Others have moved on since the look: look again.
+    Moved,
+}
+
 /// One look at the buffer: what a writer would do if nobody moves `reserved` meanwhile.
 struct Look {
     reserved: u64,
@@ -112,71 +121,82 @@ impl<B: Buffer, C: Client<B>> Writer<'_, B, C> {
     /// The cause of the loss, which has been counted.
     #[inline(always)]
     pub fn reserve(&self, len: u64) -> Result<Reservation, Lost> {
-        let Self { buffer, client, geometry, mode } = *self;
-        let producer = &buffer.control().producer;
-        let size = geometry.subbuf_size();
-        if len > MAX_RECORD || Self::FIRST + len > size {
+        let producer = &self.buffer.control().producer;
+        if len > MAX_RECORD || Self::FIRST + len > self.geometry.subbuf_size() {
             producer.lost_too_big.count(1);
             return Err(Lost::TooBig);
         }
         for _ in 0..TRIES {
-            let look = self.look();
-            let first_free = align_up(look.offset, C::ALIGN);
-            if look.offset != 0 && first_free + len <= size {
-                let begin = look.reserved - look.offset + first_free;
-                if producer.reserved.exchange_if(look.reserved, begin + len) {
-                    client.stamped(producer, look.stamp);
-                    self.zero(look.reserved, begin);
-                    return Ok(self.granted(&look, begin, len, first_free - look.offset));
-                }
-                continue;
-            }
-            let base = self.next_begin(&look);
-            let number = geometry.number(base);
-            if mode == Mode::NoOverwrite && self.is_full(number) {
-                // Others may have moved on since the look, and the reader behind them: that `number` was never free to us
-                // says nothing.
-                if producer.reserved.peek() != look.reserved {
-                    continue;
-                }
-                if look.offset != 0 {
-                    // What is there becomes readable, as in relay.
-                    if !producer.reserved.exchange_if(look.reserved, base) {
-                        continue;
-                    }
-                    client.stamped(producer, look.stamp);
-                    self.close_rest(&look);
-                }
-                producer.lost_full.count(1);
-                return Err(Lost::Full);
-            }
-            if geometry.n_subbufs() == 1 && look.offset != 0 {
-                // The place to open is the one to close: never both at once, or the old lap's closing words would land in the new.
-                if producer.reserved.exchange_if(look.reserved, base) {
-                    client.stamped(producer, look.stamp);
-                    self.close_rest(&look);
-                }
-                continue;
-            }
-            let before = Committed(buffer.committed(geometry.place(base)).peek());
-            if !before.is_complete(geometry, geometry.lap(number)) {
-                if producer.reserved.peek() != look.reserved {
-                    continue;
-                }
-                producer.lost_nested.count(1);
-                return Err(Lost::Nested);
-            }
-            if producer.reserved.exchange_if(look.reserved, base + Self::FIRST + len) {
-                client.stamped(producer, look.stamp);
-                if look.offset != 0 {
-                    self.close_rest(&look);
-                }
-                self.open(number, before, look.stamp);
-                return Ok(self.granted(&look, base + Self::FIRST, len, Self::FIRST));
+            match self.attempt(len) {
+                Attempt::Granted(reservation) => return Ok(reservation),
+                Attempt::Lost(lost) => return Err(lost),
+                Attempt::Moved => {}
             }
         }
         producer.lost_nested.count(1);
         Err(Lost::Nested)
+    }
+
+    /// Looks, and takes room in the open sub-buffer if the record fits there.
+    #[inline(always)]
+    fn attempt(&self, len: u64) -> Attempt {
+        let producer = &self.buffer.control().producer;
+        let look = self.look();
+        let first_free = align_up(look.offset, C::ALIGN);
+        if look.offset == 0 || first_free + len > self.geometry.subbuf_size() {
+            return self.attempt_next(&look, len);
+        }
+        let begin = look.reserved - look.offset + first_free;
+        if !producer.reserved.exchange_if(look.reserved, begin + len) {
+            return Attempt::Moved;
+        }
+        self.client.stamped(producer, look.stamp);
+        self.zero(look.reserved, begin);
+        Attempt::Granted(self.granted(&look, begin, len, first_free - look.offset))
+    }
+
+    /// Takes room in the next sub-buffer, and switches to it.
+    #[inline(always)]
+    fn attempt_next(&self, look: &Look, len: u64) -> Attempt {
+        let Self { buffer, client, geometry, mode } = *self;
+        let producer = &buffer.control().producer;
+        let base = self.next_begin(look);
+        let number = geometry.number(base);
+        if mode == Mode::NoOverwrite && self.is_full(number) {
+            // Others may have moved on since the look, and the reader behind them: that `number` was never free to us says
+            // nothing.
+            if producer.reserved.peek() != look.reserved {
+                return Attempt::Moved;
+            }
+            // What is there becomes readable, as in relay.
+            if look.offset != 0 && !self.close_at(look, base) {
+                return Attempt::Moved;
+            }
+            producer.lost_full.count(1);
+            return Attempt::Lost(Lost::Full);
+        }
+        if geometry.n_subbufs() == 1 && look.offset != 0 {
+            // The place to open is the one to close: never both at once, or the old lap's closing words would land in the new.
+            self.close_at(look, base);
+            return Attempt::Moved;
+        }
+        let before = Committed(buffer.committed(geometry.place(base)).peek());
+        if !before.is_complete(geometry, geometry.lap(number)) {
+            if producer.reserved.peek() != look.reserved {
+                return Attempt::Moved;
+            }
+            producer.lost_nested.count(1);
+            return Attempt::Lost(Lost::Nested);
+        }
+        if !producer.reserved.exchange_if(look.reserved, base + Self::FIRST + len) {
+            return Attempt::Moved;
+        }
+        client.stamped(producer, look.stamp);
+        if look.offset != 0 {
+            self.close_rest(look);
+        }
+        self.open(number, before, look.stamp);
+        Attempt::Granted(self.granted(look, base + Self::FIRST, len, Self::FIRST))
     }
 
     /// Makes a record visible, once its bytes are written.
@@ -196,10 +216,7 @@ impl<B: Buffer, C: Client<B>> Writer<'_, B, C> {
             if look.offset == 0 {
                 return;
             }
-            let producer = &self.buffer.control().producer;
-            if producer.reserved.exchange_if(look.reserved, self.next_begin(&look)) {
-                self.client.stamped(producer, look.stamp);
-                self.close_rest(&look);
+            if self.close_at(&look, self.next_begin(&look)) {
                 return;
             }
         }
@@ -296,7 +313,20 @@ impl<B: Buffer, C: Client<B>> Writer<'_, B, C> {
         client.open(buffer, place + HEADER, number, stamp);
     }
 
-    /// Closes the sub-buffer that a look found open, and commits its unused rest.
+    /// Closes the sub-buffer that a look found open, unless others have moved on since; says whether it did. `base` is where the
+    /// next begins.
+    #[inline(always)]
+    fn close_at(&self, look: &Look, base: u64) -> bool {
+        let producer = &self.buffer.control().producer;
+        let closed = producer.reserved.exchange_if(look.reserved, base);
+        if closed {
+            self.client.stamped(producer, look.stamp);
+            self.close_rest(look);
+        }
+        closed
+    }
+
+    /// Writes the closing words of the sub-buffer that a look found open, and commits its unused rest.
     #[inline(always)]
     fn close_rest(&self, look: &Look) {
         let number = self.geometry.number(look.reserved);

@@ -184,7 +184,7 @@ impl Consumer {
     async fn run(
         &mut self,
         waker: RingBuf<MapData>,
-        flush: impl Fn(u32),
+        flush: impl Fn(&MappedBuffer),
         mut stop: watch::Receiver<bool>,
     ) -> Result<(), ConsumeError> {
         let cpu = self.buffer.cpu();
@@ -210,7 +210,7 @@ impl Consumer {
                 }
                 () = sleep(FLUSH_INTERVAL) => {
                     if buffer.reader().is_open() {
-                        flush(cpu);
+                        flush(&buffer);
                     }
                 }
                 // An error means that the other end is gone: stop.
@@ -232,14 +232,14 @@ impl Running {
     /// Starts a consumer on a thread that is pinned to its CPU: there it shares the cache with the writers, and takes its
     /// turn with them instead of racing them.
     ///
-    /// `flush` closes the open sub-buffer of a CPU. `failed` is told when the consumer stops before it was asked to.
+    /// `flush` closes the open sub-buffer of a buffer. `failed` is told when the consumer stops before it was asked to.
     ///
     /// # Errors
     /// When the thread cannot be started.
     pub fn start(
         mut consumer: Consumer,
         waker: RingBuf<MapData>,
-        flush: impl Fn(u32) + Send + 'static,
+        flush: impl Fn(&MappedBuffer) + Send + 'static,
         stop: watch::Receiver<bool>,
         failed: tokio::sync::mpsc::UnboundedSender<u32>,
     ) -> Result<Self> {

@@ -19,21 +19,25 @@ enum Needs {
     Nothing,
     Babeltrace,
     BabeltraceAndPerf,
+    BabeltraceAndHotplug,
 }
 
 impl Needs {
-    /// Which program is missing.
-    fn missing(self) -> Option<&'static str> {
+    /// What is missing.
+    fn missing(self) -> Option<String> {
         let programs: &[&str] = match self {
             Self::Nothing => &[],
-            Self::Babeltrace => &["babeltrace2"],
+            Self::Babeltrace | Self::BabeltraceAndHotplug => &["babeltrace2"],
             Self::BabeltraceAndPerf => &["babeltrace2", "perf"],
         };
         let path = std::env::var_os("PATH").unwrap_or_default();
-        programs
-            .iter()
-            .copied()
-            .find(|program| !std::env::split_paths(&path).any(|folder| folder.join(program).is_file()))
+        let installed = |program: &&str| std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+        if let Some(program) = programs.iter().find(|program| !installed(program)) {
+            return Some(format!("no {program}"));
+        }
+        // The first CPU often cannot go; the second can where any can.
+        let can_go = std::path::Path::new("/sys/devices/system/cpu/cpu1/online").exists();
+        (matches!(self, Self::BabeltraceAndHotplug) && !can_go).then(|| "no CPU can go offline".to_owned())
     }
 }
 
@@ -52,7 +56,7 @@ fn test(name: &'static str, needs: Needs, run: fn()) -> Trial {
         Ok(())
     });
     match missing {
-        Some(program) => trial.with_kind(format!("no {program}")).with_ignored_flag(true),
+        Some(missing) => trial.with_kind(missing).with_ignored_flag(true),
         None => trial,
     }
 }
@@ -68,7 +72,8 @@ fn main() {
             Babeltrace the_commands_own_system_calls_are_all_there,
             Babeltrace relayds_own_events_are_left_out_and_counted,
             Babeltrace overwrite_keeps_the_newest_records,
-            Nothing session_json_has_what_the_format_says;
+            Nothing session_json_has_what_the_format_says,
+            BabeltraceAndHotplug a_cpu_that_goes_offline_is_drained_all_the_same;
         account: Babeltrace a_storm_in_no_overwrite_mode_adds_up,
             Babeltrace a_storm_in_overwrite_mode_adds_up,
             Babeltrace losses_are_placed_in_time;

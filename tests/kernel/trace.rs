@@ -103,7 +103,7 @@ pub(crate) fn overwrite_keeps_the_newest_records() {
         "raw_syscalls:*,sched:sched_process_exec",
         "--overwrite",
         "-b",
-        "4K",
+        "16K",
         "-n",
         "4",
         "--",
@@ -155,4 +155,38 @@ pub(crate) fn session_json_has_what_the_format_says() {
         program["name"].is_string() && program["recursion_misses"].is_u64() && program["runs"].is_u64(),
         "{program}"
     );
+}
+
+/// Takes a CPU offline; it comes back when this is dropped.
+struct Offline(String);
+
+impl Offline {
+    fn new(cpu: u32) -> Self {
+        let path = format!("/sys/devices/system/cpu/cpu{cpu}/online");
+        fs::write(&path, "0").unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Offline {
+    fn drop(&mut self) {
+        fs::write(&self.0, "1").unwrap();
+    }
+}
+
+pub(crate) fn a_cpu_that_goes_offline_is_drained_all_the_same() {
+    let cpu = *relay_daemon::machine::online_cpus().unwrap().last().unwrap();
+    let recording = std::thread::spawn(move || {
+        let storm = format!("taskset -c {cpu} dd if=/dev/zero of=/dev/null bs=1 count=20000 status=none; sleep 2");
+        record(&["-e", "raw_syscalls:*", "--bpf-stats", "--", "sh", "-c", &storm])
+    });
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    let offline = Offline::new(cpu);
+    let trace = recording.join().unwrap();
+    drop(offline);
+    let account = &trace.session["cpus"].as_array().unwrap()[cpu as usize];
+    assert!(account["recorded"].as_u64().unwrap() >= 80_000, "{account}");
+    assert_eq!((trace.total("lost"), trace.total("overrun")), (0, 0), "{}", trace.summary);
+    assert_eq!(trace.runs(), trace.total("recorded") + trace.total("filtered"), "{}", trace.summary);
+    assert_eq!(trace.babeltrace().len() as u64, trace.total("recorded"));
 }

@@ -14,13 +14,17 @@ use aya::{
     sys::{Stats, enable_stats},
 };
 use aya_log::EbpfLogger;
-use relay_common::trace::{Cookie, Request};
+use relay_common::{
+    Mode, Writer,
+    trace::{Cookie, Packets, Request},
+};
 use tokio::io::unix::AsyncFd;
 
 use super::{events::Event, session::Program};
 use crate::{
     channel::{Channel, Names},
-    sys::{link_perf_event, open_tracepoint, watch_log},
+    machine::Instant,
+    sys::{MappedBuffer, link_perf_event, open_tracepoint, watch_log},
 };
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tracer"));
@@ -189,7 +193,7 @@ impl Requests {
     /// What the kernel says.
     pub fn start(&self, record_self: bool) -> Result<()> {
         // Right here: the program sees who calls.
-        self.test_run([Request::Start as u64, record_self.into()], None)
+        self.test_run([Request::Start as u64, record_self.into()], None).map(drop)
     }
 
     /// From now on nothing is recorded. A program that is running may still write.
@@ -197,35 +201,40 @@ impl Requests {
     /// # Errors
     /// What the kernel says.
     pub fn stop(&self) -> Result<()> {
-        self.test_run([Request::Stop as u64, 0], None)
+        self.test_run([Request::Stop as u64, 0], None).map(drop)
     }
 
-    /// Closes the open sub-buffer of a CPU, if there is one and the CPU is online.
+    /// Closes the open sub-buffer of a buffer, if there is one.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn flush(&self, cpu: u32) -> Result<()> {
-        self.test_run([Request::Flush as u64, 0], Some(cpu))
+    pub fn flush(&self, buffer: &MappedBuffer, mode: Mode) -> Result<()> {
+        if !self.test_run([Request::Flush as u64, 0], Some(buffer.cpu()))? {
+            // The CPU is offline: no program runs there, and no writer can be interrupted by us. From here, then.
+            let client = Packets { clock: || Instant::now().monotonic, nmi: true };
+            Writer { buffer, client: &client, geometry: buffer.geometry(), mode }.flush();
+        }
+        Ok(())
     }
 
-    /// Writes a packet without records on a CPU, that tells what has been lost, if there is room.
+    /// Writes a packet without records on a CPU, that tells what has been lost, if there is room and the CPU is online.
     ///
     /// # Errors
     /// What the kernel says.
     pub fn mark(&self, cpu: u32) -> Result<()> {
-        self.test_run([Request::Mark as u64, 0], Some(cpu))
+        self.test_run([Request::Mark as u64, 0], Some(cpu)).map(drop)
     }
 
-    /// Runs the program, on a CPU or right here. Does nothing when the CPU is offline.
-    fn test_run(&self, [request, argument]: [u64; 2], cpu: Option<u32>) -> Result<()> {
+    /// Runs the program, on a CPU or right here; says whether it ran. It does not on a CPU that is offline.
+    fn test_run(&self, [request, argument]: [u64; 2], cpu: Option<u32>) -> Result<bool> {
         let program: &RawTracePoint =
             self.0.program(REQUEST).context("the object has no program for requests")?.try_into()?;
         let mut options = RawTracePointRunOptions { cpu, ..RawTracePointRunOptions::default() };
         options.args[0] = request;
         options.args[1] = argument;
         match program.test_run(options) {
-            Ok(_) => Ok(()),
-            Err(aya::programs::ProgramError::SyscallError(error)) if is_absent_cpu(&error.io_error) => Ok(()),
+            Ok(_) => Ok(true),
+            Err(aya::programs::ProgramError::SyscallError(error)) if is_absent_cpu(&error.io_error) => Ok(false),
             Err(error) => {
                 Err(error).with_context(|| format!("running the program for requests ({request} on {cpu:?})"))
             }

@@ -207,7 +207,7 @@ impl Recording {
         }
         let complete = errors.is_empty();
         for consumer in &mut consumers {
-            requests.flush(consumer.buffer().cpu())?;
+            requests.flush(consumer.buffer(), self.channel.mode())?;
             if complete && let Err(error) = drain(consumer, &requests) {
                 errors.push(format!("{error:#}"));
             }
@@ -255,9 +255,10 @@ fn start_readers(
 ) -> Result<Vec<Running>> {
     let start = |(index, consumer)| {
         let requests = requests.clone();
-        let flush = move |cpu| {
-            if let Err(error) = requests.flush(cpu) {
-                log::warn!("flushing cpu {cpu}: {error:#}");
+        let mode = channel.mode();
+        let flush = move |buffer: &MappedBuffer| {
+            if let Err(error) = requests.flush(buffer, mode) {
+                log::warn!("flushing cpu {}: {error:#}", buffer.cpu());
             }
         };
         Running::start(consumer, channel.waker(index)?, flush, stopped.clone(), failed.clone())
