@@ -211,3 +211,14 @@ pub(crate) fn nothing_stays_behind_in_the_bpf_file_system() {
     let pins: Vec<_> = fs::read_dir("/sys/fs/bpf/relayd").unwrap().map(|entry| entry.unwrap().path()).collect();
     assert!(pins.is_empty(), "{pins:?}");
 }
+
+pub(crate) fn file_systems_that_are_not_mounted_are_mounted() {
+    let folder = tempfile::tempdir().unwrap();
+    let script =
+        "umount /sys/fs/bpf; umount /sys/kernel/tracing; ! grep -qE ' (bpf|tracefs) ' /proc/self/mounts && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script, "sh"]).arg(relayd().get_program());
+    command.args(["trace", "-e", "sched:sched_switch", "-d", "200ms", "-q", "-o"]).arg(folder.path().join("trace"));
+    succeed(&mut command);
+    assert!(!babeltrace(&folder.path().join("trace")).is_empty());
+}

@@ -93,6 +93,7 @@ fn main() {
             Babeltrace a_full_disk_stops_recording_and_the_trace_stays_valid,
             Babeltrace a_signal_ends_the_recording_in_order,
             Babeltrace a_second_signal_loses_nothing,
+            Babeltrace file_systems_that_are_not_mounted_are_mounted,
             Nothing check_says_what_the_machine_has,
             Nothing nothing_stays_behind_in_the_bpf_file_system;
     };

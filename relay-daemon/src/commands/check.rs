@@ -28,7 +28,7 @@ struct Finding {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let findings = [base(), probes()].concat_findings();
+    let findings: Vec<Finding> = base().into_iter().chain(probes()).collect();
     let ready = findings.iter().all(|finding| finding.ok || !finding.needed);
     let text = if arguments.json {
         serde_json::to_string_pretty(&findings)? + "\n"
@@ -42,16 +42,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     };
     std::io::stdout().write_all(text.as_bytes()).context("writing the findings")?;
     Ok(if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-trait ConcatFindings {
-    fn concat_findings(self) -> Vec<Finding>;
-}
-
-impl ConcatFindings for [Vec<Finding>; 2] {
-    fn concat_findings(self) -> Vec<Finding> {
-        self.into_iter().flatten().collect()
-    }
 }
 
 /// What every recording needs.
@@ -91,7 +81,10 @@ fn probes() -> Vec<Finding> {
     let program = |name, kind, needed| match is_program_supported(kind) {
         Ok(true) => Finding { name, ok: true, detail: "the kernel loads its programs".to_owned(), needed },
         Ok(false) => Finding { name, ok: false, detail: "the kernel has no such programs".to_owned(), needed },
-        Err(error) => Finding { name, ok: false, detail: format!("asking the kernel failed: {error}"), needed },
+        Err(error) => {
+            let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+            Finding { name, ok: false, detail: format!("the kernel refuses its programs: {cause}"), needed }
+        }
     };
     let mut tracepoint = program("tracepoint", ProgramType::TracePoint, true);
     if let Ok(catalogue) = machine::tracefs().and_then(|path| relay_daemon::tracer::events::Catalogue::read(&path)) {
@@ -102,7 +95,7 @@ fn probes() -> Vec<Finding> {
         program("raw tracepoint", ProgramType::RawTracePoint, true),
         exists("kprobe, kretprobe", "/sys/bus/event_source/devices/kprobe/type", false),
         exists("uprobe, uretprobe", "/sys/bus/event_source/devices/uprobe/type", false),
-        program("fentry, fexit, tp_btf", ProgramType::Tracing, false),
+        program("fentry, fexit", ProgramType::Tracing, false),
         program("perf event", ProgramType::PerfEvent, false),
     ]
 }

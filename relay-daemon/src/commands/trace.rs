@@ -38,7 +38,7 @@ const STATUS_INTERVAL: Duration = Duration::from_millis(500);
 Examples:
   relayd trace -e sched:sched_switch -d 5s
   relayd trace -e 'sched:*,irq:*' -o /tmp/boot -- make -j2
-  relayd trace -e 'raw_syscalls:*' --overwrite -b 1M -n 16   # the newest 16 MiB of each CPU, at Ctrl-C
+  relayd trace -e 'raw_syscalls:*' --overwrite -b 1M -n 16    (the newest 16 MiB of each CPU)
   babeltrace2 relayd-20260102-030405")]
 pub(crate) struct Arguments {
     /// Tracepoints to record: CATEGORY:NAME, with * ? [] as wildcards; repeat it or separate by commas.
@@ -120,12 +120,14 @@ async fn trace(arguments: Arguments) -> Result<ExitCode> {
     let mut child = start_command(&arguments)?;
     let status = status_line(&arguments, &recording, child.is_some());
     let stop = wait(&arguments, &mut recording, &mut child, [&mut interrupt, &mut terminate], &status).await?;
-    status.finish_and_clear();
+    status.set_message(format!("stopping: draining, then detaching from {} events", recording.events()));
+    status.tick();
     if let (Some(child), false) = (&child, matches!(stop, Stop::Ended(_))) {
         stop_command(child);
     }
     let path = recording.path().to_path_buf();
     let session = recording.finish()?;
+    status.finish_and_clear();
     summary::print(&path, &session, arguments.json, arguments.quiet)?;
     if let Some(error) = &session.error {
         bail!("{error}; what was written until then is valid, and the account is in {}", path.display());

@@ -257,6 +257,7 @@ fn attach(program: &OwnedFd, event: &Event, index: usize) -> Result<OwnedFd> {
 fn explain(error: io::Error, what: &str, name: &str) -> anyhow::Error {
     let advice = match error.kind() {
         io::ErrorKind::PermissionDenied => "; run as root, or with CAP_BPF and CAP_PERFMON",
+        io::ErrorKind::InvalidInput => "; attaching with a cookie needs Linux 5.15",
         _ if error.raw_os_error() == Some(libc::EMFILE) => "; too many open files: raise `ulimit -n`",
         _ => "",
     };
