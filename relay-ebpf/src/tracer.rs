@@ -45,8 +45,10 @@ const NOBODY: u64 = u64::MAX;
 /// What one CPU keeps beside its buffer.
 #[repr(C)]
 struct Local {
-    /// Events that were left out.
-    filtered: BpfWord,
+    /// Events of the recorder, left out.
+    own: BpfWord,
+    /// Events while the session was not recording, left out.
+    outside: BpfWord,
     /// When a full buffer was last spoken of, in nanoseconds.
     noticed: BpfWord,
 }
@@ -70,7 +72,8 @@ fn record(ctx: &TracePointContext) {
     let recorder = RECORDER.peek();
     if recorder == 0 || recorder == current >> 32 {
         if let Some(local) = LOCAL.get(0) {
-            local.filtered.count(1);
+            let count = if recorder == 0 { &local.outside } else { &local.own };
+            count.count(1);
         }
         return;
     }

@@ -85,7 +85,13 @@ fn text(summary: &Summary<'_>) -> Result<String> {
     let total = |count: fn(&Cpu) -> u64| summary.cpus.iter().map(count).sum::<u64>();
     writeln!(text, "account ({:.3} s, {} events):", summary.seconds, summary.events)?;
     writeln!(text, "  recorded {}", summary.recorded)?;
-    writeln!(text, "  filtered {}", summary.filtered)?;
+    let outside = total(|cpu| cpu.filtered_outside);
+    let own = summary.filtered - outside;
+    writeln!(
+        text,
+        "  filtered {} (relayd's own {own}, before the start or after the end {outside})",
+        summary.filtered
+    )?;
     writeln!(
         text,
         "  lost     {} (full {}, too big {}, nested {}, no buffer {})",

@@ -59,7 +59,7 @@ const NEVER_IN_NMI: [&str; 16] = [
 #[expect(missing_debug_implementations, reason = "aya's maps have none")]
 pub struct Programs {
     ebpf: Arc<Ebpf>,
-    local: PerCpuArray<MapData, [u64; 2]>,
+    local: PerCpuArray<MapData, [u64; 3]>,
     links: Vec<OwnedFd>,
     /// While this is open, the kernel counts runs.
     stats: Option<OwnedFd>,
@@ -76,6 +76,15 @@ pub struct Refused {
     pub index: usize,
     /// Why.
     pub error: anyhow::Error,
+}
+
+/// Events that were left out on a CPU.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LeftOut {
+    /// The recorder's own.
+    pub own: u64,
+    /// Before recording began, or after it ended.
+    pub outside: u64,
 }
 
 /// The kernel side's notices, as they come.
@@ -156,13 +165,13 @@ impl Programs {
         self.links.clear();
     }
 
-    /// Events of the recorder that were left out, by CPU.
+    /// Events that were left out, by possible CPU.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn filtered(&self) -> Result<Vec<u64>> {
+    pub fn left_out(&self) -> Result<Vec<LeftOut>> {
         let values = self.local.get(&0, 0).context("reading how many events were filtered")?;
-        Ok(values.iter().map(|[filtered, _]| *filtered).collect())
+        Ok(values.iter().map(|&[own, outside, _noticed]| LeftOut { own, outside }).collect())
     }
 
     /// What the kernel has counted of the recording program.

@@ -215,14 +215,13 @@ impl Recording {
         self.programs.detach();
         self.channel.wait_for_running_programs()?;
         self.session.programs = vec![self.programs.report()?];
-        let filtered = self.programs.filtered()?;
-        for &cpu in self.channel.possible() {
+        let left_out = self.programs.left_out()?;
+        // A per-CPU map has a value for every possible CPU, in their order.
+        for (&cpu, left_out) in self.channel.possible().iter().zip(left_out) {
             let consumer = consumers.iter().find(|consumer| consumer.buffer().cpu() == cpu);
-            let mut account = account(&self.channel, cpu, consumer)?;
-            // A per-CPU map has a value for every possible CPU, in their order.
-            let index = self.channel.possible().iter().position(|possible| *possible == cpu);
-            account.filtered = index.and_then(|index| filtered.get(index)).copied().unwrap_or(0);
-            self.session.cpus.push(account);
+            let account = account(&self.channel, cpu, consumer)?;
+            let filtered = left_out.own + left_out.outside;
+            self.session.cpus.push(Cpu { filtered, filtered_outside: left_out.outside, ..account });
         }
         self.session.error = (!errors.is_empty()).then(|| errors.join("; "));
         self.directory.release_reserve()?;

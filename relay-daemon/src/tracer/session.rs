@@ -83,6 +83,8 @@ pub struct Cpu {
     pub max_backlog: u64,
     /// Events that were left out on purpose.
     pub filtered: u64,
+    /// Of these, those that came before recording began or after it ended.
+    pub filtered_outside: u64,
     /// Lost: every sub-buffer was waiting for the reader.
     pub lost_full: u64,
     /// Lost: no sub-buffer could hold it.
