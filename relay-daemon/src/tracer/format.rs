@@ -143,7 +143,9 @@ fn parse_field(line: &str) -> Option<Field> {
     let (start, size, signed) = (offset?, size?, signed?);
     let bytes = start..start.checked_add(size).filter(|end| *end <= usize::from(u16::MAX))?;
     let (name, kind) = parse_declaration(declaration, size, signed)?;
-    Some(Field { name, bytes, kind })
+    // It becomes a name in the metadata.
+    let identifier = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    identifier.then_some(Field { name, bytes, kind })
 }
 
 fn parse_declaration(declaration: &str, size: usize, signed: bool) -> Option<(String, Kind)> {
@@ -163,9 +165,6 @@ fn parse_declaration(declaration: &str, size: usize, signed: bool) -> Option<(St
     };
     let at = declarator.rfind([' ', '*']).map_or(0, |at| at + 1);
     let (of, name) = (declarator[..at].trim(), declarator[at..].trim());
-    if name.is_empty() {
-        return None;
-    }
     let kind = match count {
         None if is_integer(size) => {
             let display = if of.contains('*') { Display::Hexadecimal } else { Display::Decimal };
@@ -276,5 +275,30 @@ mod tests {
         }
         let huge = "ID: 1\n\tfield:char x[9000]; offset:8; size:9000; signed:0;\n";
         assert_eq!(Format::parse(huge), Err(FormatError::TooLong(9008)));
+    }
+
+    proptest::proptest! {
+        /// Whatever the lines hold, they are refused, or every field lies in the record and is described to its last byte.
+        #[test]
+        fn any_lines_are_refused_or_described(
+            lines in proptest::collection::vec(
+                "(field:)?(__data_loc |__rel_loc |const )?(char|u8|struct x|unsigned long|void \\*)(\\[\\])? ?[a-z]{0,3}(\\[[0-9a-z]{0,3}\\])?;\
+                 (offset:[0-9]{1,6};)?(size:[0-9]{1,6};)?(signed:[01];)?|.*",
+                0..8,
+            )
+        ) {
+            let text = format!("ID: 7\n{}\n", lines.join("\n"));
+            if let Ok(format) = Format::parse(&text) {
+                assert!(format.size() <= MAX && format.payload_size() <= MAX);
+                for field in &format.fields {
+                    let described = match field.kind {
+                        Kind::Integer(element) => element.size,
+                        Kind::Array(element) => field.bytes.len() / element.size * element.size,
+                        Kind::Dynamic { .. } => 4,
+                    };
+                    assert_eq!(described, field.bytes.len(), "{field:?}");
+                }
+            }
+        }
     }
 }
