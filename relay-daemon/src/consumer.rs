@@ -24,7 +24,7 @@ use relay_common::{Buffer as _, Corrupt, Mode, Reader, ReaderWord as _, Subbuf, 
 use rustix::thread::CpuSet;
 use tokio::{sync::watch, time::sleep};
 
-use crate::sys::{MappedBuffer, watch_waker};
+use crate::sys::{MappedBuffer, run_ahead_of_tasks, watch_waker};
 
 /// How long a reader sleeps at most before it looks for itself, and has a quiet CPU's open sub-buffer flushed.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
@@ -254,6 +254,11 @@ impl Running {
             set.set(cpu as usize);
             if let Err(error) = rustix::thread::sched_setaffinity(None, &set) {
                 log::warn!("the reader of cpu {cpu} is not pinned to it: {error}");
+            }
+            // The writers' tasks may be many: while the reader waits for its turn among them, records are lost. It sleeps as
+            // soon as it has caught up, and while it runs here they do not.
+            if let Err(error) = run_ahead_of_tasks() {
+                log::warn!("the reader of cpu {cpu} runs at ordinary priority, and may fall behind: {error}");
             }
             let result = runtime.block_on(consumer.run(waker, flush, stop));
             if result.is_err() {

@@ -1,4 +1,4 @@
-//! Everything unsafe in the daemon: three system calls that no crate offers, and memory shared with the
+//! Everything unsafe in the daemon: four system calls that no crate offers, and memory shared with the
 //! kernel side.
 //!
 //! Shared memory may change under every read. It is never lent as a slice: single words are atomics, bytes are
@@ -151,6 +151,20 @@ pub fn link_perf_event(program: BorrowedFd<'_>, event: BorrowedFd<'_>, cookie: u
         bpf_cookie: cookie,
     };
     bpf(BPF_LINK_CREATE, &mut attr).map(owned)
+}
+
+/// Lets the calling thread run before every ordinary task of its CPU (SCHED_FIFO, lowest priority). What it starts does not
+/// inherit that.
+///
+/// # Errors
+/// `EPERM` without CAP_SYS_NICE.
+pub fn run_ahead_of_tasks() -> io::Result<()> {
+    let this_thread = 0;
+    let parameters = libc::sched_param { sched_priority: 1 };
+    let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
+    // SAFETY: the parameters outlive the call.
+    let result = unsafe { libc::sched_setscheduler(this_thread, policy, &raw const parameters) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// What reads a BPF ring buffer: it owns the map's file descriptor for as long as it lives, and always the same.

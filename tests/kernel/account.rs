@@ -41,6 +41,15 @@ pub(crate) fn losses_are_placed_in_time() {
     assert_eq!(discarded(&trace), trace.total("lost"), "{}", trace.summary);
 }
 
+/// More tasks than the CPU has turns for: a reader that waited for its own among them would lose most of it.
+pub(crate) fn a_reader_among_many_tasks_loses_nothing() {
+    let crowd =
+        "for i in $(seq 60); do taskset -c 0 dd if=/dev/zero of=/dev/null bs=1 count=10000 status=none & done; wait";
+    let trace = record(&["-e", "raw_syscalls:*,sched:*", "--", "sh", "-c", crowd]);
+    assert!(trace.total("recorded") > 2_000_000, "{}", trace.summary);
+    assert_eq!(trace.total("lost"), 0, "{}", trace.summary);
+}
+
 /// A file name too long for a sub-buffer, and nothing after it that could tell of the loss.
 pub(crate) fn the_last_loss_is_told_by_a_packet_of_its_own() {
     let folder = tempfile::tempdir().unwrap();

@@ -76,6 +76,7 @@ fn main() {
             BabeltraceAndHotplug a_cpu_that_goes_offline_is_drained_all_the_same;
         account: Babeltrace a_storm_in_no_overwrite_mode_adds_up,
             Babeltrace a_storm_in_overwrite_mode_adds_up,
+            Nothing a_reader_among_many_tasks_loses_nothing,
             Babeltrace losses_are_placed_in_time,
             Babeltrace the_last_loss_is_told_by_a_packet_of_its_own;
         compare: BabeltraceAndPerf perf_saw_the_same_context_switches,
