@@ -59,7 +59,7 @@ static LOCAL: PerCpuArray<Local, 1> = PerCpuArray::new();
 /// Least time between two notices of one CPU, in nanoseconds.
 const NOTICE_INTERVAL: u64 = 1_000_000_000;
 
-fn packets() -> Packets<fn() -> u64> {
+fn packets() -> Packets<impl Fn() -> u64> {
     Packets { clock: sys::clock, nmi: NMI.load() != 0 }
 }
 

@@ -219,7 +219,10 @@ impl Recording {
         // A per-CPU map has a value for every possible CPU, in their order.
         for (&cpu, left_out) in self.channel.possible().iter().zip(left_out) {
             let consumer = consumers.iter().find(|consumer| consumer.buffer().cpu() == cpu);
-            let account = account(&self.channel, cpu, consumer)?;
+            let account = account(&self.channel, cpu, consumer).unwrap_or_else(|error| {
+                errors.push(format!("{error:#}"));
+                Cpu { cpu, ..Cpu::default() }
+            });
             let filtered = left_out.own + left_out.outside;
             self.session.cpus.push(Cpu { filtered, filtered_outside: left_out.outside, ..account });
         }
