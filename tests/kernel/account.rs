@@ -5,9 +5,11 @@ use std::process::Command;
 use relay_daemon::machine;
 use relay_tests::{Trace, record, succeed, text};
 
-/// A system-call storm on every CPU, into buffers far too small for it.
+/// A system-call storm on every CPU, into buffers of 8 KiB: first by an ordinary task, which waits while the reader runs, then
+/// by one that the reader has to wait for.
 fn storm(arguments: &[&str]) -> Trace {
-    let storm = |cpu| format!("taskset -c {cpu} dd if=/dev/zero of=/dev/null bs=1 count=300000 status=none &");
+    let dd = "dd if=/dev/zero of=/dev/null bs=1 status=none";
+    let storm = |cpu| format!("taskset -c {cpu} sh -c '{dd} count=200000; chrt -f 10 {dd} count=100000' &");
     let storms: String = machine::online_cpus().unwrap().into_iter().map(storm).collect();
     let events = ["-e", "raw_syscalls:*,sched:*,irq:*", "-b", "4K", "-n", "2", "--bpf-stats"];
     record(&[arguments, &events, &["--", "sh", "-c", &format!("{storms} wait")]].concat())
@@ -38,6 +40,7 @@ pub(crate) fn a_storm_in_overwrite_mode_adds_up() {
 
 pub(crate) fn losses_are_placed_in_time() {
     let trace = storm(&[]);
+    assert!(trace.total("lost") > 0, "the buffers were not too small: {}", trace.summary);
     assert_eq!(discarded(&trace), trace.total("lost"), "{}", trace.summary);
 }
 
