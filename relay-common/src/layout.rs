@@ -1,6 +1,6 @@
 //! What lies where in the memory that the kernel side and the daemon share.
 
-use crate::word::Word;
+use crate::{geometry::Geometry, word::Word};
 
 /// Bytes of the padding header at the start of every sub-buffer.
 ///
@@ -47,6 +47,9 @@ pub struct Producer<W> {
     pub lost_no_buffer: W,
     /// The newest stamp, for clients whose clock may step back between contexts.
     pub last_stamp: W,
+    /// Not zero from the first record that is lost as full to the next that is stored: between
+    /// [`crate::Client::buf_full`] and [`crate::Client::buf_recovered`].
+    pub full: W,
 }
 
 /// The reader's words.
@@ -66,6 +69,71 @@ impl<W: Word> Producer<W> {
     #[inline(always)]
     pub fn lost(&self) -> u64 {
         self.lost_full.peek().wrapping_add(self.lost_too_big.peek()).wrapping_add(self.lost_nested.peek())
+    }
+}
+
+/// What user space asks of a channel's own program, by BPF_PROG_TEST_RUN on the CPU whose buffer is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Request {
+    /// Close the open sub-buffer: [`crate::Writer::flush`].
+    Flush = 0,
+    /// Flush, and close one more without a record: [`crate::Writer::mark`].
+    Mark = 1,
+}
+
+/// What a CPU's control row says at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Sub-buffers closed since the channel was made.
+    pub produced: u64,
+    /// Sub-buffers that the reader has done with.
+    pub consumed: u64,
+    /// Records lost because every sub-buffer was waiting for the reader.
+    pub lost_full: u64,
+    /// Records lost because no sub-buffer could hold them.
+    pub lost_too_big: u64,
+    /// Records lost because an interrupted writer still owned the sub-buffer that was needed.
+    pub lost_nested: u64,
+    /// Records lost because the CPU had no buffer.
+    pub lost_no_buffer: u64,
+}
+
+impl Counters {
+    /// Records lost, all causes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn lost(&self) -> u64 {
+        self.lost_full.wrapping_add(self.lost_too_big).wrapping_add(self.lost_nested).wrapping_add(self.lost_no_buffer)
+    }
+
+    /// Whether every sub-buffer waits for the reader (`relay_buf_full`). In overwrite mode that means nothing.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_full(&self, geometry: Geometry) -> bool {
+        self.produced.wrapping_sub(self.consumed).cast_signed() >= geometry.n_subbufs().cast_signed()
+    }
+
+    /// Whether no sub-buffer waits for the reader (`relay_buf_empty`). One may be open.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.produced == self.consumed
+    }
+}
+
+impl<W: Word> Control<W> {
+    /// What the row says now. Each number is exact; together they are of one moment only when nobody writes.
+    #[inline(always)]
+    pub fn counters(&self, geometry: Geometry) -> Counters {
+        Counters {
+            produced: geometry.number(self.producer.reserved.peek()),
+            consumed: self.consumer.consumed.peek(),
+            lost_full: self.producer.lost_full.peek(),
+            lost_too_big: self.producer.lost_too_big.peek(),
+            lost_nested: self.producer.lost_nested.peek(),
+            lost_no_buffer: self.producer.lost_no_buffer.peek(),
+        }
     }
 }
 

@@ -29,6 +29,8 @@
 mod committed;
 mod geometry;
 mod layout;
+#[cfg(not(target_arch = "bpf"))]
+pub mod memory;
 mod reader;
 pub mod trace;
 mod word;
@@ -36,7 +38,9 @@ mod writer;
 
 pub use committed::Committed;
 pub use geometry::{Geometry, GeometryError, MAX_BUFFER_SIZE, MAX_SUBBUF_SIZE, MIN_SUBBUF_SIZE};
-pub use layout::{Buffer, COMMITTED_AT, Consumer, Control, HEADER, MAX_RECORD, Producer, RECORDS_BEFORE_AT};
-pub use reader::{Corrupt, Pass, Reader, Subbuf};
+pub use layout::{
+    Buffer, COMMITTED_AT, Consumer, Control, Counters, HEADER, MAX_RECORD, Producer, RECORDS_BEFORE_AT, Request,
+};
+pub use reader::{Corrupt, Count, Pass, Reader, Subbuf};
 pub use word::{ReaderWord, Word};
-pub use writer::{Client, Closing, Lost, Mode, Reservation, Writer};
+pub use writer::{Client, Closing, Lost, Mode, Plain, Reservation, Writer};

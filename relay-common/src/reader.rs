@@ -8,7 +8,7 @@ use core::fmt;
 use crate::{
     committed::Committed,
     geometry::Geometry,
-    layout::{Buffer, HEADER, RECORDS_BEFORE_AT},
+    layout::{Buffer, Consumer, Control, HEADER, Producer, RECORDS_BEFORE_AT},
     word::ReaderWord,
     writer::Mode,
 };
@@ -24,6 +24,17 @@ pub struct Subbuf {
     pub len: u64,
     /// Records in it.
     pub records: u32,
+}
+
+/// What has been written since the channel was made, at one instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count {
+    /// Sub-buffers closed.
+    pub produced: u64,
+    /// Records written, overwritten ones included.
+    pub recorded: u64,
+    /// Of these, the ones in sub-buffers that are closed.
+    pub closed: u64,
 }
 
 /// What can be read now.
@@ -54,6 +65,13 @@ pub enum Corrupt {
         /// Sub-buffers consumed.
         consumed: u64,
     },
+    /// The count of sub-buffers consumed is not what its reader last wrote.
+    Consumed {
+        /// What the reader wrote.
+        expected: u64,
+        /// What is there.
+        found: u64,
+    },
     /// In no-overwrite mode, more sub-buffers unread than there are.
     Overwritten {
         /// Sub-buffers produced.
@@ -71,6 +89,9 @@ impl fmt::Display for Corrupt {
             }
             Self::Positions { produced, consumed } => {
                 write!(f, "{consumed} sub-buffers consumed of {produced} produced")
+            }
+            Self::Consumed { expected, found } => {
+                write!(f, "{expected} sub-buffers were consumed, and the control row says {found}")
             }
             Self::Overwritten { produced, consumed } => {
                 write!(f, "{produced} sub-buffers produced over {consumed} consumed in no-overwrite mode")
@@ -159,17 +180,18 @@ where
         self.reserved() <= self.geometry.begin(number + self.geometry.n_subbufs())
     }
 
-    /// Gives every sub-buffer before `consumed` back to the writers.
+    /// Gives every sub-buffer before `consumed` back to the writers (`relay_subbufs_consumed`): at most what has been
+    /// produced.
     pub fn release(&self, consumed: u64) {
         // Release: whoever sees it may overwrite what has been read.
-        self.buffer.control().consumer.consumed.publish(consumed);
+        self.buffer.control().consumer.consumed.publish(consumed.min(self.produced()));
     }
 
-    /// Records written since the channel was made, overwritten ones included; `None` while a writer is at work.
-    pub fn recorded(&self) -> Option<u64> {
+    /// What has been written since the channel was made, exactly; `None` while a writer is at work.
+    pub fn count(&self) -> Option<Count> {
         let Self { buffer, geometry } = *self;
         let reserved = self.reserved();
-        let mut records = buffer.control().producer.retired.acquire();
+        let (mut held, mut open) = (0u64, 0);
         let opened = reserved.div_ceil(geometry.subbuf_size());
         for number in opened.saturating_sub(geometry.n_subbufs())..opened {
             let begin = geometry.begin(number);
@@ -181,10 +203,41 @@ where
                 return None;
             }
             let records_before = buffer.load_u32(place + RECORDS_BEFORE_AT);
-            records = records.wrapping_add(u64::from(committed.records_of(geometry, lap, records_before)));
+            let records = u64::from(committed.records_of(geometry, lap, records_before));
+            held += records;
+            if used < geometry.subbuf_size() {
+                open = records;
+            }
         }
+        // After the places: every opener up to here has committed, and had retired the lap before by then.
+        let recorded = buffer.control().producer.retired.acquire().wrapping_add(held);
         B::Word::fence_loads();
-        (self.reserved() == reserved).then_some(records)
+        let count = Count { produced: geometry.number(reserved), recorded, closed: recorded.wrapping_sub(open) };
+        (self.reserved() == reserved).then_some(count)
+    }
+
+    /// Makes the channel as new: no sub-buffer produced or consumed, every counter zero (`relay_reset`). The bytes of
+    /// records and of the client's headers stay.
+    ///
+    /// The caller sees to it that nobody writes or reads meanwhile: a writer at work would leave counts that never add up.
+    pub fn reset(&self) {
+        let Self { buffer, geometry } = *self;
+        for number in 0..geometry.n_subbufs() {
+            let place = geometry.begin(number);
+            buffer.store_u32(place, 0);
+            buffer.store_u32(place + RECORDS_BEFORE_AT, 0);
+            buffer.committed(place).publish(0);
+        }
+        let Control { producer, consumer } = buffer.control();
+        let Producer { reserved, retired, lost_full, lost_too_big, lost_nested, lost_no_buffer, last_stamp, full } =
+            producer;
+        let Consumer { consumed, file_len: [even, odd], waiting } = consumer;
+        for word in [retired, lost_full, lost_too_big, lost_nested, lost_no_buffer, last_stamp, full]
+            .into_iter()
+            .chain([even, odd, waiting, consumed, reserved])
+        {
+            word.publish(0);
+        }
     }
 
     fn reserved(&self) -> u64 {

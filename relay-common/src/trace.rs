@@ -108,47 +108,49 @@ impl Cookie {
     }
 }
 
-/// What the control program is asked to do, as the first argument of its raw tracepoint context.
+/// What the daemon asks of the tracer's own program, as the first argument of its raw tracepoint context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Request {
-    /// Close the open sub-buffer.
-    Flush = 0,
-    /// Flush, then write a packet without records that tells what has been lost.
-    Mark = 1,
     /// Record from now on. The calling process is the recorder, whose events are left out unless the second argument
     /// is not zero.
-    Start = 2,
+    Start = 0,
     /// Record nothing more.
-    Stop = 3,
+    Stop = 1,
+}
+
+/// The clock of the tracer's records.
+pub trait Clock {
+    /// Nanoseconds of the monotonic clock.
+    fn now(&self) -> u64;
+    /// Whether a program of this session can run in NMI context, where the clock may run a little ahead of what is
+    /// read after it (kernel/time/timekeeping.c, `ktime_get_mono_fast_ns`). CTF readers refuse a CPU whose time falls.
+    fn steps_back(&self) -> bool;
 }
 
 /// The tracer as a client of the channel: sub-buffers are CTF packets, the stamp is the clock.
 #[derive(Clone, Copy, Debug)]
-pub struct Packets<F> {
-    /// Reads the monotonic clock, in nanoseconds.
-    pub clock: F,
-    /// Whether a program of this session can run in NMI context, where the clock may run a little ahead of what is
-    /// read after it (kernel/time/timekeeping.c, `ktime_get_mono_fast_ns`). CTF readers refuse a CPU whose time falls.
-    pub nmi: bool,
+pub struct Packets<K> {
+    /// Where times come from.
+    pub clock: K,
 }
 
-impl<B: Buffer, F: Fn() -> u64> Client<B> for Packets<F> {
+impl<B: Buffer, K: Clock> Client<B> for Packets<K> {
     const HEADER: u64 = PACKET_HEADER;
     const ALIGN: u64 = RECORD_ALIGN;
 
     #[inline(always)]
     fn stamp(&self, producer: &Producer<B::Word>) -> u64 {
-        if !self.nmi {
-            return (self.clock)();
+        if !self.clock.steps_back() {
+            return self.clock.now();
         }
         let last = producer.last_stamp.peek();
-        (self.clock)().max(last)
+        self.clock.now().max(last)
     }
 
     #[inline(always)]
     fn stamped(&self, producer: &Producer<B::Word>, stamp: u64) {
-        if !self.nmi {
+        if !self.clock.steps_back() {
             return;
         }
         // A writer that interrupted since may have stored a later stamp: that one stays.
@@ -159,13 +161,13 @@ impl<B: Buffer, F: Fn() -> u64> Client<B> for Packets<F> {
     }
 
     #[inline(always)]
-    fn open(&self, buffer: &B, place: u64, number: u64, stamp: u64) {
+    fn subbuf_start(&self, buffer: &B, place: u64, number: u64, stamp: u64) {
         buffer.store_u64(place + TIMESTAMP_BEGIN_AT, stamp);
         buffer.store_u64(place + PACKET_SEQ_NUM_AT, number);
     }
 
     #[inline(always)]
-    fn close(&self, buffer: &B, place: u64, closing: Closing) {
+    fn subbuf_end(&self, buffer: &B, place: u64, closing: Closing) {
         buffer.store_u64(place + TIMESTAMP_END_AT, closing.stamp);
         buffer.store_u64(place + CONTENT_SIZE_AT, closing.content * 8);
         buffer.store_u64(place + PACKET_SIZE_AT, closing.content * 8);

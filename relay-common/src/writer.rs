@@ -24,23 +24,45 @@ pub enum Mode {
     Overwrite,
 }
 
-/// What a channel's user puts into every sub-buffer beside the records. The channel gives it the place
-/// and the moment, and does not look at the bytes.
+/// The callbacks of a channel's user (`struct rchan_callbacks`), and what it puts into every sub-buffer beside the
+/// records. The channel gives the place and the moment, and does not look at the bytes.
+///
+/// They run in the middle of a write, in whatever context that is: short, without waiting, and never writing to the
+/// same channel.
 pub trait Client<B: Buffer> {
-    /// Bytes of the client's own header, right after the padding header.
-    const HEADER: u64;
-    /// Every record begins at a multiple of this from the sub-buffer's start: a power of two.
-    const ALIGN: u64;
+    /// Bytes of the client's own header, right after the padding header (`subbuf_start_reserve`).
+    const HEADER: u64 = 0;
+    /// Every record begins at a multiple of this from the sub-buffer's start, in bytes: a power of two.
+    const ALIGN: u64 = 1;
     /// The client's clock. It is read between the look at `reserved` and the exchange, so that stamps rise in the
-    /// order of the buffer.
-    fn stamp(&self, producer: &Producer<B::Word>) -> u64;
+    /// order of the buffer. May be read again for the same record.
+    #[inline(always)]
+    fn stamp(&self, _producer: &Producer<B::Word>) -> u64 {
+        0
+    }
     /// The exchange succeeded: `stamp` is taken.
-    fn stamped(&self, producer: &Producer<B::Word>, stamp: u64);
-    /// Sub-buffer `number` was opened: `place` is that of the client's header.
-    fn open(&self, buffer: &B, place: u64, number: u64, stamp: u64);
-    /// A sub-buffer is being closed: `place` is that of the client's header.
-    fn close(&self, buffer: &B, place: u64, closing: Closing);
+    #[inline(always)]
+    fn stamped(&self, _producer: &Producer<B::Word>, _stamp: u64) {}
+    /// Sub-buffer `number` was opened: `place` is that of the client's header. Once for every sub-buffer.
+    #[inline(always)]
+    fn subbuf_start(&self, _buffer: &B, _place: u64, _number: u64, _stamp: u64) {}
+    /// A sub-buffer is being closed: `place` is that of the client's header. Once for every sub-buffer.
+    #[inline(always)]
+    fn subbuf_end(&self, _buffer: &B, _place: u64, _closing: Closing) {}
+    /// A record was lost because every sub-buffer waits for the reader, and the one before it was not. Called once, until
+    /// [`Self::buf_recovered`].
+    #[inline(always)]
+    fn buf_full(&self, _buffer: &B) {}
+    /// After [`Self::buf_full`], a record is being stored again.
+    #[inline(always)]
+    fn buf_recovered(&self, _buffer: &B) {}
 }
+
+/// A client that adds nothing: the content of a sub-buffer is its records, end to end, as in relay.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Plain;
+
+impl<B: Buffer> Client<B> for Plain {}
 
 /// What is known when a sub-buffer is closed.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +84,8 @@ pub enum Lost {
     TooBig,
     /// A writer that was interrupted still owns the sub-buffer that is needed.
     Nested,
+    /// The CPU has no buffer.
+    NoBuffer,
 }
 
 /// Room for one record, to be filled and then committed. Dropping it instead would keep the sub-buffer
@@ -173,6 +197,9 @@ impl<B: Buffer, C: Client<B>> Writer<'_, B, C> {
                 return Attempt::Moved;
             }
             producer.lost_full.count(1);
+            if producer.full.peek() == 0 && producer.full.exchange_if(0, 1) {
+                client.buf_full(buffer);
+            }
             return Attempt::Lost(Lost::Full);
         }
         if geometry.n_subbufs() == 1 && look.offset != 0 {
@@ -196,6 +223,9 @@ impl<B: Buffer, C: Client<B>> Writer<'_, B, C> {
             self.close_rest(look);
         }
         self.open(number, before, look.stamp);
+        if mode == Mode::NoOverwrite && producer.full.peek() != 0 && producer.full.exchange_if(1, 0) {
+            client.buf_recovered(buffer);
+        }
         Attempt::Granted(self.granted(look, base + Self::FIRST, len, Self::FIRST))
     }
 
@@ -310,7 +340,7 @@ impl<B: Buffer, C: Client<B>> Writer<'_, B, C> {
         }
         buffer.store_u32(place + RECORDS_BEFORE_AT, before.records());
         self.zero(place + HEADER + C::HEADER, place + Self::FIRST);
-        client.open(buffer, place + HEADER, number, stamp);
+        client.subbuf_start(buffer, place + HEADER, number, stamp);
     }
 
     /// Closes the sub-buffer that a look found open, unless others have moved on since; says whether it did. `base` is where the
@@ -344,7 +374,7 @@ impl<B: Buffer, C: Client<B>> Writer<'_, B, C> {
         #[expect(clippy::cast_possible_truncation, reason = "at most MAX_SUBBUF_SIZE")]
         buffer.store_u32(place, padding as u32);
         let content = geometry.subbuf_size() - HEADER - padding;
-        client.close(buffer, place + HEADER, Closing { stamp, content, lost });
+        client.subbuf_end(buffer, place + HEADER, Closing { stamp, content, lost });
     }
 
     /// Commits, and wakes the reader if that makes the sub-buffer complete and the reader sleeps. The closer is too

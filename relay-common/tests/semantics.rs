@@ -5,8 +5,10 @@
 
 mod sim;
 
-use relay_common::{Buffer as _, Client, Closing, Corrupt, Geometry, HEADER, Lost, Mode, Producer};
-use sim::{Bytes, Memory, Sim, pattern};
+use relay_common::{
+    Buffer as _, Client, Closing, Corrupt, Count, Geometry, HEADER, Lost, Mode, Producer, memory::Memory,
+};
+use sim::{Bytes, Sim, pattern};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Room for records in a sub-buffer of the channels made by [`small`].
@@ -20,6 +22,11 @@ fn small(mode: Mode) -> Sim {
 /// Writes records of `len` bytes, the `i`-th with the vectors' `i`-th pattern; returns how many were stored.
 fn write(sim: &Sim, records: std::ops::Range<usize>, len: usize) -> usize {
     records.filter(|i| sim.write(&pattern(*i, len)).is_ok()).count()
+}
+
+/// Records written, overwritten ones included.
+fn recorded(sim: &Sim) -> Option<u64> {
+    sim.reader().count().map(|count| count.recorded)
 }
 
 /// The bytes of such records.
@@ -72,7 +79,7 @@ fn a_new_channel_has_nothing_to_read() {
     let mut sim = small(Mode::NoOverwrite);
     assert!(!sim.reader().is_open());
     sim.drain(u64::MAX);
-    assert_eq!((sim.subbufs_processed, sim.file.len(), sim.reader().recorded()), (0, 0, Some(0)));
+    assert_eq!((sim.subbufs_processed, sim.file.len(), recorded(&sim)), (0, 0, Some(0)));
 }
 
 /// Sub-buffer `k` is at place `k mod n_subbufs`, many laps long.
@@ -139,7 +146,7 @@ fn overwrite_keeps_the_newest_in_order() {
     sim.drain(u64::MAX);
     assert_eq!(sim.file, bytes(42..50, 20));
     assert_eq!(sim.subbufs_overrun, 21);
-    assert_eq!(sim.reader().recorded(), Some(50));
+    assert_eq!(recorded(&sim), Some(50));
     assert_eq!(50 - sim.records_read, 42, "records overrun");
 }
 
@@ -166,16 +173,17 @@ fn a_write_of_no_bytes_changes_nothing() {
 /// A reader that claims more than was produced is found out, and so is one that the writers ran over.
 #[test]
 fn positions_that_contradict_each_other_are_corrupt() {
-    let mut sim = small(Mode::NoOverwrite);
-    sim.reader().release(9);
-    assert_eq!(sim.try_drain(u64::MAX), Err(Corrupt::Positions { produced: 0, consumed: 9 }));
+    let sim = small(Mode::NoOverwrite);
+    let consumed = &sim.memory.control().consumer.consumed;
+    consumed.store(9, Relaxed);
+    assert_eq!(sim.reader().pass(9, Mode::NoOverwrite), Err(Corrupt::Positions { produced: 0, consumed: 9 }));
     // The kernel side takes any value of `consumed` and stays inside the buffer.
-    for consumed in [u64::MAX, 1 << 63, (1 << 63) - 1, 12345] {
-        sim.reader().release(consumed);
+    for scribbled in [u64::MAX, 1 << 63, (1 << 63) - 1, 12345] {
+        consumed.store(scribbled, Relaxed);
         write(&sim, 0..100, 20);
     }
-    sim.reader().release(0);
-    assert!(matches!(sim.try_drain(u64::MAX), Err(Corrupt::Overwritten { .. })));
+    consumed.store(0, Relaxed);
+    assert!(matches!(sim.reader().pass(0, Mode::NoOverwrite), Err(Corrupt::Overwritten { .. })));
 }
 
 /// An impossible padding is reported, not used.
@@ -225,7 +233,7 @@ fn a_mark_is_an_empty_subbuf() {
 #[test]
 fn whoever_completes_a_subbuf_wakes_a_reader_that_sleeps() {
     let sim = small(Mode::NoOverwrite);
-    let wakes = || sim.memory.wakes.load(Relaxed);
+    let wakes = || sim.memory.wakes();
     let waiting = &sim.memory.control().consumer.waiting;
     write(&sim, 0..2, 24);
     assert_eq!(wakes(), 0, "nobody sleeps");
@@ -248,12 +256,12 @@ fn a_nested_writer_stores_its_record_after_the_one_it_interrupts() {
     sim.flush();
     assert_eq!(sim.produced(), 2);
     assert_eq!(sim.reader().subbuf(0), Ok(None), "the outer has not committed");
-    assert_eq!(sim.reader().recorded(), None, "no exact number while a writer is at work");
+    assert_eq!(sim.reader().count(), None, "no exact number while a writer is at work");
     sim.memory.store(outer.place, &pattern(0, 20));
     sim.writer().commit(&outer);
     sim.drain(u64::MAX);
     assert_eq!(sim.file, bytes(0..3, 20));
-    assert_eq!((sim.records_read, sim.reader().recorded()), (3, Some(3)));
+    assert_eq!((sim.records_read, recorded(&sim)), (3, Some(3)));
 }
 
 /// A nested writer that comes round to the sub-buffer of the one that it interrupts loses, and harms nothing.
@@ -296,7 +304,7 @@ fn the_account_adds_up() {
                         stored += u64::from(sim.write(&vec![1; len]).is_ok());
                     }
                 }
-                assert_eq!(sim.reader().recorded(), Some(stored));
+                assert_eq!(recorded(&sim), Some(stored));
             }
             sim.flush();
             sim.drain(u64::MAX);
@@ -335,11 +343,10 @@ impl Client<Memory> for Header {
     fn stamp(&self, _: &Producer<AtomicU64>) -> u64 {
         self.0.fetch_add(1, Relaxed)
     }
-    fn stamped(&self, _: &Producer<AtomicU64>, _: u64) {}
-    fn open(&self, memory: &Memory, place: u64, number: u64, _: u64) {
+    fn subbuf_start(&self, memory: &Memory, place: u64, number: u64, _: u64) {
         memory.store(place, &number.to_ne_bytes());
     }
-    fn close(&self, memory: &Memory, place: u64, closing: Closing) {
+    fn subbuf_end(&self, memory: &Memory, place: u64, closing: Closing) {
         memory.store(place + 8, &closing.stamp.to_ne_bytes());
         memory.store(place + 16, &closing.content.to_ne_bytes());
         memory.store(place + 24, &closing.lost.to_ne_bytes());
@@ -361,4 +368,96 @@ fn a_clients_header_opens_and_closes_with_its_subbuf() {
     // Two full sub-buffers: 16 + 32 + 2 * 40 is exactly 128. Then six records are lost, then the mark tells of them.
     let expected = [[0, 101, 112, 0].as_slice(), &[nines; 10], &[1, 103, 112, 0], &[nines; 10], &[2, 111, 32, 6]];
     assert_eq!(words, expected.concat());
+}
+
+/// A client that notes when its buffer was full and when it recovered.
+#[derive(Debug, Default)]
+struct Notes(std::cell::RefCell<String>);
+
+impl Client<Memory> for Notes {
+    fn buf_full(&self, _: &Memory) {
+        self.0.borrow_mut().push('F');
+    }
+    fn buf_recovered(&self, _: &Memory) {
+        self.0.borrow_mut().push('R');
+    }
+}
+
+/// One notice when the buffer becomes full, however many records are lost, and one when records are stored again.
+#[test]
+fn full_and_recovered_are_told_once_each() {
+    let mut sim = Sim::with_client(Geometry::new(64, 2).unwrap(), Mode::NoOverwrite, Notes::default());
+    for _ in 0..2 {
+        for _ in 0..10 {
+            let _ = sim.write(&[1; 20]);
+        }
+        sim.drain(u64::MAX);
+    }
+    assert_eq!(*sim.client.0.borrow(), "FRF");
+    sim.write(&[1; 20]).unwrap();
+    assert_eq!(*sim.client.0.borrow(), "FRFR");
+    let mut sim = Sim::with_client(Geometry::new(64, 2).unwrap(), Mode::Overwrite, Notes::default());
+    for _ in 0..10 {
+        sim.write(&[1; 20]).unwrap();
+    }
+    sim.drain(u64::MAX);
+    assert_eq!(*sim.client.0.borrow(), "", "in overwrite mode no buffer is ever full");
+}
+
+/// After a reset the channel is as new.
+#[test]
+fn a_reset_channel_is_as_new() {
+    for mode in [Mode::NoOverwrite, Mode::Overwrite] {
+        let mut sim = small(mode);
+        write(&sim, 0..50, 20);
+        sim.drain(2);
+        sim.reader().reset();
+        assert_eq!(sim.control().reserved, 0);
+        assert_eq!(sim.memory.control().counters(sim.geometry), relay_common::Counters::default());
+        assert_eq!(sim.reader().count(), Some(Count { produced: 0, recorded: 0, closed: 0 }));
+        sim.file.clear();
+        assert_eq!(write(&sim, 0..8, 20), 8);
+        sim.flush();
+        sim.drain(u64::MAX);
+        assert_eq!(sim.file, bytes(0..8, 20));
+        assert_eq!(recorded(&sim), Some(8));
+    }
+}
+
+/// What is in closed sub-buffers is counted apart from what is in the open one.
+#[test]
+fn the_count_of_closed_subbufs_leaves_the_open_one_out() {
+    let sim = small(Mode::Overwrite);
+    assert_eq!(write(&sim, 0..13, 20), 13);
+    assert_eq!(sim.reader().count(), Some(Count { produced: 6, recorded: 13, closed: 12 }));
+    sim.flush();
+    assert_eq!(sim.reader().count(), Some(Count { produced: 7, recorded: 13, closed: 13 }));
+}
+
+/// Full and empty are what relay says they are.
+#[test]
+fn full_is_when_all_wait_and_empty_when_none_does() {
+    let mut sim = small(Mode::NoOverwrite);
+    let state = |sim: &Sim| {
+        let counters = sim.memory.control().counters(sim.geometry);
+        (counters.is_empty(), counters.is_full(sim.geometry))
+    };
+    assert_eq!(state(&sim), (true, false));
+    write(&sim, 0..3, 20);
+    assert_eq!(state(&sim), (false, false));
+    write(&sim, 3..20, 20);
+    assert_eq!(state(&sim), (false, true));
+    sim.drain(1);
+    assert_eq!(state(&sim), (false, false));
+    sim.drain(u64::MAX);
+    assert_eq!(state(&sim), (true, false));
+}
+
+/// Nobody can give back more than was produced.
+#[test]
+fn consumed_never_passes_produced() {
+    let sim = small(Mode::NoOverwrite);
+    write(&sim, 0..5, 20);
+    sim.reader().release(9);
+    assert_eq!(sim.consumed(), 2);
 }

@@ -2,24 +2,40 @@
 //!
 //! aya fixes a map's size in the object, but takes a map that is pinned under the name as it is. So the maps are
 //! made here, pinned for the moment of loading, and unpinned after. What the bytes mean is not known here.
+//!
+//! | relay | here |
+//! |---|---|
+//! | `relay_open` | [`Channel::create`], then [`load`] |
+//! | `relay_write`, `relay_reserve` | in eBPF: `relay_ebpf::channel` |
+//! | `relay_flush` | [`Channel::flush`], for one CPU |
+//! | `relay_subbufs_consumed` | [`Reader::release`], which [`crate::consumer`] calls |
+//! | `relay_buf_full`, `relay_buf_empty`, `relay_stats` | [`Channel::counters`] |
+//! | `relay_reset` | [`Channel::reset`] |
+//! | `relay_close` | dropping the [`Channel`], and the programs; it flushes nothing |
+//! | `struct rchan_callbacks` | [`Client`] in eBPF, [`Host`] here |
 
 use std::{
-    fs, io,
+    collections::BTreeMap,
+    fmt, fs, io,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock, PoisonError, RwLock},
 };
 
 use anyhow::{Context as _, Result, bail};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Map, MapData, RingBuf},
+    programs::RawTracePoint,
 };
-use relay_common::{Control, Geometry, MAX_RECORD, Mode};
+use relay_common::{Client, Control, Counters, Geometry, MAX_RECORD, Mode, Plain, Request, Writer};
+
+#[cfg(doc)]
+use relay_common::Reader;
 
 use crate::{
     machine,
-    sys::{ControlMapping, MapCreate, MappedBuffer, create_map, fill_map_of_maps},
+    sys::{ControlMapping, MapCreate, MappedBuffer, create_map, fill_map_of_maps, run_program},
 };
 
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
@@ -32,47 +48,60 @@ const ANY_NODE: u32 = u32::MAX;
 /// Bytes of a ring buffer that wakes a reader: the least there is.
 const WAKER_SIZE: u32 = 4096;
 
-/// The names of a channel's maps and settings in its eBPF object.
-#[derive(Clone, Copy, Debug)]
-pub struct Names {
-    /// The control rows.
-    pub control: &'static str,
-    /// The buffers.
-    pub buffers: &'static str,
-    /// The wakers.
-    pub wakers: &'static str,
-    /// Geometry and mode.
-    pub settings: &'static str,
-}
-
-impl Default for Names {
-    fn default() -> Self {
-        Self { control: "CONTROL", buffers: "BUFFERS", wakers: "WAKERS", settings: "SETTINGS" }
+/// A channel's user as user space sees it: the same [`Client`] that its programs have, since the buffer of a CPU that
+/// is offline is flushed from here.
+pub trait Host: Client<MappedBuffer> + Send + Sync + 'static {
+    /// A buffer was made, and no program writes to it yet (`create_buf_file`): what is the same in every sub-buffer can
+    /// be written here, once.
+    ///
+    /// # Errors
+    /// What keeps the buffer from being used.
+    fn buffer_made(&self, _buffer: &MappedBuffer) -> io::Result<()> {
+        Ok(())
     }
 }
 
-/// A channel: one buffer for every CPU that was online when it was made.
-#[derive(Debug)]
+impl Host for Plain {}
+
+/// A channel: one buffer for every CPU that is or has been online since it was made.
 pub struct Channel {
     geometry: Geometry,
     mode: Mode,
-    /// `relay_ebpf::channel::Settings`.
-    settings: [u32; 3],
     control_map: OwnedFd,
     buffers_map: OwnedFd,
     wakers_map: OwnedFd,
     control: Arc<ControlMapping>,
-    buffers: Vec<Arc<MappedBuffer>>,
-    wakers: Vec<OwnedFd>,
+    cpus: RwLock<BTreeMap<u32, CpuMaps>>,
     possible: Vec<u32>,
+    hooks: Hooks,
+    /// The channel's own program, once an object is loaded.
+    request: OnceLock<OwnedFd>,
+}
+
+/// What one CPU has of a channel.
+struct CpuMaps {
+    buffer: Arc<MappedBuffer>,
+    waker: OwnedFd,
+}
+
+/// A [`Host`], whose type the channel forgets.
+struct Hooks {
+    buffer_made: Box<dyn Fn(&MappedBuffer) -> io::Result<()> + Send + Sync>,
+    flush: Box<dyn Fn(&MappedBuffer) + Send + Sync>,
+}
+
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Channel").field("geometry", &self.geometry).field("mode", &self.mode).finish_non_exhaustive()
+    }
 }
 
 impl Channel {
-    /// Makes the maps of a channel.
+    /// Makes the maps of a channel, with a buffer for every CPU that is online (`relay_open`).
     ///
     /// # Errors
     /// When memory does not suffice or the kernel refuses.
-    pub fn create(geometry: Geometry, mode: Mode) -> Result<Self> {
+    pub fn create(geometry: Geometry, mode: Mode, host: impl Host) -> Result<Self> {
         let (possible, online) = (machine::possible_cpus()?, machine::online_cpus()?);
         let rows = possible.iter().max().map_or(0, |cpu| cpu + 1);
         check_memory(geometry, online.len())?;
@@ -88,41 +117,44 @@ impl Channel {
         let control = Arc::new(
             ControlMapping::new(control_map.as_fd(), rows).context("mapping the control rows of the channel")?,
         );
-        let inner = |cpu| buffer_map(geometry, cpu);
-        let (buffers_map, buffer_maps) = map_of_maps(rows, &online, *b"relay_buffers\0\0\0", inner)
-            .with_context(|| format!("making {} buffers of {} bytes", online.len(), geometry.buffer_size()))?;
-        let (wakers_map, wakers) = map_of_maps(rows, &online, *b"relay_wakers\0\0\0\0", |_| waker_map())
-            .context("making the readers' wakers")?;
-        let buffers = buffer_maps
-            .iter()
-            .zip(&online)
-            .map(|(map, &cpu)| {
-                let buffer = MappedBuffer::new(map.as_fd(), Arc::clone(&control), cpu, geometry);
-                Ok(Arc::new(buffer.with_context(|| format!("mapping the buffer of cpu {cpu}"))?))
-            })
-            .collect::<Result<_>>()?;
-        let (subbuf_shift, n_subbufs_shift) = geometry.shifts();
-        let settings = [subbuf_shift, n_subbufs_shift, u32::from(mode == Mode::Overwrite)];
-        Ok(Self { geometry, mode, settings, control_map, buffers_map, wakers_map, control, buffers, wakers, possible })
+        let buffers_map = map_of_maps(rows, &buffer_map(geometry, None)?, *b"relay_buffers\0\0\0")?;
+        let wakers_map = map_of_maps(rows, &waker_map()?, *b"relay_wakers\0\0\0\0")?;
+        let host = Arc::new(host);
+        let flushing = Arc::clone(&host);
+        let hooks = Hooks {
+            buffer_made: Box::new(move |buffer| host.buffer_made(buffer)),
+            flush: Box::new(move |buffer| {
+                Writer { buffer, client: &*flushing, geometry: buffer.geometry(), mode }.flush();
+            }),
+        };
+        let (cpus, request) = (RwLock::default(), OnceLock::new());
+        let channel =
+            Self { geometry, mode, control_map, buffers_map, wakers_map, control, cpus, possible, hooks, request };
+        channel.add_buffers(&online)?;
+        Ok(channel)
     }
 
-    /// Loads an eBPF object with this channel's maps and settings in place of its own. The programs are still to be
-    /// loaded one by one.
+    /// Gives CPUs that have come online their buffers. Until then their records are lost, and counted (`no buffer`).
     ///
     /// # Errors
-    /// When the BPF file system is not there or the object does not load.
-    pub fn load<'a>(&'a self, object: &[u8], names: Names, loader: &mut EbpfLoader<'a>) -> Result<Ebpf> {
-        if object.is_empty() {
-            bail!("this relayd was built without its eBPF programs (RELAYD_SKIP_EBPF was set): build it again");
+    /// When the kernel refuses, or a CPU is not a possible one.
+    pub fn add_buffers(&self, cpus: &[u32]) -> Result<()> {
+        let mut made = Vec::new();
+        for &cpu in cpus {
+            let map = buffer_map(self.geometry, Some(cpu))?;
+            let buffer = MappedBuffer::new(map.as_fd(), Arc::clone(&self.control), cpu, self.geometry)
+                .with_context(|| format!("mapping the buffer of cpu {cpu}"))?;
+            (self.hooks.buffer_made)(&buffer).with_context(|| format!("preparing the buffer of cpu {cpu}"))?;
+            made.push((cpu, map, CpuMaps { buffer: Arc::new(buffer), waker: waker_map()? }));
         }
-        let mut pins = Pins::create()?;
-        loader.override_global(names.settings, self.settings.as_slice(), true);
-        for (name, map) in
-            [(names.control, &self.control_map), (names.buffers, &self.buffers_map), (names.wakers, &self.wakers_map)]
-        {
-            loader.map_pin_path(name, pins.pin(name, map.as_fd())?);
-        }
-        loader.load(object).context("loading the eBPF object")
+        let wakers: Vec<_> = made.iter().map(|(cpu, _, maps)| (*cpu, maps.waker.as_fd())).collect();
+        fill_map_of_maps(self.wakers_map.as_fd(), &wakers).context("handing out the readers' wakers")?;
+        // Now writers see them.
+        let buffers: Vec<_> = made.iter().map(|(cpu, map, _)| (*cpu, map.as_fd())).collect();
+        fill_map_of_maps(self.buffers_map.as_fd(), &buffers).context("handing out the buffers")?;
+        let mut cpus = self.cpus.write().unwrap_or_else(PoisonError::into_inner);
+        cpus.extend(made.into_iter().map(|(cpu, _, maps)| (cpu, maps)));
+        Ok(())
     }
 
     /// The geometry.
@@ -137,10 +169,18 @@ impl Channel {
         self.mode
     }
 
-    /// The buffers, one per CPU that has one.
+    /// The buffers, in the order of their CPUs.
     #[must_use]
-    pub fn buffers(&self) -> &[Arc<MappedBuffer>] {
-        &self.buffers
+    pub fn buffers(&self) -> Vec<Arc<MappedBuffer>> {
+        let cpus = self.cpus.read().unwrap_or_else(PoisonError::into_inner);
+        cpus.values().map(|maps| Arc::clone(&maps.buffer)).collect()
+    }
+
+    /// The buffer of a CPU, if it has one.
+    #[must_use]
+    pub fn buffer(&self, cpu: u32) -> Option<Arc<MappedBuffer>> {
+        let cpus = self.cpus.read().unwrap_or_else(PoisonError::into_inner);
+        cpus.get(&cpu).map(|maps| Arc::clone(&maps.buffer))
     }
 
     /// The control rows.
@@ -155,6 +195,53 @@ impl Channel {
         &self.possible
     }
 
+    /// Sub-buffers produced and consumed, and records lost by cause, of a CPU (`relay_stats`; but a CPU's counts stay when it goes
+    /// offline). `None` when there can be no such CPU.
+    #[must_use]
+    pub fn counters(&self, cpu: u32) -> Option<Counters> {
+        Some(self.control.row(cpu)?.counters(self.geometry))
+    }
+
+    /// Closes the open sub-buffer of a CPU, if there is one, so that the reader gets it (`relay_flush`). Loses nothing.
+    ///
+    /// # Errors
+    /// When no object is loaded, or what the kernel says.
+    pub fn flush(&self, cpu: u32) -> Result<()> {
+        let Some(buffer) = self.buffer(cpu) else { return Ok(()) };
+        if !self.request(Request::Flush, cpu)? {
+            // The CPU is offline: no program runs there, and no writer can be interrupted by us. From here, then.
+            (self.hooks.flush)(&buffer);
+        }
+        Ok(())
+    }
+
+    /// Flushes, and closes one more sub-buffer, without a record: the client's header alone, to tell what is known now. Does
+    /// nothing when there is no room, or the CPU is offline.
+    ///
+    /// # Errors
+    /// When no object is loaded, or what the kernel says.
+    pub fn mark(&self, cpu: u32) -> Result<()> {
+        self.request(Request::Mark, cpu).map(drop)
+    }
+
+    /// Makes the channel as new: nothing produced, nothing consumed, nothing lost (`relay_reset`). Nobody may read, and the
+    /// programs must be detached, or have nothing to write; those that still run are waited for.
+    ///
+    /// # Errors
+    /// When that cannot be waited for.
+    pub fn reset(&mut self) -> Result<()> {
+        self.wait_for_running_programs()?;
+        for &cpu in &self.possible {
+            let buffer = self.buffer(cpu);
+            if let Some(buffer) = buffer {
+                buffer.reader().reset();
+            } else if let Some(row) = self.control.row(cpu) {
+                row.producer.lost_no_buffer.store(0, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    }
+
     /// Waits until every program that was running has returned: the kernel does so whenever an element of a map of maps is
     /// replaced, so that user space knows who uses the new one (kernel/bpf/syscall.c, `maybe_wait_bpf_programs`).
     /// One is replaced by itself.
@@ -162,19 +249,72 @@ impl Channel {
     /// # Errors
     /// What the kernel says.
     pub fn wait_for_running_programs(&self) -> Result<()> {
-        let (Some(waker), Some(buffer)) = (self.wakers.first(), self.buffers.first()) else { return Ok(()) };
-        fill_map_of_maps(self.wakers_map.as_fd(), &[(buffer.cpu(), waker.as_fd())])
-            .context("waiting for running programs")
+        let cpus = self.cpus.read().unwrap_or_else(PoisonError::into_inner);
+        let Some((&cpu, maps)) = cpus.first_key_value() else { return Ok(()) };
+        fill_map_of_maps(self.wakers_map.as_fd(), &[(cpu, maps.waker.as_fd())]).context("waiting for running programs")
     }
 
-    /// What wakes the reader of the `index`-th buffer.
+    /// What wakes the reader of a CPU.
     ///
     /// # Errors
-    /// When the ring buffer cannot be mapped.
-    pub fn waker(&self, index: usize) -> Result<RingBuf<MapData>> {
-        let fd = self.wakers.get(index).with_context(|| format!("no buffer {index}"))?.try_clone()?;
-        RingBuf::try_from(Map::RingBuf(MapData::from_fd(fd)?)).context("mapping a reader's waker")
+    /// When the CPU has no buffer, or the ring buffer cannot be mapped.
+    pub fn waker(&self, cpu: u32) -> Result<RingBuf<MapData>> {
+        let cpus = self.cpus.read().unwrap_or_else(PoisonError::into_inner);
+        let maps = cpus.get(&cpu).with_context(|| format!("cpu {cpu} has no buffer"))?;
+        let map = MapData::from_fd(maps.waker.try_clone()?)?;
+        RingBuf::try_from(Map::RingBuf(map)).context("mapping a reader's waker")
     }
+
+    /// Runs the channel's own program on a CPU; says whether it ran. It does not on a CPU that is offline.
+    fn request(&self, request: Request, cpu: u32) -> Result<bool> {
+        let program = self.request.get().context("no eBPF object is loaded for this channel")?;
+        run_program(program.as_fd(), [request as u64, 0], Some(cpu))
+            .with_context(|| format!("asking cpu {cpu} to {request:?}"))
+    }
+
+    /// `relay_ebpf::channel::Settings`.
+    fn settings(&self) -> [u32; 3] {
+        let (subbuf_shift, n_subbufs_shift) = self.geometry.shifts();
+        [subbuf_shift, n_subbufs_shift, u32::from(self.mode == Mode::Overwrite)]
+    }
+}
+
+/// Loads an eBPF object with these channels in place of those that it declares under their names (`channel!(NAME)`). The
+/// channels' own programs are loaded too; the others are still to be loaded and attached.
+///
+/// # Errors
+/// When the BPF file system is not there, or the object does not load or declares no such channel.
+pub fn load(object: &[u8], channels: &[(&str, &Channel)], loader: EbpfLoader<'_>) -> Result<Ebpf> {
+    if object.is_empty() {
+        bail!("this relayd was built without its eBPF programs (RELAYD_SKIP_EBPF was set): build it again");
+    }
+    let mut pins = Pins::create()?;
+    let (mut settings, mut maps) = (Vec::new(), Vec::new());
+    for (name, channel) in channels {
+        settings.push((format!("{name}_SETTINGS"), channel.settings()));
+        maps.push((format!("{name}_CONTROL"), &channel.control_map));
+        maps.push((format!("{name}_BUFFERS"), &channel.buffers_map));
+        maps.push((format!("{name}_WAKERS"), &channel.wakers_map));
+    }
+    // Again, since it must not outlive what it borrows.
+    let mut loader = loader;
+    for (name, settings) in &settings {
+        loader.override_global(name, settings.as_slice(), true);
+    }
+    for (name, map) in &maps {
+        loader.map_pin_path(name, pins.pin(name, map.as_fd())?);
+    }
+    let mut ebpf = loader.load(object).context("loading the eBPF object")?;
+    for (name, channel) in channels {
+        let program: &mut RawTracePoint = ebpf
+            .program_mut(&format!("{name}_request"))
+            .with_context(|| format!("the eBPF object declares no channel {name}"))?
+            .try_into()?;
+        program.load().with_context(|| format!("loading the program of the channel {name}"))?;
+        // A channel may be loaded into several objects: any of its programs will do.
+        let _ = channel.request.set(program.fd()?.as_fd().try_clone_to_owned()?);
+    }
+    Ok(ebpf)
 }
 
 fn check_memory(geometry: Geometry, cpus: usize) -> Result<()> {
@@ -216,16 +356,9 @@ fn waker_map() -> Result<OwnedFd> {
     })
 }
 
-/// A map of maps with `rows` places and an inner map at the places of `cpus`.
-fn map_of_maps(
-    rows: u32,
-    cpus: &[u32],
-    map_name: [u8; 16],
-    inner: impl Fn(Option<u32>) -> Result<OwnedFd>,
-) -> Result<(OwnedFd, Vec<OwnedFd>)> {
-    let maps = cpus.iter().map(|&cpu| inner(Some(cpu))).collect::<Result<Vec<_>>>()?;
-    let template = maps.first().context("no CPU is online")?;
-    let outer = create(MapCreate {
+/// A map of maps with `rows` places, for maps that look like `template`.
+fn map_of_maps(rows: u32, template: &OwnedFd, map_name: [u8; 16]) -> Result<OwnedFd> {
+    create(MapCreate {
         map_type: BPF_MAP_TYPE_ARRAY_OF_MAPS,
         key_size: 4,
         value_size: 4,
@@ -233,10 +366,7 @@ fn map_of_maps(
         inner_map_fd: template.as_raw_fd().cast_unsigned(),
         map_name,
         ..MapCreate::default()
-    })?;
-    let places: Vec<(u32, BorrowedFd<'_>)> = cpus.iter().zip(&maps).map(|(&cpu, map)| (cpu, map.as_fd())).collect();
-    fill_map_of_maps(outer.as_fd(), &places).context("filling a map of maps")?;
-    Ok((outer, maps))
+    })
 }
 
 fn create(attr: MapCreate) -> Result<OwnedFd> {

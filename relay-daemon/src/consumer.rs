@@ -1,30 +1,28 @@
-//! librelay: takes ready sub-buffers and writes their content, and nothing else, to `cpuN` files.
+//! librelay: takes the ready sub-buffers of one CPU and gives their content, and nothing else, to an output: a `cpuN` file.
 //!
-//! One consumer per CPU, on a thread pinned to it. It knows sub-buffers, files and statistics; not what the bytes
-//! mean. Differences from the librelay of 2005 are on purpose: short writes are completed, a sub-buffer is given
-//! back as soon as it is written, not with its batch, and headers are not trusted.
+//! It knows sub-buffers, files and statistics; not what the bytes mean. [`crate::readers`] runs one on every CPU. Differences
+//! from the librelay of 2005 are on purpose: short writes are completed, a sub-buffer is given back as soon as it is written,
+//! not with its batch, and headers are not trusted.
 
 use std::{
     fs::{File, OpenOptions},
     io,
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    thread::{self, JoinHandle},
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use aya::maps::{MapData, RingBuf};
 use bytes::BytesMut;
 use relay_common::{Buffer as _, Corrupt, Mode, Reader, ReaderWord as _, Subbuf, Word as _};
-use rustix::thread::CpuSet;
 use tokio::{sync::watch, time::sleep};
 
-use crate::sys::{MappedBuffer, run_ahead_of_tasks, watch_waker};
+use crate::sys::{MappedBuffer, watch_waker};
 
 /// How long a reader sleeps at most before it looks for itself, and has a quiet CPU's open sub-buffer flushed.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
@@ -40,11 +38,11 @@ pub enum ConsumeError {
         /// What does not add up.
         corrupt: Corrupt,
     },
-    /// The output file could not be written.
-    #[error("writing {}: {error}", path.display())]
+    /// The output could not take a sub-buffer.
+    #[error("writing {output}: {error}")]
     Write {
-        /// The file.
-        path: PathBuf,
+        /// Which: the file's path.
+        output: String,
         /// What the system says.
         error: io::Error,
     },
@@ -58,6 +56,101 @@ pub enum ConsumeError {
     },
 }
 
+/// The content of one sub-buffer: the client's header, if it has one, and the records.
+#[derive(Debug)]
+pub struct Content<'a> {
+    /// Which sub-buffer.
+    pub subbuf: Subbuf,
+    bytes: Bytes<'a>,
+}
+
+/// Where the bytes are.
+#[derive(Debug)]
+enum Bytes<'a> {
+    /// In shared memory, where nobody writes until the sub-buffer is given back.
+    Shared(&'a MappedBuffer),
+    /// In a copy.
+    Copied(&'a [u8]),
+}
+
+impl Content<'_> {
+    /// Writes it to a file, `offset` bytes from its start.
+    ///
+    /// # Errors
+    /// What the system says; how much has been written is then unknown.
+    pub fn write_at(&self, file: &File, offset: u64) -> io::Result<()> {
+        match self.bytes {
+            Bytes::Shared(buffer) => buffer.write_to(self.subbuf.place, self.subbuf.len, file, offset),
+            Bytes::Copied(bytes) => file.write_all_at(bytes, offset),
+        }
+    }
+
+    /// Appends it to `copy`.
+    ///
+    /// # Errors
+    /// When it is not all inside the buffer.
+    pub fn copy_to(&self, copy: &mut BytesMut) -> io::Result<()> {
+        match self.bytes {
+            Bytes::Shared(buffer) => buffer.copy_to(self.subbuf.place, self.subbuf.len, copy),
+            Bytes::Copied(bytes) => {
+                copy.extend_from_slice(bytes);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Where the content of a CPU's sub-buffers goes.
+pub trait Output: Send {
+    /// Takes the content of the next sub-buffer, all of it or none.
+    ///
+    /// # Errors
+    /// What the system says. The consumer then stops.
+    fn append(&mut self, content: &Content<'_>) -> io::Result<()>;
+
+    /// What to call it in messages.
+    fn name(&self) -> String;
+}
+
+/// A `cpuN` file: the content of the sub-buffers, end to end.
+#[derive(Debug)]
+pub struct CpuFile {
+    file: File,
+    path: PathBuf,
+    len: u64,
+}
+
+impl CpuFile {
+    /// Creates or empties `cpuN` in `folder`. Nobody but the owner and the group can read it.
+    ///
+    /// # Errors
+    /// When the file cannot be made.
+    pub fn create(folder: &Path, cpu: u32) -> Result<Self> {
+        let path = folder.join(format!("cpu{cpu}"));
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&path);
+        let file = file.with_context(|| format!("making {}", path.display()))?;
+        Ok(Self { file, path, len: 0 })
+    }
+}
+
+impl Output for CpuFile {
+    fn append(&mut self, content: &Content<'_>) -> io::Result<()> {
+        if let Err(error) = content.write_at(&self.file, self.len) {
+            // Not a part of a sub-buffer: what is there stays valid.
+            if let Err(error) = self.file.set_len(self.len) {
+                log::error!("{}: cutting off a partly written sub-buffer failed: {error}", self.path.display());
+            }
+            return Err(error);
+        }
+        self.len += content.subbuf.len;
+        Ok(())
+    }
+
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+}
+
 /// What a consumer has done so far; readable while it runs.
 #[derive(Debug, Default)]
 pub struct Statistics {
@@ -67,37 +160,43 @@ pub struct Statistics {
     pub max_backlog: AtomicU64,
     /// Records in the sub-buffers taken.
     pub records: AtomicU64,
-    /// Bytes written.
+    /// Bytes given to the output.
     pub bytes: AtomicU64,
 }
 
-/// The reader of one CPU's buffer.
-#[derive(Debug)]
+/// The one reader of a CPU's buffer that gives sub-buffers back.
 pub struct Consumer {
     buffer: Arc<MappedBuffer>,
     mode: Mode,
-    file: File,
-    path: PathBuf,
+    output: Box<dyn Output>,
     copy: BytesMut,
+    consumed: u64,
     statistics: Arc<Statistics>,
 }
 
+impl std::fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Consumer").field("cpu", &self.buffer.cpu()).field("output", &self.output.name()).finish()
+    }
+}
+
 impl Consumer {
-    /// A consumer that writes to `cpuN` in `folder`, which it creates or empties. Nobody but the owner and the group can read it.
-    ///
-    /// # Errors
-    /// When the file cannot be made.
-    pub fn create(buffer: Arc<MappedBuffer>, mode: Mode, folder: &Path) -> Result<Self> {
-        let path = folder.join(format!("cpu{}", buffer.cpu()));
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&path);
-        let file = file.with_context(|| format!("making {}", path.display()))?;
-        Ok(Self { buffer, mode, file, path, copy: BytesMut::new(), statistics: Arc::default() })
+    /// A consumer of a buffer that nobody has read from yet.
+    #[must_use]
+    pub fn new(buffer: Arc<MappedBuffer>, mode: Mode, output: Box<dyn Output>) -> Self {
+        Self { buffer, mode, output, copy: BytesMut::new(), consumed: 0, statistics: Arc::default() }
     }
 
     /// The buffer that is read.
     #[must_use]
-    pub fn buffer(&self) -> &MappedBuffer {
+    pub fn buffer(&self) -> &Arc<MappedBuffer> {
         &self.buffer
+    }
+
+    /// Sub-buffers done with: taken, or overwritten before they could be.
+    #[must_use]
+    pub fn consumed(&self) -> u64 {
+        self.consumed
     }
 
     /// What has been done so far.
@@ -106,28 +205,20 @@ impl Consumer {
         Arc::clone(&self.statistics)
     }
 
-    /// Records that the buffer has lost so far.
-    #[must_use]
-    pub fn lost(&self) -> u64 {
-        self.buffer.control().producer.lost()
-    }
-
-    /// The file that is written.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Takes the sub-buffers that are ready, at most `most`, and returns how many.
     ///
     /// # Errors
-    /// When the buffer is corrupt or the file cannot be written. The file then ends with the last whole sub-buffer.
+    /// When the buffer is corrupt or the output does not take one. The output then ends with the last whole sub-buffer.
     pub fn pass(&mut self, most: u64) -> Result<u64, ConsumeError> {
         let buffer = Arc::clone(&self.buffer);
         let reader = buffer.reader();
         let corrupt = |corrupt| ConsumeError::Corrupt { cpu: buffer.cpu(), corrupt };
-        let consumer = &buffer.control().consumer;
-        let pass = reader.pass(consumer.consumed.peek(), self.mode).map_err(corrupt)?;
+        let found = buffer.control().consumer.consumed.peek();
+        if found != self.consumed {
+            // Whoever wrote there may have made the writers write over what is unread.
+            return Err(corrupt(Corrupt::Consumed { expected: self.consumed, found }));
+        }
+        let pass = reader.pass(self.consumed, self.mode).map_err(corrupt)?;
         if pass.overrun > 0 {
             self.release(&reader, pass.first);
         }
@@ -144,47 +235,41 @@ impl Consumer {
         Ok(taken)
     }
 
-    /// Writes a sub-buffer's content; says whether it was still there.
+    /// Hands on a sub-buffer's content; says whether it was still there.
     fn take(&mut self, reader: &Reader<'_, MappedBuffer>, subbuf: Subbuf) -> Result<bool, ConsumeError> {
-        let len = self.statistics.bytes.load(Relaxed);
-        let written = match self.mode {
+        let bytes = match self.mode {
             // Nobody writes here until it is given back: straight from the shared memory.
-            Mode::NoOverwrite => self.buffer.write_to(subbuf.place, subbuf.len, &self.file, len),
-            Mode::Overwrite => {
-                self.copy.clear();
-                let copied = self.buffer.copy_to(subbuf.place, subbuf.len, &mut self.copy);
-                if copied.is_ok() && !reader.survived(subbuf.number) {
-                    return Ok(false);
-                }
-                copied.and_then(|()| std::os::unix::fs::FileExt::write_all_at(&self.file, &self.copy, len))
-            }
+            Mode::NoOverwrite => Ok(Some(Bytes::Shared(&self.buffer))),
+            Mode::Overwrite => copy_intact(reader, &self.buffer, &subbuf, &mut self.copy)
+                .map(|intact| intact.then_some(Bytes::Copied(&self.copy))),
         };
-        if let Err(error) = written {
-            // Not a part of a sub-buffer: what is there stays valid.
-            if let Err(error) = self.file.set_len(len) {
-                log::error!("{}: cutting off a partly written sub-buffer failed: {error}", self.path.display());
-            }
-            return Err(ConsumeError::Write { path: self.path.clone(), error });
-        }
-        self.statistics.bytes.store(len + subbuf.len, Relaxed);
+        let taken = match bytes {
+            Ok(None) => return Ok(false),
+            Ok(Some(bytes)) => self.output.append(&Content { subbuf, bytes }),
+            Err(error) => Err(error),
+        };
+        taken.map_err(|error| ConsumeError::Write { output: self.output.name(), error })?;
+        self.statistics.bytes.fetch_add(subbuf.len, Relaxed);
         self.statistics.records.fetch_add(u64::from(subbuf.records), Relaxed);
         Ok(true)
     }
 
-    /// Gives every sub-buffer before `consumed` back, having noted how long the file is with them: whoever has to go on after
+    /// Gives every sub-buffer before `consumed` back, having noted how long the output is with them: whoever has to go on after
     /// this process was killed cuts the file there.
-    fn release(&self, reader: &Reader<'_, MappedBuffer>, consumed: u64) {
+    fn release(&mut self, reader: &Reader<'_, MappedBuffer>, consumed: u64) {
         let len = self.statistics.bytes.load(Relaxed);
         let file_len = &self.buffer.control().consumer.file_len;
         file_len[usize::from(consumed & 1 == 1)].publish(len);
         reader.release(consumed);
+        self.consumed = consumed;
     }
 
-    /// Takes sub-buffers as they become ready until `stop` turns true, and once more then.
-    async fn run(
+    /// Takes sub-buffers as they become ready until `stop` turns true, and once more then. `flush` closes the open sub-buffer
+    /// of the CPU.
+    pub(crate) async fn run(
         &mut self,
         waker: RingBuf<MapData>,
-        flush: impl Fn(&MappedBuffer),
+        flush: impl Fn(u32),
         mut stop: watch::Receiver<bool>,
     ) -> Result<(), ConsumeError> {
         let cpu = self.buffer.cpu();
@@ -210,7 +295,7 @@ impl Consumer {
                 }
                 () = sleep(FLUSH_INTERVAL) => {
                     if buffer.reader().is_open() {
-                        flush(&buffer);
+                        flush(cpu);
                     }
                 }
                 // An error means that the other end is gone: stop.
@@ -222,60 +307,60 @@ impl Consumer {
     }
 }
 
-/// A consumer at work on a thread of its own.
-#[derive(Debug)]
-pub struct Running {
-    thread: JoinHandle<(Consumer, Result<(), ConsumeError>)>,
+/// Copies a sub-buffer's content that writers may overwrite meanwhile; says whether the copy is good.
+fn copy_intact(
+    reader: &Reader<'_, MappedBuffer>,
+    buffer: &MappedBuffer,
+    subbuf: &Subbuf,
+    copy: &mut BytesMut,
+) -> io::Result<bool> {
+    copy.clear();
+    buffer.copy_to(subbuf.place, subbuf.len, copy)?;
+    Ok(reader.survived(subbuf.number))
 }
 
-impl Running {
-    /// Starts a consumer on a thread that is pinned to its CPU: there it shares the cache with the writers, and takes its
-    /// turn with them instead of racing them.
-    ///
-    /// `flush` closes the open sub-buffer of a buffer. `failed` is told when the consumer stops before it was asked to.
-    ///
-    /// # Errors
-    /// When the thread cannot be started.
-    pub fn start(
-        mut consumer: Consumer,
-        waker: RingBuf<MapData>,
-        flush: impl Fn(&MappedBuffer) + Send + 'static,
-        stop: watch::Receiver<bool>,
-        failed: tokio::sync::mpsc::UnboundedSender<u32>,
-    ) -> Result<Self> {
-        let cpu = consumer.buffer.cpu();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .enable_time()
-            .build()
-            .with_context(|| format!("starting the reader of cpu {cpu}"))?;
-        let work = move || {
-            let mut set = CpuSet::new();
-            set.set(cpu as usize);
-            if let Err(error) = rustix::thread::sched_setaffinity(None, &set) {
-                log::warn!("the reader of cpu {cpu} is not pinned to it: {error}");
-            }
-            // The writers' tasks may be many: while the reader waits for its turn among them, records are lost. It sleeps as
-            // soon as it has caught up, and while it runs here they do not.
-            if let Err(error) = run_ahead_of_tasks() {
-                log::warn!("the reader of cpu {cpu} runs at ordinary priority, and may fall behind: {error}");
-            }
-            let result = runtime.block_on(consumer.run(waker, flush, stop));
-            if result.is_err() {
-                // Nobody listens any more when the session is ending already.
-                let _ = failed.send(cpu);
-            }
-            (consumer, result)
-        };
-        let thread = thread::Builder::new().name(format!("relayd/cpu{cpu}")).spawn(work);
-        Ok(Self { thread: thread.with_context(|| format!("starting the reader of cpu {cpu}"))? })
-    }
+/// What a [`snapshot`] holds of a CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Sub-buffers produced up to the cut: the snapshot ends with the last of them.
+    pub produced: u64,
+    /// Records recorded up to the cut.
+    pub recorded: u64,
+    /// Of these, the records that the snapshot holds. The others were overwritten before they could be copied.
+    pub taken: u64,
+    /// Sub-buffers taken.
+    pub subbufs: u64,
+    /// Bytes taken.
+    pub bytes: u64,
+}
 
-    /// Waits until the consumer has stopped, and returns it with how it ended.
-    ///
-    /// # Errors
-    /// When its thread panicked.
-    pub fn join(self) -> Result<(Consumer, Result<(), ConsumeError>)> {
-        self.thread.join().map_err(|_| anyhow!("a reader's thread panicked"))
+/// Copies what a buffer in overwrite mode holds, oldest first, while programs write to it: whole records, in order, each
+/// once. Nothing is given back; the buffer goes on as if nobody had looked.
+///
+/// What is in the open sub-buffer is left out: flush first. Returns `None` while a writer is at work: the cut must be an instant at
+/// which every record is counted. On the buffer's own CPU, at a priority that writers' tasks do not have, that is nearly always.
+///
+/// # Errors
+/// When the buffer is corrupt or the output does not take one.
+pub fn snapshot(buffer: &MappedBuffer, output: &mut dyn Output) -> Result<Option<Snapshot>, ConsumeError> {
+    let reader = buffer.reader();
+    let corrupt = |corrupt| ConsumeError::Corrupt { cpu: buffer.cpu(), corrupt };
+    let write = |output: &dyn Output, error| ConsumeError::Write { output: output.name(), error };
+    let Some(count) = reader.count() else { return Ok(None) };
+    let mut snapshot = Snapshot { produced: count.produced, recorded: count.closed, taken: 0, subbufs: 0, bytes: 0 };
+    let mut copy = BytesMut::new();
+    let first = reader.pass(0, Mode::Overwrite).map_err(corrupt)?.first;
+    for number in first..count.produced {
+        // Complete when it was counted. If it no longer is, it has been overwritten.
+        let Some(subbuf) = reader.subbuf(number).map_err(corrupt)? else { continue };
+        if !copy_intact(&reader, buffer, &subbuf, &mut copy).map_err(|error| write(output, error))? {
+            continue;
+        }
+        let content = Content { subbuf, bytes: Bytes::Copied(&copy) };
+        output.append(&content).map_err(|error| write(output, error))?;
+        snapshot.taken += u64::from(subbuf.records);
+        snapshot.subbufs += 1;
+        snapshot.bytes += subbuf.len;
     }
+    Ok(Some(snapshot))
 }

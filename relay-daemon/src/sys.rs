@@ -1,4 +1,4 @@
-//! Everything unsafe in the daemon: four system calls that no crate offers, and memory shared with the
+//! Everything unsafe in the daemon: system calls that no crate offers, and memory shared with the
 //! kernel side.
 //!
 //! Shared memory may change under every read. It is never lent as a slice: single words are atomics, bytes are
@@ -23,6 +23,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 const _: () = assert!(usize::BITS == 64, "relayd is for 64-bit machines");
 
 const BPF_MAP_CREATE: c_int = 0;
+const BPF_PROG_TEST_RUN: c_int = 10;
 const BPF_MAP_UPDATE_BATCH: c_int = 26;
 const BPF_LINK_CREATE: c_int = 28;
 const BPF_PERF_EVENT: u32 = 41;
@@ -151,6 +152,49 @@ pub fn link_perf_event(program: BorrowedFd<'_>, event: BorrowedFd<'_>, cookie: u
         bpf_cookie: cookie,
     };
     bpf(BPF_LINK_CREATE, &mut attr).map(owned)
+}
+
+/// Runs a raw tracepoint program with these arguments, on a CPU or right here; says whether it ran. It does not on a CPU that is
+/// offline.
+///
+/// # Errors
+/// What the kernel says.
+pub fn run_program(program: BorrowedFd<'_>, arguments: [u64; 2], cpu: Option<u32>) -> io::Result<bool> {
+    #[derive(Default)]
+    #[repr(C)]
+    struct TestRun {
+        prog_fd: u32,
+        retval: u32,
+        data_size_in: u32,
+        data_size_out: u32,
+        data_in: u64,
+        data_out: u64,
+        repeat: u32,
+        duration: u32,
+        ctx_size_in: u32,
+        ctx_size_out: u32,
+        ctx_in: u64,
+        ctx_out: u64,
+        flags: u32,
+        cpu: u32,
+        batch_size: u32,
+        /// The kernel wants zeros after what it knows.
+        zero: u32,
+    }
+    const RUN_ON_CPU: u32 = 1;
+    let mut attr = TestRun {
+        prog_fd: raw(program),
+        ctx_size_in: size_of_val(&arguments) as u32,
+        ctx_in: arguments.as_ptr().expose_provenance() as u64,
+        flags: if cpu.is_some() { RUN_ON_CPU } else { 0 },
+        cpu: cpu.unwrap_or(0),
+        ..TestRun::default()
+    };
+    match bpf(BPF_PROG_TEST_RUN, &mut attr) {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Lets the calling thread run before every ordinary task of its CPU (SCHED_FIFO, lowest priority). What it starts does not

@@ -1,14 +1,28 @@
-//! The writer's end of a relay channel in eBPF: from a program's maps to a [`Writer`] on this CPU's buffer.
+//! The writer's end of relay channels in eBPF: what a program declares, and how it writes.
 //!
-//! A program declares three maps and the settings, and user space makes the maps at the geometry it wants.
+//! [`channel!`](crate::channel!) declares a channel; user space makes its maps, at the geometry and in the mode it wants
+//! (`relay_daemon::channel`). Programs of every type may write to it, and interrupt one another while they do.
+//!
+//! ```
+//! use relay_ebpf::channel;
+//!
+//! channel!(LOG);
+//!
+//! /// Called by any program.
+//! fn note(pid: u32) {
+//!     // Lost records are counted by cause; there is nothing more to do about them here.
+//!     let _ = LOG.write(&pid.to_ne_bytes());
+//! }
+//! ```
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     btf_maps::{Array, ArrayOfMaps, RingBuf},
+    programs::RawTracePointContext,
 };
-use relay_common::{Client, Control, Geometry, Mode, Word, Writer};
+use relay_common::{Client, Control, Counters, Geometry, Lost, Mode, Request, Reservation, Word as _, Writer};
 
-use crate::sys::{self, BpfWord, CpuBuffer, Setting};
+use crate::sys::{self, BpfWord, CpuBuffer, KernelAddress, Setting, UserAddress};
 
 /// One row per possible CPU.
 pub type ControlMap = Array<Control<BpfWord>, 1, { BPF_F_MMAPABLE as usize }>;
@@ -35,48 +49,285 @@ impl Settings {
     pub const UNSET: Self = Self { subbuf_shift: sys::UNSET, n_subbufs_shift: sys::UNSET, overwrite: sys::UNSET };
 }
 
-/// A channel, as the eBPF program declares it.
-#[derive(Clone, Copy)]
-#[expect(missing_debug_implementations, reason = "aya's maps have none")]
-pub struct Channel {
-    /// The control rows.
-    pub control: &'static ControlMap,
-    /// The buffers.
-    pub buffers: &'static BuffersMap,
-    /// The readers' wakers.
-    pub wakers: &'static WakersMap,
-    /// Geometry and mode.
-    pub settings: &'static Setting<Settings>,
+/// Declares a channel as a constant of type [`Channel`], with its maps, its settings and the program that user space runs to
+/// flush it.
+///
+/// `channel!(NAME)` is a channel of plain records. `channel!(NAME: Type = value)` has a [`Client`]: callbacks at the start
+/// and the end of every sub-buffer, and when the buffer is full. In the object there are then the maps `NAME_CONTROL`,
+/// `NAME_BUFFERS` and `NAME_WAKERS`, the setting `NAME_SETTINGS` and the program `NAME_request`. Any number of channels may
+/// be declared, each with a geometry of its own.
+///
+/// ```
+/// use relay_common::{Buffer, Client};
+/// use relay_ebpf::{channel, sys::CpuBuffer};
+///
+/// /// Every sub-buffer begins with its number.
+/// #[derive(Clone, Copy)]
+/// struct Numbered;
+///
+/// impl Client<CpuBuffer> for Numbered {
+///     const HEADER: u64 = 8;
+///     const ALIGN: u64 = 8;
+///     fn subbuf_start(&self, buffer: &CpuBuffer, place: u64, number: u64, _stamp: u64) {
+///         buffer.store_u64(place, number);
+///     }
+/// }
+///
+/// channel!(PLAIN);
+/// channel!(pub NUMBERED: Numbered = Numbered);
+/// ```
+#[macro_export]
+macro_rules! channel {
+    ($(#[$meta:meta])* $vis:vis $name:ident) => {
+        $crate::channel!($(#[$meta])* $vis $name: $crate::relay_common::Plain = $crate::relay_common::Plain);
+    };
+    ($(#[$meta:meta])* $vis:vis $name:ident: $client:ty = $value:expr) => {
+        $(#[$meta])*
+        $vis const $name: $crate::channel::Channel<$client> = {
+            #[unsafe(link_section = ".maps")]
+            #[unsafe(export_name = concat!(stringify!($name), "_CONTROL"))]
+            static CONTROL: $crate::channel::ControlMap = $crate::channel::ControlMap::new();
+            #[unsafe(link_section = ".maps")]
+            #[unsafe(export_name = concat!(stringify!($name), "_BUFFERS"))]
+            static BUFFERS: $crate::channel::BuffersMap = $crate::channel::BuffersMap::new();
+            #[unsafe(link_section = ".maps")]
+            #[unsafe(export_name = concat!(stringify!($name), "_WAKERS"))]
+            static WAKERS: $crate::channel::WakersMap = $crate::channel::WakersMap::new();
+            #[unsafe(export_name = concat!(stringify!($name), "_SETTINGS"))]
+            static SETTINGS: $crate::sys::Setting<$crate::channel::Settings> =
+                $crate::sys::Setting::new($crate::channel::Settings::UNSET);
+            #[unsafe(link_section = "raw_tracepoint")]
+            #[unsafe(export_name = concat!(stringify!($name), "_request"))]
+            extern "C" fn request(ctx: *mut core::ffi::c_void) -> i32 {
+                $name.request(ctx);
+                0
+            }
+            $crate::channel::Channel::declare(&CONTROL, &BUFFERS, &WAKERS, &SETTINGS, $value)
+        };
+    };
 }
 
-impl Channel {
-    /// This CPU's buffer.
+/// A channel, as [`channel!`](crate::channel!) declares it. Every method is about the buffer of the CPU that runs the program.
+#[derive(Clone, Copy)]
+#[expect(missing_debug_implementations, reason = "aya's maps have none")]
+pub struct Channel<C> {
+    control: &'static ControlMap,
+    buffers: &'static BuffersMap,
+    wakers: &'static WakersMap,
+    settings: &'static Setting<Settings>,
+    client: C,
+}
+
+impl<C: Client<CpuBuffer> + Copy> Channel<C> {
+    /// What [`channel!`](crate::channel!) uses.
+    #[doc(hidden)]
+    pub const fn declare(
+        control: &'static ControlMap,
+        buffers: &'static BuffersMap,
+        wakers: &'static WakersMap,
+        settings: &'static Setting<Settings>,
+        client: C,
+    ) -> Self {
+        Self { control, buffers, wakers, settings, client }
+    }
+
+    /// Stores a record of these bytes (`relay_write`). None takes no room.
     ///
-    /// `None` when the CPU has none: that is counted as a loss if `counts`.
+    /// ```
+    /// relay_ebpf::channel!(LOG);
+    /// fn log() -> Result<(), relay_common::Lost> {
+    ///     LOG.write(b"here")
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// Why it was lost. That is counted already.
     #[inline(always)]
-    #[must_use]
-    pub fn buffer(&self, counts: bool) -> Option<CpuBuffer> {
-        let cpu = sys::cpu();
-        let control = self.control.get(cpu)?;
-        let Some(memory) = self.buffers.get_value_ptr_mut(cpu, &0) else {
-            if counts {
+    pub fn write(&self, bytes: &[u8]) -> Result<(), Lost> {
+        if !bytes.is_empty() {
+            self.reserve(bytes.len() as u64)?.copy_from_kernel(0, bytes.len() as u64, KernelAddress::of_bytes(bytes));
+        }
+        Ok(())
+    }
+
+    /// Takes room for a record of `len` bytes, to be filled in place (`relay_reserve`). It is committed when it is dropped.
+    ///
+    /// ```
+    /// relay_ebpf::channel!(LOG);
+    /// fn log(pid: u32, address: u64) {
+    ///     if let Ok(record) = LOG.reserve(12) {
+    ///         record.store(0, pid);
+    ///         record.store(4, address);
+    ///         record.commit();
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// Why it was lost. That is counted already.
+    #[inline(always)]
+    pub fn reserve(&self, len: u64) -> Result<Record<C>, Lost> {
+        let Some(buffer) = self.buffer() else {
+            if let Some(control) = self.control.get(sys::cpu()) {
                 control.producer.lost_no_buffer.count(1);
             }
-            return None;
+            return Err(Lost::NoBuffer);
         };
+        let reservation = self.writer(&buffer).reserve(len)?;
+        Ok(Record { channel: *self, buffer, reservation, len })
+    }
+
+    /// Closes the open sub-buffer, if there is one, so that the reader gets it (`relay_flush`, for one CPU). Loses nothing.
+    ///
+    /// ```
+    /// relay_ebpf::channel!(LOG);
+    /// fn log_at_once() {
+    ///     let _ = LOG.write(b"here");
+    ///     LOG.flush();
+    /// }
+    /// ```
+    #[inline(always)]
+    pub fn flush(&self) {
+        if let Some(buffer) = self.buffer() {
+            self.writer(&buffer).flush();
+        }
+    }
+
+    /// Sub-buffers produced and consumed, and records lost by cause (`relay_stats`).
+    ///
+    /// ```
+    /// relay_ebpf::channel!(LOG);
+    /// fn lost() -> u64 {
+    ///     LOG.counters().map_or(0, |counters| counters.lost())
+    /// }
+    /// ```
+    #[inline(always)]
+    #[must_use]
+    pub fn counters(&self) -> Option<Counters> {
+        Some(self.control.get(sys::cpu())?.counters(self.geometry()))
+    }
+
+    /// Whether every sub-buffer waits for the reader (`relay_buf_full`): the next record that needs a new one is lost, in
+    /// no-overwrite mode.
+    ///
+    /// ```
+    /// relay_ebpf::channel!(LOG);
+    /// fn has_room() -> bool {
+    ///     !LOG.is_full()
+    /// }
+    /// ```
+    #[inline(always)]
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.counters().is_some_and(|counters| counters.is_full(self.geometry()))
+    }
+
+    /// Whether no sub-buffer waits for the reader (`relay_buf_empty`). One may be open.
+    ///
+    /// ```
+    /// relay_ebpf::channel!(LOG);
+    /// fn reader_keeps_up() -> bool {
+    ///     LOG.is_empty()
+    /// }
+    /// ```
+    #[inline(always)]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.counters().is_none_or(|counters| counters.is_empty())
+    }
+
+    /// What user space asked for, by running the channel's own program.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn request(&self, ctx: *mut core::ffi::c_void) {
+        let Some(buffer) = self.buffer() else { return };
+        let writer = self.writer(&buffer);
+        let ctx = RawTracePointContext::new(ctx);
+        if ctx.arg::<u64>(0) == Request::Mark as u64 {
+            writer.mark();
+        } else {
+            writer.flush();
+        }
+    }
+
+    #[inline(always)]
+    fn buffer(&self) -> Option<CpuBuffer> {
+        let cpu = sys::cpu();
+        let control = self.control.get(cpu)?;
+        let memory = self.buffers.get_value_ptr_mut(cpu, &0)?;
         Some(CpuBuffer::new(control, memory, self.geometry().buffer_size(), self.wakers, cpu))
     }
 
-    /// A writer on a buffer of this channel, for a client.
     #[inline(always)]
-    pub fn writer<'a, C: Client<CpuBuffer>>(&self, buffer: &'a CpuBuffer, client: &'a C) -> Writer<'a, CpuBuffer, C> {
+    fn writer<'a>(&'a self, buffer: &'a CpuBuffer) -> Writer<'a, CpuBuffer, C> {
         let mode = if self.settings.load().overwrite != 0 { Mode::Overwrite } else { Mode::NoOverwrite };
-        Writer { buffer, client, geometry: self.geometry(), mode }
+        Writer { buffer, client: &self.client, geometry: self.geometry(), mode }
     }
 
     #[inline(always)]
     fn geometry(&self) -> Geometry {
         let settings = self.settings.load();
         Geometry::from_shifts(settings.subbuf_shift, settings.n_subbufs_shift)
+    }
+}
+
+/// Room for one record in the buffer of this CPU. Dropping it commits it: the reader then gets it, with whatever is there.
+#[must_use = "a record is to be filled"]
+#[expect(missing_debug_implementations, reason = "aya's maps have none")]
+pub struct Record<C: Client<CpuBuffer> + Copy> {
+    channel: Channel<C>,
+    buffer: CpuBuffer,
+    reservation: Reservation,
+    len: u64,
+}
+
+impl<C: Client<CpuBuffer> + Copy> Record<C> {
+    /// When it was reserved, by the client's clock.
+    #[inline(always)]
+    #[must_use]
+    pub fn stamp(&self) -> u64 {
+        self.reservation.stamp
+    }
+
+    /// Stores a value `at` so many bytes into the record; nothing if it does not fit there.
+    #[inline(always)]
+    pub fn store<T: Copy>(&self, at: u64, value: T) {
+        if self.has(at, size_of::<T>() as u64) {
+            self.buffer.store(self.reservation.place, at, value);
+        }
+    }
+
+    /// Copies `len` bytes of kernel memory `at` so many bytes into the record; nothing if they do not fit there. What cannot
+    /// be read is zeros.
+    #[inline(always)]
+    pub fn copy_from_kernel(&self, at: u64, len: u64, source: KernelAddress) {
+        if self.has(at, len) {
+            self.buffer.copy_from_kernel(self.reservation.place, at, len, source);
+        }
+    }
+
+    /// Copies `len` bytes of the current process's memory `at` so many bytes into the record; nothing if they do not fit
+    /// there. What cannot be read, since it is not in memory or not there, is zeros.
+    #[inline(always)]
+    pub fn copy_from_user(&self, at: u64, len: u64, source: UserAddress) {
+        if self.has(at, len) {
+            self.buffer.copy_from_user(self.reservation.place, at, len, source);
+        }
+    }
+
+    /// Makes the record visible to the reader.
+    #[inline(always)]
+    pub fn commit(self) {}
+
+    #[inline(always)]
+    fn has(&self, at: u64, len: u64) -> bool {
+        at <= self.len && len <= self.len - at
+    }
+}
+
+impl<C: Client<CpuBuffer> + Copy> Drop for Record<C> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.channel.writer(&self.buffer).commit(&self.reservation);
     }
 }

@@ -42,7 +42,7 @@ impl<T: Copy> Setting<T> {
 /// their memory, and user space, setting the one, would change the other.
 pub const UNSET: u32 = 0xA5C3_F00D;
 
-/// Declares a [`Setting`](sys::Setting) that user space must set before loading, by its name.
+/// Declares a [`Setting`](crate::sys::Setting) that user space must set before loading, by its name.
 #[macro_export]
 macro_rules! setting {
     ($name:ident: $type:ty = $unset:expr) => {
@@ -52,15 +52,33 @@ macro_rules! setting {
 }
 
 /// Declares a program for tracepoints, under `$name`, that calls `$record` and then lets perf's own events on the
-/// tracepoint go on.
+/// tracepoint go on. With `"category/name"` the object says which tracepoint is meant.
+///
+/// ```
+/// use aya_ebpf::programs::TracePointContext;
+/// use relay_ebpf::{channel, sys, tracepoint};
+///
+/// channel!(STARTS);
+/// tracepoint!(on_exec("sched/sched_process_exec"), record);
+///
+/// fn record(_: &TracePointContext) {
+///     let _ = STARTS.write(&sys::current().to_ne_bytes());
+/// }
+/// ```
 ///
 /// Not aya's attribute, whose programs return 0: then perf, and whoever uses it beside us, would not see the event
 /// (kernel/events/core.c, `perf_trace_run_bpf_submit`).
 #[macro_export]
 macro_rules! tracepoint {
     ($name:ident, $record:path) => {
+        $crate::tracepoint!(@ $name, $record, "tracepoint");
+    };
+    ($name:ident($event:literal), $record:path) => {
+        $crate::tracepoint!(@ $name, $record, concat!("tracepoint/", $event));
+    };
+    (@ $name:ident, $record:path, $section:expr) => {
         #[unsafe(no_mangle)]
-        #[unsafe(link_section = "tracepoint")]
+        #[unsafe(link_section = $section)]
         fn $name(ctx: *mut core::ffi::c_void) -> u32 {
             $record(&aya_ebpf::programs::TracePointContext::new(ctx));
             1
@@ -175,27 +193,44 @@ impl CpuBuffer {
         unsafe { self.memory.add(offset) }.cast()
     }
 
-    /// Stores a value of a few bytes at `place`.
+    /// Stores a value at `place + skip`. Does nothing when `skip` and its size are more than `MAX_RECORD`.
     #[inline(always)]
-    pub fn store<T: Copy>(&self, place: u64, value: T) {
+    pub(crate) fn store<T: Copy>(&self, place: u64, skip: u64, value: T) {
         const { assert!(size_of::<T>() as u64 <= MAX_RECORD) };
-        // SAFETY: `at` is inside the value and the tail covers the rest; the room is reserved by one writer.
-        unsafe { self.at::<T>(place).write_unaligned(value) }
+        if let Some(to) = self.room(place, skip, size_of::<T>() as u64) {
+            // SAFETY: the room is inside the map's value, and reserved by one writer.
+            unsafe { to.cast::<T>().write_unaligned(value) }
+        }
     }
 
-    /// Copies `len` bytes of kernel memory from `source` to `place + skip`; reads as zeros what cannot be read. Does nothing
-    /// when `skip + len` is more than `MAX_RECORD`.
+    /// Copies `len` bytes of kernel memory to `place + skip`; zeros for what cannot be read. Does nothing when `skip + len` is
+    /// more than `MAX_RECORD`.
     #[inline(always)]
-    pub fn copy_from_kernel(&self, place: u64, skip: u64, len: u64, source: KernelAddress) {
-        // VERIFIER: a constant bound on the length, within the tail.
-        if len == 0 || len > MAX_RECORD - skip {
-            return;
+    pub(crate) fn copy_from_kernel(&self, place: u64, skip: u64, len: u64, source: KernelAddress) {
+        if let Some(to) = self.room(place, skip, len) {
+            // SAFETY: the helper reads any address safely and writes `len` bytes to `to`, where there is room.
+            unsafe { helpers::generated::bpf_probe_read_kernel(to.cast(), len as u32, source.0) };
         }
-        let to = self.at::<u8>(place);
-        // SAFETY: `skip + len` bytes from `to` are inside the map's value.
-        let to = unsafe { to.add(skip as usize) };
-        // SAFETY: the helper reads any address safely and writes `len` bytes to `to`.
-        unsafe { helpers::generated::bpf_probe_read_kernel(to.cast(), len as u32, source.0) };
+    }
+
+    /// The same with the memory of the process that is current.
+    #[inline(always)]
+    pub(crate) fn copy_from_user(&self, place: u64, skip: u64, len: u64, source: UserAddress) {
+        if let Some(to) = self.room(place, skip, len) {
+            // SAFETY: as above; it does not wait for memory that is paged out.
+            unsafe { helpers::generated::bpf_probe_read_user(to.cast(), len as u32, source.0) };
+        }
+    }
+
+    /// Where `len` bytes have room at `place + skip`.
+    #[inline(always)]
+    fn room(&self, place: u64, skip: u64, len: u64) -> Option<*mut u8> {
+        // VERIFIER: constant bounds on both, within the tail.
+        if len == 0 || skip >= MAX_RECORD || len > MAX_RECORD - skip {
+            return None;
+        }
+        // SAFETY: less than the buffer's size, plus at most the tail.
+        Some(unsafe { self.at::<u8>(place).add(skip as usize) })
     }
 }
 
@@ -297,9 +332,80 @@ impl KernelAddress {
         Self(ctx.as_ptr().wrapping_byte_add(offset as usize))
     }
 
+    /// As a number.
+    #[inline(always)]
+    #[must_use]
+    pub fn address(self) -> u64 {
+        self.0.addr() as u64
+    }
+
     /// Of a value.
     #[inline(always)]
     pub fn of<T>(value: &T) -> Self {
         Self(core::ptr::from_ref(value).cast())
     }
+
+    /// Of bytes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_bytes(bytes: &[u8]) -> Self {
+        Self(bytes.as_ptr().cast())
+    }
+
+    /// A number that is one, as probes get them.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(address: u64) -> Self {
+        Self(core::ptr::without_provenance(address as usize))
+    }
+}
+
+/// An address in the process that is current, to copy from. Anything may be there, or nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct UserAddress(*const c_void);
+
+impl UserAddress {
+    /// A number that is one, as probes and system calls get them.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(address: u64) -> Self {
+        Self(core::ptr::without_provenance(address as usize))
+    }
+
+    /// As a number.
+    #[inline(always)]
+    #[must_use]
+    pub fn address(self) -> u64 {
+        self.0.addr() as u64
+    }
+}
+
+/// Writes text into `text` as the kernel's `printf` does (`bpf_snprintf`, Linux 5.13), a NUL after it, and returns its length
+/// without the NUL. What does not fit is cut off; a format that the kernel does not like gives no text.
+#[inline(always)]
+pub fn format<const LEN: usize, const ARGS: usize>(
+    text: &mut [u8; LEN],
+    format: &'static [u8],
+    arguments: &[u64; ARGS],
+) -> u64 {
+    // SAFETY: the lengths are those of the arrays; the kernel checks the format and that it is a constant ending with NUL, and
+    // reads strings safely.
+    let written = unsafe {
+        helpers::generated::bpf_snprintf(
+            text.as_mut_ptr().cast(),
+            LEN as u32,
+            format.as_ptr().cast_mut().cast(),
+            arguments.as_ptr().cast_mut().cast(),
+            (ARGS * 8) as u32,
+        )
+    };
+    // The NUL counts, and so does what was cut off.
+    (written.max(1) as u64 - 1).min(LEN as u64 - 1)
+}
+
+/// The name of the thread that is current, NUL-padded.
+#[inline(always)]
+#[must_use]
+pub fn comm() -> [u8; 16] {
+    helpers::bpf_get_current_comm().unwrap_or_default()
 }

@@ -12,25 +12,16 @@ use aya_ebpf::{
 use aya_log_ebpf::warn;
 use relay_common::{
     Lost, Word,
-    trace::{COMMON_FIELDS, Cookie, MAX_PAYLOAD, Packets, RECORD_HEADER, RecordHeader, Request},
+    trace::{COMMON_FIELDS, Clock, Cookie, MAX_PAYLOAD, Packets, RECORD_HEADER, RecordHeader, Request},
 };
 use relay_ebpf::{
-    channel::{BuffersMap, Channel, ControlMap, Settings, WakersMap},
-    license, setting,
+    channel, license, setting,
     sys::{self, BpfWord, KernelAddress},
     tracepoint,
 };
 
-#[btf_map]
-static CONTROL: ControlMap = ControlMap::new();
-#[btf_map]
-static BUFFERS: BuffersMap = BuffersMap::new();
-#[btf_map]
-static WAKERS: WakersMap = WakersMap::new();
-setting!(SETTINGS: Settings = Settings::UNSET);
+channel!(EVENTS: Packets<KernelClock> = Packets { clock: KernelClock });
 license!();
-
-const CHANNEL: Channel = Channel { control: &CONTROL, buffers: &BUFFERS, wakers: &WAKERS, settings: &SETTINGS };
 
 // Whether a program of this session can run in NMI context.
 setting!(NMI: u32 = sys::UNSET);
@@ -59,8 +50,19 @@ static LOCAL: PerCpuArray<Local, 1> = PerCpuArray::new();
 /// Least time between two notices of one CPU, in nanoseconds.
 const NOTICE_INTERVAL: u64 = 1_000_000_000;
 
-fn packets() -> Packets<impl Fn() -> u64> {
-    Packets { clock: sys::clock, nmi: NMI.load() != 0 }
+/// The clock of the records.
+#[derive(Clone, Copy)]
+struct KernelClock;
+
+impl Clock for KernelClock {
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        sys::clock()
+    }
+    #[inline(always)]
+    fn steps_back(&self) -> bool {
+        NMI.load() != 0
+    }
 }
 
 tracepoint!(on_tracepoint, record);
@@ -77,21 +79,16 @@ fn record(ctx: &TracePointContext) {
         }
         return;
     }
-    let Some(buffer) = CHANNEL.buffer(true) else {
-        notice_no_buffer(ctx);
-        return;
-    };
     let event = Cookie::unpack(sys::cookie(ctx));
     let len = payload_len(ctx, event);
-    let client = packets();
-    let writer = CHANNEL.writer(&buffer, &client);
-    match writer.reserve(RECORD_HEADER + len) {
+    match EVENTS.reserve(RECORD_HEADER + len) {
         Ok(record) => {
-            buffer.store(record.place, RecordHeader::new(record.stamp, event.id, len, current));
-            buffer.copy_from_kernel(record.place, RECORD_HEADER, len, KernelAddress::in_context(ctx, COMMON_FIELDS));
-            writer.commit(&record);
+            record.store(0, RecordHeader::new(record.stamp(), event.id, len, current));
+            record.copy_from_kernel(RECORD_HEADER, len, KernelAddress::in_context(ctx, COMMON_FIELDS));
+            record.commit();
         }
         Err(Lost::Full) => notice_full(ctx),
+        Err(Lost::NoBuffer) => notice_no_buffer(ctx),
         Err(Lost::TooBig | Lost::Nested) => {}
     }
 }
@@ -108,24 +105,13 @@ fn payload_len(ctx: &TracePointContext, event: Cookie) -> u64 {
     end.saturating_sub(COMMON_FIELDS).min(MAX_PAYLOAD)
 }
 
-/// Run by the daemon, by BPF_PROG_TEST_RUN, on the CPU whose buffer is meant: being a program, it always runs to its end.
+/// Run by the daemon, by BPF_PROG_TEST_RUN, in its own context: so the kernel says who that is.
 #[raw_tracepoint]
 fn on_request(ctx: RawTracePointContext) {
     let request: u64 = ctx.arg(0);
-    if request == Request::Start as u64 || request == Request::Stop as u64 {
-        let record_self: u64 = ctx.arg(1);
-        let recorder = if record_self == 0 { sys::current() >> 32 } else { NOBODY };
-        let _ = RECORDER.swap(if request == Request::Start as u64 { recorder } else { 0 });
-        return;
-    }
-    let Some(buffer) = CHANNEL.buffer(false) else { return };
-    let client = packets();
-    let writer = CHANNEL.writer(&buffer, &client);
-    if request == Request::Mark as u64 {
-        writer.mark();
-    } else {
-        writer.flush();
-    }
+    let record_self: u64 = ctx.arg(1);
+    let recorder = if record_self == 0 { sys::current() >> 32 } else { NOBODY };
+    let _ = RECORDER.swap(if request == Request::Start as u64 { recorder } else { 0 });
 }
 
 /// Whether to speak now: at most once a second on each CPU.

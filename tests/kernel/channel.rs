@@ -1,16 +1,16 @@
 //! The real writer, in the kernel, against the golden vectors: the same scripts that `relay-common` runs on plain memory.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, path::Path};
 
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, MapData},
     programs::{RawTracePoint, RawTracePointRunOptions, TestRun as _},
 };
-use relay_common::{Geometry, HEADER, Mode, Word as _};
+use relay_common::{Geometry, HEADER, Mode, Plain, Word as _};
 use relay_daemon::{
-    channel::{Channel, Names},
-    consumer::Consumer,
+    channel::{self, Channel},
+    consumer::{Consumer, CpuFile},
     machine,
 };
 use serde::Deserialize;
@@ -43,24 +43,15 @@ struct Kernel {
 
 impl Kernel {
     fn new(geometry: Geometry, mode: Mode, cpu: u32) -> Self {
-        let channel = Channel::create(geometry, mode).unwrap();
-        let mut loader = EbpfLoader::new();
-        let mut ebpf = channel.load(OBJECT, Names::default(), &mut loader).unwrap();
-        let program: &mut RawTracePoint = ebpf.program_mut("on_request").unwrap().try_into().unwrap();
+        let channel = Channel::create(geometry, mode, Plain).unwrap();
+        let mut ebpf = channel::load(OBJECT, &[("BYTES", &channel)], EbpfLoader::new()).unwrap();
+        let program: &mut RawTracePoint = ebpf.program_mut("on_write").unwrap().try_into().unwrap();
         program.load().unwrap();
-        drop(loader);
-        let bytes = ebpf.take_map("BYTES").unwrap().try_into().unwrap();
+        let bytes = ebpf.take_map("SOURCE").unwrap().try_into().unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let buffer = channel.buffers().iter().find(|buffer| buffer.cpu() == cpu).unwrap();
-        let consumer = Consumer::create(Arc::clone(buffer), mode, folder.path()).unwrap();
+        let output = CpuFile::create(folder.path(), cpu).unwrap();
+        let consumer = Consumer::new(channel.buffer(cpu).unwrap(), mode, Box::new(output));
         Self { channel, ebpf, bytes, consumer, cpu, folder }
-    }
-
-    fn request(&self, arguments: [u64; 2]) {
-        let program: &RawTracePoint = self.ebpf.program("on_request").unwrap().try_into().unwrap();
-        let mut options = RawTracePointRunOptions { cpu: Some(self.cpu), ..RawTracePointRunOptions::default() };
-        options.args[..2].copy_from_slice(&arguments);
-        program.test_run(options).unwrap();
     }
 
     /// Writes a record and says whether it was stored: then nothing was lost.
@@ -71,15 +62,17 @@ impl Kernel {
         let mut bytes = [0; MOST];
         bytes[..record.len()].copy_from_slice(record);
         self.bytes.set(0, bytes, 0).unwrap();
-        let producer = &self.channel.control().row(self.cpu).unwrap().producer;
-        let lost = || producer.lost() + producer.lost_no_buffer.peek();
+        let lost = || self.channel.counters(self.cpu).unwrap().lost();
         let before = lost();
-        self.request([1, record.len() as u64]);
+        let program: &RawTracePoint = self.ebpf.program("on_write").unwrap().try_into().unwrap();
+        let mut options = RawTracePointRunOptions { cpu: Some(self.cpu), ..RawTracePointRunOptions::default() };
+        options.args[0] = record.len() as u64;
+        program.test_run(options).unwrap();
         lost() == before
     }
 
     fn flush(&self) {
-        self.request([0, 0]);
+        self.channel.flush(self.cpu).unwrap();
     }
 
     fn file(&self) -> Vec<u8> {

@@ -150,9 +150,10 @@ pub(crate) fn a_full_disk_stops_recording_and_the_trace_stays_valid() {
 fn start_endless(folder: &tempfile::TempDir) -> Child {
     let arguments =
         ["-e", "raw_syscalls:*", "--json", "--", "dd", "if=/dev/zero", "of=/dev/null", "bs=1", "count=1000000000"];
-    let child = trace(folder, &arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = trace(folder, &arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let file = folder.path().join("trace/cpu0");
     while fs::metadata(&file).map_or(0, |file| file.len()) < 1 << 20 {
+        assert_eq!(child.try_wait().unwrap(), None, "relayd has ended");
         std::thread::sleep(Duration::from_millis(10));
     }
     child

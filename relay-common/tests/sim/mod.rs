@@ -2,11 +2,9 @@
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
-
 use relay_common::{
-    Buffer, Client, Closing, Control, Corrupt, Geometry, Lost, MAX_RECORD, Mode, Producer, Reader, Reservation, Word,
-    Writer,
+    Buffer as _, Client, Corrupt, Geometry, Lost, MAX_RECORD, Mode, Reader, Reservation, Word as _, Writer,
+    memory::Memory,
 };
 
 /// Byte `j` of the `i`-th write of a script, as the vectors define it.
@@ -14,80 +12,12 @@ pub(crate) fn pattern(i: usize, len: usize) -> Vec<u8> {
     (0..len).map(|j| u8::try_from((1 + 31 * i + 7 * j) % 256).unwrap()).collect()
 }
 
-#[derive(Debug)]
-pub(crate) struct Memory {
-    control: Control<AtomicU64>,
-    committed: Vec<AtomicU64>,
-    bytes: Vec<AtomicU8>,
-    geometry: Geometry,
-    pub(crate) wakes: AtomicU64,
-}
-
-impl Buffer for Memory {
-    type Word = AtomicU64;
-    fn control(&self) -> &Control<AtomicU64> {
-        &self.control
-    }
-    fn committed(&self, place: u64) -> &AtomicU64 {
-        &self.committed[usize::try_from(self.geometry.number(place)).unwrap()]
-    }
-    fn load_u32(&self, place: u64) -> u32 {
-        let place = usize::try_from(place).unwrap();
-        u32::from_ne_bytes([0, 1, 2, 3].map(|i| self.bytes[place + i].load(Relaxed)))
-    }
-    fn store_u32(&self, place: u64, value: u32) {
-        self.store(place, &value.to_ne_bytes());
-    }
-    fn store_u64(&self, place: u64, value: u64) {
-        self.store(place, &value.to_ne_bytes());
-    }
-    fn store_zero(&self, place: u64) {
-        self.store(place, &[0]);
-    }
-    fn wake(&self) -> bool {
-        self.wakes.fetch_add(1, Relaxed);
-        true
-    }
-}
-
-impl Memory {
-    fn new(geometry: Geometry) -> Self {
-        let zeros = |n: u64| (0..n).map(|_| AtomicU64::new(0)).collect();
-        Self {
-            control: Control::default(),
-            committed: zeros(geometry.n_subbufs()),
-            // 0xEE: what a test sees if bytes come out that nobody wrote.
-            bytes: (0..geometry.buffer_size()).map(|_| AtomicU8::new(0xEE)).collect(),
-            geometry,
-            wakes: AtomicU64::new(0),
-        }
-    }
-
-    pub(crate) fn store(&self, place: u64, bytes: &[u8]) {
-        for (place, byte) in (usize::try_from(place).unwrap()..).zip(bytes) {
-            self.bytes[place].store(*byte, Relaxed);
-        }
-    }
-
-    pub(crate) fn load(&self, place: u64, len: u64) -> Vec<u8> {
-        let range = usize::try_from(place).unwrap()..usize::try_from(place + len).unwrap();
-        self.bytes[range].iter().map(|b| b.load(Relaxed)).collect()
-    }
-}
-
 /// A client without a header of its own: the bytes are the records, as in relay.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bytes<const ALIGN: u64>;
 
 impl<const ALIGN: u64> Client<Memory> for Bytes<ALIGN> {
-    const HEADER: u64 = 0;
     const ALIGN: u64 = ALIGN;
-    fn stamp(&self, _: &Producer<AtomicU64>) -> u64 {
-        0
-    }
-    fn stamped(&self, _: &Producer<AtomicU64>, _: u64) {}
-    fn open(&self, _: &Memory, _: u64, _: u64, _: u64) {}
-    fn close(&self, _: &Memory, _: u64, _: Closing) {}
 }
 
 /// Counters of the control row, read at rest.
@@ -181,11 +111,11 @@ impl<C: Client<Memory>> Sim<C> {
     }
 
     pub(crate) fn consumed(&self) -> u64 {
-        self.memory.control.consumer.consumed.peek()
+        self.memory.control().consumer.consumed.peek()
     }
 
     pub(crate) fn control(&self) -> Counters {
-        let producer = &self.memory.control.producer;
+        let producer = &self.memory.control().producer;
         Counters {
             reserved: producer.reserved.peek(),
             lost_full: producer.lost_full.peek(),

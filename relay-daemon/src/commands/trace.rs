@@ -17,6 +17,7 @@ use relay_daemon::{
         events::Catalogue,
         programs::Notices,
         recorder::{Options, Recording},
+        session::Cpu,
     },
 };
 use tokio::{
@@ -56,7 +57,8 @@ pub(crate) struct Arguments {
     /// Sub-buffers per CPU: a power of two, else rounded up.
     #[arg(short, long, value_name = "N", default_value_t = 8)]
     n_subbufs: u64,
-    /// Overwrite the oldest when the buffers are full, instead of losing the newest; write them out at the end.
+    /// Overwrite the oldest when the buffers are full, instead of losing the newest; write them out at the end, and at
+    /// every SIGUSR1 as a snapshot beside DIR (DIR-snapshot-1, …) while recording goes on.
     #[arg(long)]
     overwrite: bool,
     /// Have the kernel count the programs' runs, to check the account against (costs some time per event).
@@ -111,15 +113,21 @@ async fn trace(arguments: Arguments) -> Result<ExitCode> {
         command: std::env::args().collect(),
     };
     // From here on a signal ends the recording in order, and a second one changes nothing.
-    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
-    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let mut signals = Signals::listen()?;
     let (mut recording, notices) = Recording::start(options)?;
     if let Some(notices) = notices {
         tokio::spawn(show_notices(notices));
     }
-    let mut child = start_command(&arguments)?;
+    let (mut child, not_started) = match start_command(&arguments) {
+        Ok(child) => (child, None),
+        Err(error) => (None, Some(error)),
+    };
     let status = status_line(&arguments, &recording, child.is_some());
-    let stop = wait(&arguments, &mut recording, &mut child, [&mut interrupt, &mut terminate], &status).await?;
+    let stop = match not_started {
+        // It ends in order all the same.
+        Some(_) => Stop::Asked,
+        None => wait(&arguments, &mut recording, &mut child, &mut signals, &status).await?,
+    };
     status.set_message(format!("stopping: draining, then detaching from {} events", recording.events()));
     status.tick();
     if let (Some(child), false) = (&child, matches!(stop, Stop::Ended(_))) {
@@ -129,6 +137,9 @@ async fn trace(arguments: Arguments) -> Result<ExitCode> {
     let session = recording.finish()?;
     status.finish_and_clear();
     summary::print(&path, &session, arguments.json, arguments.quiet)?;
+    if let Some(error) = not_started {
+        return Err(error);
+    }
     if let Some(error) = &session.error {
         bail!("{error}; what was written until then is valid, and the account is in {}", path.display());
     }
@@ -139,11 +150,40 @@ async fn trace(arguments: Arguments) -> Result<ExitCode> {
     })
 }
 
+/// What relayd is told by signals.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    user: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt()).context("listening for SIGINT")?,
+            terminate: signal(SignalKind::terminate()).context("listening for SIGTERM")?,
+            user: signal(SignalKind::user_defined1()).context("listening for SIGUSR1")?,
+        })
+    }
+}
+
+/// At SIGUSR1. That it cannot be taken is no reason to stop recording.
+fn snapshot(recording: &mut Recording) {
+    match recording.snapshot() {
+        Ok((path, session)) => {
+            let total = |count: fn(&Cpu) -> u64| session.cpus.iter().map(count).sum::<u64>();
+            let records = total(|cpu| cpu.recorded - cpu.overrun);
+            eprintln!("relayd: snapshot of {records} records in {}", path.display());
+        }
+        Err(error) => log::error!("no snapshot: {error:#}"),
+    }
+}
+
 async fn wait(
     arguments: &Arguments,
     recording: &mut Recording,
     child: &mut Option<Child>,
-    [interrupt, terminate]: [&mut Signal; 2],
+    signals: &mut Signals,
     status: &ProgressBar,
 ) -> Result<Stop> {
     let start = Instant::now();
@@ -164,8 +204,9 @@ async fn wait(
             }
         };
         tokio::select! {
-            _ = interrupt.recv() => return Ok(Stop::Asked),
-            _ = terminate.recv() => return Ok(Stop::Asked),
+            _ = signals.interrupt.recv() => return Ok(Stop::Asked),
+            _ = signals.terminate.recv() => return Ok(Stop::Asked),
+            _ = signals.user.recv() => status.suspend(|| snapshot(recording)),
             () = &mut time_is_over => return Ok(Stop::Asked),
             ended = command_ends => return Ok(Stop::Ended(ended.context("waiting for the command")?)),
             () = recording.failed() => return Ok(Stop::Failed),

@@ -3,35 +3,32 @@
 use std::{
     fs, io,
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
-    sync::Arc,
 };
 
 use anyhow::{Context as _, Result, bail};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Map, MapData, PerCpuArray},
-    programs::{RawTracePoint, RawTracePointRunOptions, TestRun as _, TracePoint},
+    programs::{RawTracePoint, TracePoint},
     sys::{Stats, enable_stats},
 };
 use aya_log::EbpfLogger;
-use relay_common::{
-    Mode, Writer,
-    trace::{Cookie, Packets, Request},
-};
+use relay_common::trace::{Cookie, Request};
 use tokio::io::unix::AsyncFd;
 
 use super::{events::Event, session::Program};
 use crate::{
-    channel::{Channel, Names},
-    machine::Instant,
-    sys::{MappedBuffer, link_perf_event, open_tracepoint, watch_log},
+    channel::{self, Channel},
+    sys::{link_perf_event, open_tracepoint, run_program, watch_log},
 };
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tracer"));
 
+/// The channel that they write to.
+const CHANNEL: &str = "EVENTS";
 /// The program that every tracepoint runs.
 const RECORD: &str = "on_tracepoint";
-/// The program that the daemon runs.
+/// The program that starts and stops the recording.
 const REQUEST: &str = "on_request";
 
 /// Categories whose tracepoints never run in NMI context: they stand where locks are held or where only tasks and ordinary
@@ -58,16 +55,13 @@ const NEVER_IN_NMI: [&str; 16] = [
 /// The programs, loaded for a channel and, after [`Programs::attach`], attached.
 #[expect(missing_debug_implementations, reason = "aya's maps have none")]
 pub struct Programs {
-    ebpf: Arc<Ebpf>,
+    ebpf: Ebpf,
+    request: OwnedFd,
     local: PerCpuArray<MapData, [u64; 3]>,
     links: Vec<OwnedFd>,
     /// While this is open, the kernel counts runs.
     stats: Option<OwnedFd>,
 }
-
-/// Runs the daemon's program: it can be shared with the consumers' threads.
-#[derive(Clone, Debug)]
-pub struct Requests(Arc<Ebpf>);
 
 /// An event that a pattern selected and that could not be attached.
 #[derive(Debug)]
@@ -103,13 +97,14 @@ impl Programs {
         let nmi = u32::from(nmi);
         let mut loader = EbpfLoader::new();
         loader.override_global("NMI", &nmi, true);
-        let mut ebpf = channel.load(OBJECT, Names::default(), &mut loader)?;
+        let mut ebpf = channel::load(OBJECT, &[(CHANNEL, channel)], loader)?;
         let record: &mut TracePoint =
             ebpf.program_mut(RECORD).context("the object has no recording program")?.try_into()?;
         record.load().context("loading the program for tracepoints (needs CAP_BPF and CAP_PERFMON, and Linux 5.15)")?;
         let request: &mut RawTracePoint =
             ebpf.program_mut(REQUEST).context("the object has no program for requests")?.try_into()?;
         request.load().context("loading the program for requests")?;
+        let request = request.fd()?.as_fd().try_clone_to_owned()?;
         let local: Map = ebpf.take_map("LOCAL").context("the object has no map LOCAL")?;
         let notices = match EbpfLogger::init(&mut ebpf) {
             Ok(logger) => Some(watch_log(logger).context("listening to the kernel side's notices")?),
@@ -118,14 +113,30 @@ impl Programs {
                 None
             }
         };
-        let programs = Self { ebpf: Arc::new(ebpf), local: local.try_into()?, links: Vec::new(), stats: None };
+        let programs = Self { ebpf, request, local: local.try_into()?, links: Vec::new(), stats: None };
         Ok((programs, notices))
     }
 
-    /// What runs the daemon's program.
-    #[must_use]
-    pub fn requests(&self) -> Requests {
-        Requests(Arc::clone(&self.ebpf))
+    /// From now on events are recorded; those of this process too, if `record_self`.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn start(&self, record_self: bool) -> Result<()> {
+        self.run(Request::Start, record_self)
+    }
+
+    /// From now on nothing is recorded. A program that is running may still write.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn stop(&self) -> Result<()> {
+        self.run(Request::Stop, false)
+    }
+
+    fn run(&self, request: Request, record_self: bool) -> Result<()> {
+        // On no CPU in particular but right here: the program sees who calls.
+        let ran = run_program(self.request.as_fd(), [request as u64, record_self.into()], None);
+        ran.map(drop).with_context(|| format!("running the program for requests ({request:?})"))
     }
 
     /// Makes the kernel count how often programs run, until these programs are dropped.
@@ -193,66 +204,6 @@ impl Programs {
     fn record(&self) -> Result<&TracePoint> {
         Ok(self.ebpf.program(RECORD).context("the object has no recording program")?.try_into()?)
     }
-}
-
-impl Requests {
-    /// From now on events are recorded; those of this process too, if `record_self`.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn start(&self, record_self: bool) -> Result<()> {
-        // Right here: the program sees who calls.
-        self.test_run([Request::Start as u64, record_self.into()], None).map(drop)
-    }
-
-    /// From now on nothing is recorded. A program that is running may still write.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn stop(&self) -> Result<()> {
-        self.test_run([Request::Stop as u64, 0], None).map(drop)
-    }
-
-    /// Closes the open sub-buffer of a buffer, if there is one.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn flush(&self, buffer: &MappedBuffer, mode: Mode) -> Result<()> {
-        if !self.test_run([Request::Flush as u64, 0], Some(buffer.cpu()))? {
-            // The CPU is offline: no program runs there, and no writer can be interrupted by us. From here, then.
-            let client = Packets { clock: || Instant::now().monotonic, nmi: true };
-            Writer { buffer, client: &client, geometry: buffer.geometry(), mode }.flush();
-        }
-        Ok(())
-    }
-
-    /// Writes a packet without records on a CPU, that tells what has been lost, if there is room and the CPU is online.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn mark(&self, cpu: u32) -> Result<()> {
-        self.test_run([Request::Mark as u64, 0], Some(cpu)).map(drop)
-    }
-
-    /// Runs the program, on a CPU or right here; says whether it ran. It does not on a CPU that is offline.
-    fn test_run(&self, [request, argument]: [u64; 2], cpu: Option<u32>) -> Result<bool> {
-        let program: &RawTracePoint =
-            self.0.program(REQUEST).context("the object has no program for requests")?.try_into()?;
-        let mut options = RawTracePointRunOptions { cpu, ..RawTracePointRunOptions::default() };
-        options.args[0] = request;
-        options.args[1] = argument;
-        match program.test_run(options) {
-            Ok(_) => Ok(true),
-            Err(aya::programs::ProgramError::SyscallError(error)) if is_absent_cpu(&error.io_error) => Ok(false),
-            Err(error) => {
-                Err(error).with_context(|| format!("running the program for requests ({request} on {cpu:?})"))
-            }
-        }
-    }
-}
-
-fn is_absent_cpu(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(libc::ENXIO)
 }
 
 fn attach(program: &OwnedFd, event: &Event, index: usize) -> Result<OwnedFd> {

@@ -1,28 +1,29 @@
 //! Records one trace, from the first map to the last line of the account.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use relay_common::{
-    Geometry, HEADER, Mode, Word as _,
-    trace::{CPU_ID_AT, EVENTS_DISCARDED_AT, MAGIC, PACKET_HEADER, STREAM_ID_AT, UUID_AT},
+    Buffer as _, Geometry, HEADER, Mode,
+    trace::{self as packets, CPU_ID_AT, EVENTS_DISCARDED_AT, MAGIC, Packets, STREAM_ID_AT, UUID_AT},
 };
-use tokio::sync::{mpsc, watch};
 
 use super::{
     directory::TraceDirectory,
     events::Event,
     metadata,
-    programs::{Notices, Programs, Requests},
+    programs::{LeftOut, Notices, Programs},
     session::{Clock, Cpu, Session, SessionEvent},
 };
 use crate::{
-    channel::Channel,
-    consumer::{Consumer, Running, Statistics},
+    channel::{Channel, Host},
+    consumer::{Consumer, CpuFile},
     machine::{self, Instant},
+    readers::{Readers, snapshot_all},
     sys::MappedBuffer,
 };
 
@@ -53,23 +54,13 @@ pub struct Options {
 /// A recording under way. Dropping it without [`Recording::finish`] stops it and leaves what was written.
 #[expect(missing_debug_implementations, reason = "aya's maps have none")]
 pub struct Recording {
-    channel: Channel,
+    channel: Arc<Channel>,
     programs: Programs,
     directory: TraceDirectory,
     session: Session,
-    stop: watch::Sender<bool>,
+    metadata: String,
     readers: Readers,
-    statistics: Vec<Arc<Statistics>>,
-    failed: mpsc::UnboundedReceiver<u32>,
-}
-
-/// Who reads the buffers while events are recorded.
-#[derive(Debug)]
-enum Readers {
-    /// One thread per CPU (no-overwrite).
-    Running(Vec<Running>),
-    /// Nobody, until the end (overwrite).
-    Waiting(Vec<Consumer>),
+    snapshots: u32,
 }
 
 /// The state of a recording at one moment.
@@ -93,30 +84,16 @@ impl Recording {
     pub fn start(options: Options) -> Result<(Self, Option<Notices>)> {
         let Options { events, output, force, geometry, mode, bpf_stats, record_self, command } = options;
         machine::raise_limits();
-        let channel = Channel::create(geometry, mode)?;
+        let uuid = machine::new_uuid()?;
+        let channel = Arc::new(Channel::create(geometry, mode, Packets { clock: HostClock { uuid } })?);
         let (mut programs, notices) = Programs::load(&channel, &events)?;
         let mut directory = TraceDirectory::create(&output, force)?;
-        let uuid = machine::new_uuid()?;
-        let consumers = channel
-            .buffers()
-            .iter()
-            .map(|buffer| {
-                write_constants(buffer, uuid)?;
-                Consumer::create(Arc::clone(buffer), mode, directory.path())
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let statistics = consumers.iter().map(Consumer::statistics).collect();
-        let requests = programs.requests();
-        for buffer in channel.buffers() {
+        let (folder, marking) = (directory.path().to_path_buf(), Arc::clone(&channel));
+        let readers = Readers::start(Arc::clone(&channel), move |cpu| {
             // CTF readers number what was discarded between two packets: the first is there before anything can be lost.
-            requests.mark(buffer.cpu())?;
-        }
-        let (stop, stopped) = watch::channel(false);
-        let (failed_at, failed) = mpsc::unbounded_channel();
-        let readers = match mode {
-            Mode::Overwrite => Readers::Waiting(consumers),
-            Mode::NoOverwrite => Readers::Running(start_readers(consumers, &channel, &requests, &stopped, &failed_at)?),
-        };
+            marking.mark(cpu)?;
+            Ok(Box::new(CpuFile::create(&folder, cpu)?))
+        })?;
         if bpf_stats {
             programs.count_runs()?;
         }
@@ -135,12 +112,13 @@ impl Recording {
         let session = describe(uuid, command, &channel, start, &attached)?;
         let trace =
             metadata::Trace { uuid, host: &session.host, kernel: &session.kernel, boot_id: &session.boot_id, start };
-        directory.write_metadata(&metadata::write(&trace, attached.iter().copied()))?;
+        let metadata = metadata::write(&trace, attached.iter().copied());
+        directory.write_metadata(&metadata)?;
         let written = session.write(&directory.private())?;
         // What the session will have grown by at the end: the account of every CPU, and a reason.
         directory.keep(written + ACCOUNT_SIZE * (channel.possible().len() as u64 + 4))?;
-        requests.start(record_self)?;
-        Ok((Self { channel, programs, directory, session, stop, readers, statistics, failed }, notices))
+        programs.start(record_self)?;
+        Ok((Self { channel, programs, directory, session, metadata, readers, snapshots: 0 }, notices))
     }
 
     /// Where the trace is.
@@ -159,26 +137,62 @@ impl Recording {
     #[must_use]
     pub fn progress(&self) -> Progress {
         let mut progress = Progress::default();
-        for (buffer, statistics) in self.channel.buffers().iter().zip(&self.statistics) {
-            let reader = buffer.reader();
+        for (cpu, statistics) in self.readers.statistics() {
             progress.bytes += statistics.bytes.load(Relaxed);
             // While writers are at work the exact number is not to be had; what has been read is.
-            progress.records += reader.recorded().unwrap_or_else(|| statistics.records.load(Relaxed));
-            let consumed = self.channel.control().row(buffer.cpu()).map_or(0, |row| row.consumer.consumed.peek());
-            progress.backlog.push(reader.produced().saturating_sub(consumed).min(self.channel.geometry().n_subbufs()));
+            let count = self.channel.buffer(cpu).and_then(|buffer| buffer.reader().count());
+            progress.records += count.map_or_else(|| statistics.records.load(Relaxed), |count| count.recorded);
         }
-        for row in self.channel.possible().iter().filter_map(|cpu| self.channel.control().row(*cpu)) {
-            progress.lost += row.producer.lost() + row.producer.lost_no_buffer.peek();
+        for (cpu, counters) in
+            self.channel.possible().iter().filter_map(|&cpu| Some((cpu, self.channel.counters(cpu)?)))
+        {
+            progress.lost += counters.lost();
+            if self.channel.buffer(cpu).is_some() {
+                let backlog = counters.produced.saturating_sub(counters.consumed);
+                progress.backlog.push(backlog.min(self.channel.geometry().n_subbufs()));
+            }
         }
         progress
     }
 
     /// Returns when a reader could not go on.
     pub async fn failed(&mut self) {
-        if self.failed.recv().await.is_none() {
-            // No reader is running: none will fail.
-            std::future::pending::<()>().await;
+        self.readers.failed().await;
+    }
+
+    /// Writes what the buffers hold now as a trace of its own, beside this one: `DIR-snapshot-1` and so on. Recording goes on
+    /// meanwhile. Only in overwrite mode: else the files are the snapshot.
+    ///
+    /// # Errors
+    /// When it cannot be written; nothing stays behind then.
+    pub fn snapshot(&mut self) -> Result<(PathBuf, Session)> {
+        if self.channel.mode() != Mode::Overwrite {
+            bail!("there is nothing to take a snapshot of: without --overwrite the files hold everything");
         }
+        let mut path = self.directory.path().as_os_str().to_owned();
+        path.push(format!("-snapshot-{}", self.snapshots + 1));
+        let mut directory = TraceDirectory::create(Path::new(&path), false)?;
+        let folder = directory.path().to_path_buf();
+        let taken = snapshot_all(&self.channel, |cpu| Ok(Box::new(CpuFile::create(&folder, cpu)?)))?;
+        let mut session = self.session.clone();
+        session.clock.end = Some(Instant::now());
+        for (&cpu, left_out) in self.channel.possible().iter().zip(self.programs.left_out()?) {
+            let mut account = lost(&self.channel, cpu, left_out)?;
+            if let Some(snapshot) = taken.get(&cpu) {
+                account.recorded = snapshot.recorded;
+                account.overrun = snapshot.recorded - snapshot.taken;
+                account.bytes = snapshot.bytes;
+                account.subbufs_processed = snapshot.subbufs;
+                account.max_backlog = snapshot.subbufs;
+            }
+            session.cpus.push(account);
+        }
+        session.programs = vec![self.programs.report()?];
+        directory.write_metadata(&self.metadata)?;
+        session.write(&directory.private())?;
+        directory.keep(0)?;
+        self.snapshots += 1;
+        Ok((folder, session))
     }
 
     /// Stops, flushes, drains, detaches, and writes the account. In that order: detaching takes the kernel long, and what
@@ -188,43 +202,33 @@ impl Recording {
     /// # Errors
     /// When the account cannot be had or written.
     pub fn finish(mut self) -> Result<Session> {
-        let requests = self.programs.requests();
-        requests.stop()?;
+        self.programs.stop()?;
         self.session.clock.end = Some(Instant::now());
         self.channel.wait_for_running_programs()?;
-        // Nobody is there to be told when every reader has failed.
-        let _ = self.stop.send(true);
         let (mut consumers, mut errors) = (Vec::new(), Vec::new());
-        match self.readers {
-            Readers::Waiting(waiting) => consumers = waiting,
-            Readers::Running(running) => {
-                for reader in running {
-                    let (consumer, result) = reader.join()?;
-                    errors.extend(result.err().map(|error| error.to_string()));
-                    consumers.push(consumer);
-                }
-            }
+        for stopped in self.readers.stop()? {
+            errors.extend(stopped.result.err().map(|error| error.to_string()));
+            consumers.push(stopped.consumer);
         }
         let complete = errors.is_empty();
         for consumer in &mut consumers {
-            requests.flush(consumer.buffer(), self.channel.mode())?;
-            if complete && let Err(error) = drain(consumer, &requests) {
+            self.channel.flush(consumer.buffer().cpu())?;
+            if complete && let Err(error) = drain(consumer, &self.channel) {
                 errors.push(format!("{error:#}"));
             }
         }
         self.programs.detach();
         self.channel.wait_for_running_programs()?;
         self.session.programs = vec![self.programs.report()?];
-        let left_out = self.programs.left_out()?;
         // A per-CPU map has a value for every possible CPU, in their order.
-        for (&cpu, left_out) in self.channel.possible().iter().zip(left_out) {
-            let consumer = consumers.iter().find(|consumer| consumer.buffer().cpu() == cpu);
-            let account = account(&self.channel, cpu, consumer).unwrap_or_else(|error| {
+        for (&cpu, left_out) in self.channel.possible().iter().zip(self.programs.left_out()?) {
+            let mut account = lost(&self.channel, cpu, left_out)?;
+            if let Some(consumer) = consumers.iter().find(|consumer| consumer.buffer().cpu() == cpu)
+                && let Err(error) = account_of(consumer, &mut account)
+            {
                 errors.push(format!("{error:#}"));
-                Cpu { cpu, ..Cpu::default() }
-            });
-            let filtered = left_out.own + left_out.outside;
-            self.session.cpus.push(Cpu { filtered, filtered_outside: left_out.outside, ..account });
+            }
+            self.session.cpus.push(account);
         }
         self.session.error = (!errors.is_empty()).then(|| errors.join("; "));
         self.directory.release_reserve()?;
@@ -233,56 +237,49 @@ impl Recording {
     }
 }
 
-/// Writes what is the same in every packet of a CPU into every place of its buffer.
-fn write_constants(buffer: &MappedBuffer, uuid: [u8; 16]) -> Result<()> {
-    let geometry = buffer.geometry();
-    for number in 0..geometry.n_subbufs() {
-        let packet = geometry.begin(number) + HEADER;
-        let store = |at: u64, bytes: &[u8]| buffer.store(packet + at, bytes);
-        store(0, &MAGIC.to_le_bytes())
-            .and_then(|()| store(UUID_AT, &uuid))
-            .and_then(|()| store(STREAM_ID_AT, &0u32.to_le_bytes()))
-            .and_then(|()| store(CPU_ID_AT, &buffer.cpu().to_le_bytes()))
-            .context("preparing the buffers")?;
-    }
-    Ok(())
+/// User space's side of the packets: the clock of packets that it closes itself, and the trace that all of them belong to.
+struct HostClock {
+    uuid: [u8; 16],
 }
 
-fn start_readers(
-    consumers: Vec<Consumer>,
-    channel: &Channel,
-    requests: &Requests,
-    stopped: &watch::Receiver<bool>,
-    failed: &mpsc::UnboundedSender<u32>,
-) -> Result<Vec<Running>> {
-    let start = |(index, consumer)| {
-        let requests = requests.clone();
-        let mode = channel.mode();
-        let flush = move |buffer: &MappedBuffer| {
-            if let Err(error) = requests.flush(buffer, mode) {
-                log::warn!("flushing cpu {}: {error:#}", buffer.cpu());
-            }
-        };
-        Running::start(consumer, channel.waker(index)?, flush, stopped.clone(), failed.clone())
-    };
-    consumers.into_iter().enumerate().map(start).collect()
+impl packets::Clock for HostClock {
+    fn now(&self) -> u64 {
+        Instant::now().monotonic
+    }
+    fn steps_back(&self) -> bool {
+        true
+    }
+}
+
+impl Host for Packets<HostClock> {
+    /// Writes what is the same in every packet of a CPU into every place of its buffer.
+    fn buffer_made(&self, buffer: &MappedBuffer) -> io::Result<()> {
+        let geometry = buffer.geometry();
+        for number in 0..geometry.n_subbufs() {
+            let packet = geometry.begin(number) + HEADER;
+            buffer.store(packet, &MAGIC.to_le_bytes())?;
+            buffer.store(packet + UUID_AT, &self.clock.uuid)?;
+            buffer.store(packet + STREAM_ID_AT, &0u32.to_le_bytes())?;
+            buffer.store(packet + CPU_ID_AT, &buffer.cpu().to_le_bytes())?;
+        }
+        Ok(())
+    }
 }
 
 /// Takes all that is left on a flushed CPU where no program runs any more, and sees to it that the last packet tells all that was lost.
-fn drain(consumer: &mut Consumer, requests: &Requests) -> Result<()> {
+fn drain(consumer: &mut Consumer, channel: &Channel) -> Result<()> {
     while consumer.pass(u64::MAX)? > 0 {}
-    if consumer.lost() != told(consumer)? {
-        requests.mark(consumer.buffer().cpu())?;
+    let buffer = Arc::clone(consumer.buffer());
+    if buffer.control().producer.lost() != told(&buffer)? {
+        channel.mark(buffer.cpu())?;
         while consumer.pass(u64::MAX)? > 0 {}
     }
     Ok(())
 }
 
 /// The losses that the last packet of a CPU tells.
-fn told(consumer: &Consumer) -> Result<u64> {
-    let buffer = consumer.buffer();
-    let reader = buffer.reader();
-    let Some(last) = reader.produced().checked_sub(1) else { return Ok(0) };
+fn told(buffer: &MappedBuffer) -> Result<u64> {
+    let Some(last) = buffer.reader().produced().checked_sub(1) else { return Ok(0) };
     let mut bytes = bytes::BytesMut::with_capacity(8);
     let place = buffer.geometry().place(buffer.geometry().begin(last)) + HEADER + EVENTS_DISCARDED_AT;
     buffer.copy_to(place, 8, &mut bytes).context("reading the last packet")?;
@@ -326,35 +323,41 @@ fn describe(
     })
 }
 
-/// The account of a CPU at rest.
-fn account(channel: &Channel, cpu: u32, consumer: Option<&Consumer>) -> Result<Cpu> {
-    let row = channel.control().row(cpu).with_context(|| format!("cpu {cpu} has no control row"))?;
-    let mut account = Cpu {
+/// What a CPU has lost and left out so far.
+fn lost(channel: &Channel, cpu: u32, left_out: LeftOut) -> Result<Cpu> {
+    let counters = channel.counters(cpu).with_context(|| format!("cpu {cpu} has no control row"))?;
+    Ok(Cpu {
         cpu,
-        lost_full: row.producer.lost_full.peek(),
-        lost_too_big: row.producer.lost_too_big.peek(),
-        lost_nested: row.producer.lost_nested.peek(),
-        lost_no_buffer: row.producer.lost_no_buffer.peek(),
+        filtered: left_out.own + left_out.outside,
+        filtered_outside: left_out.outside,
+        lost_full: counters.lost_full,
+        lost_too_big: counters.lost_too_big,
+        lost_nested: counters.lost_nested,
+        lost_no_buffer: counters.lost_no_buffer,
         ..Cpu::default()
-    };
-    let Some(consumer) = consumer else { return Ok(account) };
+    })
+}
+
+/// Adds what a CPU at rest has recorded, and what of that is in its file.
+fn account_of(consumer: &Consumer, account: &mut Cpu) -> Result<()> {
+    let cpu = account.cpu;
     let reader = consumer.buffer().reader();
-    let recorded = reader.recorded().with_context(|| format!("the buffer of cpu {cpu} is not at rest"))?;
+    let count = reader.count().with_context(|| format!("the buffer of cpu {cpu} is not at rest"))?;
     let statistics = consumer.statistics();
     let taken = statistics.records.load(Relaxed);
-    // Ready, and not taken: only when the file could not be written.
-    let left = reader.pass(row.consumer.consumed.peek(), channel.mode())?;
+    // Ready, and not taken: only when the file could not be written. Memory that was scribbled on may have been overwritten in
+    // any mode.
+    let left = reader.pass(consumer.consumed(), Mode::Overwrite)?;
     let left = (left.first..left.first + left.backlog).map(|number| reader.subbuf(number));
     account.unwritten =
         left.map(|subbuf| Ok(subbuf?.map_or(0, |subbuf| u64::from(subbuf.records)))).sum::<Result<u64>>()?;
-    account.recorded = recorded;
-    account.overrun = recorded
+    account.recorded = count.recorded;
+    account.overrun = count
+        .recorded
         .checked_sub(taken + account.unwritten)
-        .with_context(|| format!("cpu {cpu}: {recorded} records recorded, but {taken} taken"))?;
+        .with_context(|| format!("cpu {cpu}: {} records recorded, but {taken} taken", count.recorded))?;
     account.bytes = statistics.bytes.load(Relaxed);
     account.subbufs_processed = statistics.subbufs_processed.load(Relaxed);
     account.max_backlog = statistics.max_backlog.load(Relaxed);
-    Ok(account)
+    Ok(())
 }
-
-const _: () = assert!(PACKET_HEADER + HEADER < relay_common::MAX_SUBBUF_SIZE);
