@@ -1,20 +1,9 @@
-//! Builds the tracer's eBPF object, which `src/tracer/programs.rs` embeds.
+//! Builds the eBPF objects that the daemon embeds: the tracer's (`src/tracer/programs.rs`), and the example that `relayd klog`
+//! runs when it is given nothing else.
 
-use std::{env, fs, path::Path};
-
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 fn main() -> Result<()> {
-    println!("cargo:rerun-if-env-changed=RELAYD_SKIP_EBPF");
-    for source in ["../relay-ebpf", "../relay-common/src", "../xtask/src", "../Cargo.lock"] {
-        println!("cargo:rerun-if-changed={source}");
-    }
-    let object = Path::new(&env::var_os("OUT_DIR").context("OUT_DIR is not set")?).join("tracer");
-    if env::var_os("RELAYD_SKIP_EBPF").is_some() {
-        // For checks and tests that load nothing: stable Rust is then enough. Loading refuses an empty object.
-        fs::write(&object, [])?;
-    } else {
-        fs::write(&object, xtask::ebpf::build("relay-ebpf", "tracer")?)?;
-    }
-    Ok(())
+    xtask::ebpf::embed("relay-ebpf", "tracer", "relay-ebpf")?;
+    xtask::ebpf::embed("example-klog", "klog", "examples/klog")
 }

@@ -1,14 +1,10 @@
-//! Builds the tests' own eBPF object.
+//! Builds the tests' own eBPF objects.
 
-use std::{env, fs, path::Path};
-
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 fn main() -> Result<()> {
-    for source in ["ebpf", "../relay-ebpf", "../relay-common/src", "../xtask/src", "../Cargo.lock"] {
-        println!("cargo:rerun-if-changed={source}");
+    for binary in ["bytes", "clients"] {
+        xtask::ebpf::embed("relay-tests-ebpf", binary, "tests/ebpf")?;
     }
-    let object = Path::new(&env::var_os("OUT_DIR").context("OUT_DIR is not set")?).join("bytes");
-    fs::write(&object, xtask::ebpf::build("relay-tests-ebpf", "bytes")?)?;
     Ok(())
 }

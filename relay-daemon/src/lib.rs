@@ -1,11 +1,12 @@
 //! relayd's user-space half.
 //!
 //! Layers, each ignorant of those below it in this list: [`channel`] makes the maps that the kernel side writes to;
-//! [`consumer`] and [`readers`] are librelay: they take ready sub-buffers and write `cpuN` files; [`tracer`] is a
+//! [`consumer`] and [`readers`] are librelay: they take ready sub-buffers and write `cpuN` files; [`mod@klog`] and [`tracer`] are
 //! clients of both, and say what the bytes mean. [`machine`] asks the machine what it has.
 
 pub mod channel;
 pub mod consumer;
+pub mod klog;
 pub mod machine;
 pub mod readers;
 pub mod sys;

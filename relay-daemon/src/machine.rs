@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    os::fd::{AsRawFd as _, BorrowedFd},
     path::{Path, PathBuf},
 };
 
@@ -110,16 +111,12 @@ fn find_or_mount(kind: &str, places: &[&str]) -> Result<PathBuf> {
     }
 }
 
-/// Raises the limits that many maps and links run into: open files, and on kernels before 5.11 locked memory.
+/// Raises the limit that many maps and links run into, that of open files.
 pub fn raise_limits() {
     let files = rustix::process::getrlimit(Resource::Nofile);
     let wanted = Rlimit { current: files.maximum, maximum: files.maximum };
     if let Err(error) = rustix::process::setrlimit(Resource::Nofile, wanted) {
         log::debug!("the limit of open files stays at {:?}: {error}", files.current);
-    }
-    let unlimited = Rlimit { current: None, maximum: None };
-    if let Err(error) = rustix::process::setrlimit(Resource::Memlock, unlimited) {
-        log::debug!("the limit of locked memory stays: {error}");
     }
 }
 
@@ -153,6 +150,29 @@ impl Instant {
         }
         best.map_or(Self { monotonic: 0, boottime: 0, realtime: 0 }, |(_, instant)| instant)
     }
+}
+
+/// What the kernel has counted of an eBPF program.
+#[derive(Clone, Copy, Debug)]
+pub struct ProgramCounts {
+    /// How often it was not run because another program was running on the CPU.
+    pub recursion_misses: u64,
+    /// How often it ran, while statistics of BPF programs were enabled (`BPF_ENABLE_STATS`).
+    pub runs: u64,
+}
+
+/// What the kernel has counted of an eBPF program.
+///
+/// # Errors
+/// When `/proc` does not say.
+pub fn program_counts(program: BorrowedFd<'_>) -> Result<ProgramCounts> {
+    let path = format!("/proc/self/fdinfo/{}", program.as_raw_fd());
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    let count = |key: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+        line.and_then(|value| value.trim().parse().ok()).with_context(|| format!("{path} has no {key}"))
+    };
+    Ok(ProgramCounts { recursion_misses: count("recursion_misses")?, runs: count("run_cnt")? })
 }
 
 /// The kernel's name for this boot.

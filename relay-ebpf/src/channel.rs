@@ -293,7 +293,7 @@ impl<C: Client<CpuBuffer> + Copy> Record<C> {
     #[inline(always)]
     pub fn store<T: Copy>(&self, at: u64, value: T) {
         if self.has(at, size_of::<T>() as u64) {
-            self.buffer.store(self.reservation.place, at, value);
+            self.buffer.store(self.reservation.place, C::ALIGN, at, value);
         }
     }
 

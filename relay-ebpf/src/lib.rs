@@ -4,7 +4,7 @@
 //! protocol itself is in [`relay_common`]. [`mod@klog`] logs text into a channel. [`sys`] holds every unsafe operation of the
 //! kernel side.
 #![no_std]
-#![cfg_attr(target_arch = "bpf", feature(core_intrinsics))]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch, core_intrinsics))]
 #![cfg_attr(target_arch = "bpf", expect(internal_features, reason = "BPF has no core::sync::atomic"))]
 
 pub mod channel;

@@ -193,11 +193,18 @@ impl CpuBuffer {
         unsafe { self.memory.add(offset) }.cast()
     }
 
-    /// Stores a value at `place + skip`. Does nothing when `skip` and its size are more than `MAX_RECORD`.
+    /// Stores a value at `place + skip`. Does nothing when `skip` and its size are more than `MAX_RECORD`. `place` is a multiple
+    /// of `align`.
     #[inline(always)]
-    pub(crate) fn store<T: Copy>(&self, place: u64, skip: u64, value: T) {
+    pub(crate) fn store<T: Copy>(&self, place: u64, align: u64, skip: u64, value: T) {
         const { assert!(size_of::<T>() as u64 <= MAX_RECORD) };
-        if let Some(to) = self.room(place, skip, size_of::<T>() as u64) {
+        let Some(to) = self.room(place, skip, size_of::<T>() as u64) else { return };
+        let natural = align_of::<T>() as u64;
+        // Both are constants, so one of these is compiled: for BPF an unaligned store is a store for every byte.
+        if align.is_multiple_of(natural) && skip.is_multiple_of(natural) {
+            // SAFETY: the room is inside the map's value, whose start is aligned, and reserved by one writer.
+            unsafe { to.cast::<T>().write(value) }
+        } else {
             // SAFETY: the room is inside the map's value, and reserved by one writer.
             unsafe { to.cast::<T>().write_unaligned(value) }
         }
@@ -226,12 +233,33 @@ impl CpuBuffer {
     #[inline(always)]
     fn room(&self, place: u64, skip: u64, len: u64) -> Option<*mut u8> {
         // VERIFIER: constant bounds on both, within the tail.
+        let (skip, len) = (unknown(skip), unknown(len));
         if len == 0 || skip >= MAX_RECORD || len > MAX_RECORD - skip {
             return None;
         }
         // SAFETY: less than the buffer's size, plus at most the tail.
         Some(unsafe { self.at::<u8>(place).add(skip as usize) })
     }
+}
+
+/// The same number, of which the compiler knows nothing, unless it is a constant.
+///
+/// VERIFIER: what the compiler knows of a number it does not check again, and the verifier, which does not know it, refuses.
+#[cfg(target_arch = "bpf")]
+#[inline(always)]
+fn unknown(number: u64) -> u64 {
+    if core::intrinsics::is_val_statically_known(number) {
+        return number;
+    }
+    let mut number = number;
+    // SAFETY: a move of a register to itself. Without any instruction the kernel would refuse the line information.
+    unsafe { core::arch::asm!("{0} = {0}", inout(reg) number, options(pure, nomem, nostack)) };
+    number
+}
+
+#[cfg(not(target_arch = "bpf"))]
+fn unknown(number: u64) -> u64 {
+    number
 }
 
 impl Buffer for CpuBuffer {
@@ -319,6 +347,16 @@ pub fn context_u32(ctx: &impl EbpfContext, offset: u16) -> u32 {
     let address = unsafe { ctx.as_ptr().byte_add(offset.into()) };
     // SAFETY: the helper reads any address safely.
     unsafe { helpers::bpf_probe_read_kernel(address.cast::<u32>()) }.unwrap_or(0)
+}
+
+/// The u64 at `offset` bytes into the context; zero when it cannot be read.
+#[inline(always)]
+#[must_use]
+pub fn context_u64(ctx: &impl EbpfContext, offset: u16) -> u64 {
+    // SAFETY: an address to be read by a helper that reads any address safely.
+    let address = unsafe { ctx.as_ptr().byte_add(offset.into()) };
+    // SAFETY: the helper reads any address safely.
+    unsafe { helpers::bpf_probe_read_kernel(address.cast::<u64>()) }.unwrap_or(0)
 }
 
 /// An address to copy from. Anything may be there, or nothing: it is only ever given to a helper that checks.

@@ -7,9 +7,14 @@
 mod account;
 mod channel;
 mod cli;
+mod clients;
 mod compare;
+mod corrupt;
 mod events;
+mod overwrite;
 mod trace;
+
+use std::path::Path;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -20,13 +25,15 @@ enum Needs {
     Babeltrace,
     BabeltraceAndPerf,
     BabeltraceAndHotplug,
+    /// A kernel with kprobes, and with what fentry takes.
+    Kprobes,
 }
 
 impl Needs {
     /// What is missing.
     fn missing(self) -> Option<String> {
         let programs: &[&str] = match self {
-            Self::Nothing => &[],
+            Self::Nothing | Self::Kprobes => &[],
             Self::Babeltrace | Self::BabeltraceAndHotplug => &["babeltrace2"],
             Self::BabeltraceAndPerf => &["babeltrace2", "perf"],
         };
@@ -35,8 +42,12 @@ impl Needs {
         if let Some(program) = programs.iter().find(|program| !installed(program)) {
             return Some(format!("no {program}"));
         }
+        if matches!(self, Self::Kprobes) {
+            let kprobes = Path::new("/sys/bus/event_source/devices/kprobe").exists();
+            return (!kprobes).then(|| "a kernel without kprobes".to_owned());
+        }
         // The first CPU often cannot go; the second can where any can.
-        let can_go = std::path::Path::new("/sys/devices/system/cpu/cpu1/online").exists();
+        let can_go = Path::new("/sys/devices/system/cpu/cpu1/online").exists();
         (matches!(self, Self::BabeltraceAndHotplug) && !can_go).then(|| "no CPU can go offline".to_owned())
     }
 }
@@ -66,6 +77,20 @@ fn main() {
         channel: Nothing the_kernel_writes_the_golden_vectors_to_the_byte,
             Nothing a_write_on_one_cpu_leaves_the_others_alone,
             Nothing a_closed_subbuf_ends_with_the_padding_its_header_says;
+        clients: Nothing programs_that_interrupt_one_another_write_whole_records,
+            Nothing programs_of_every_kind_write,
+            Kprobes kprobes_and_fentry_write,
+            Nothing callbacks_are_called_once_for_each_transition,
+            Nothing a_program_sees_full_empty_and_what_was_lost,
+            Nothing a_reset_channel_is_as_new;
+        overwrite: Nothing a_thousand_live_snapshots_are_consistent,
+            Nothing snapshots_that_are_overtaken_count_what_they_miss,
+            Babeltrace sigusr1_writes_a_snapshot_and_recording_goes_on,
+            Nothing a_snapshot_without_overwrite_is_refused_and_recording_goes_on;
+        corrupt: Nothing writers_stay_inside_their_subbufs_whatever_the_reader_s_words_hold,
+            Nothing readers_report_a_consumed_count_that_is_not_theirs,
+            Babeltrace relayd_stops_in_order_when_its_control_page_is_scribbled_on,
+            Nothing relayd_reports_a_corrupt_padding_by_cpu_and_subbuf;
         trace: Babeltrace every_record_is_read_by_babeltrace2,
             Babeltrace dynamic_strings_show_the_right_file_names,
             Babeltrace the_file_is_the_packets_and_nothing_else,

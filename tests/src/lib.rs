@@ -1,6 +1,8 @@
 //! Helpers of the kernel tests: relayd as a command, and the programs that it is compared with.
 #![forbid(unsafe_code)]
 
+pub mod channel;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -34,6 +36,17 @@ pub fn fail(command: &mut Command, code: i32) -> String {
     let output = command.stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
     assert_eq!(output.status.code(), Some(code), "{command:?}: {}{}", text(&output.stderr), text(&output.stdout));
     text(&output.stderr)
+}
+
+/// Waits until something is so; panics when it is not after half a minute.
+pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    for _ in 0..3000 {
+        if is_so() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("{what}: not after half a minute");
 }
 
 /// Bytes as text.

@@ -46,6 +46,22 @@ pub fn build(package: &str, binary: &str) -> Result<Vec<u8>> {
     Ok(object)
 }
 
+/// For build scripts: builds `binary` of `package`, whose sources are in `folder` of the workspace, into `OUT_DIR`. With
+/// `RELAYD_SKIP_EBPF` in the environment it makes an empty file, which nobody can load: checks and tests that load nothing
+/// then need no nightly.
+///
+/// # Errors
+/// When the build fails.
+pub fn embed(package: &str, binary: &str, folder: &str) -> Result<()> {
+    println!("cargo:rerun-if-env-changed=RELAYD_SKIP_EBPF");
+    for source in [folder, "relay-ebpf", "relay-common/src", "xtask/src", "Cargo.lock"] {
+        println!("cargo:rerun-if-changed={}", root().join(source).display());
+    }
+    let object = Path::new(&env::var_os("OUT_DIR").context("OUT_DIR is not set")?).join(binary);
+    let content = if env::var_os("RELAYD_SKIP_EBPF").is_some() { Vec::new() } else { build(package, binary)? };
+    fs::write(&object, content).with_context(|| format!("writing {}", object.display()))
+}
+
 /// Runs clippy on packages for the BPF target.
 ///
 /// # Errors

@@ -52,7 +52,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     force: bool,
     /// Bytes of a sub-buffer, like 64K or 1M: a power of two from 4K to 16M, else rounded up.
-    #[arg(short = 'b', long, value_name = "SIZE", default_value = "256K", value_parser = parse_size)]
+    #[arg(short = 'b', long, value_name = "SIZE", default_value = "256K", value_parser = super::parse_size)]
     subbuf_size: u64,
     /// Sub-buffers per CPU: a power of two, else rounded up.
     #[arg(short, long, value_name = "N", default_value_t = 8)]
@@ -232,10 +232,6 @@ fn geometry(arguments: &Arguments) -> Result<Geometry> {
     let subbuf_size = round("--subbuf-size", arguments.subbuf_size, MIN_SUBBUF_SIZE, MAX_SUBBUF_SIZE)?;
     let n_subbufs = round("--n-subbufs", arguments.n_subbufs, 1, MAX_BUFFER_SIZE)?;
     Geometry::new(subbuf_size, n_subbufs).context("--subbuf-size times --n-subbufs")
-}
-
-fn parse_size(text: &str) -> Result<u64, parse_size::Error> {
-    parse_size::Config::new().with_binary().parse_size(text)
 }
 
 fn default_output() -> PathBuf {

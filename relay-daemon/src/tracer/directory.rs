@@ -63,11 +63,16 @@ impl TraceDirectory {
         replace(&path, text.as_bytes()).with_context(|| format!("writing {}", path.display()))
     }
 
-    /// From now on it stays, and there is room for `bytes` bytes at its end, even when the disk is full by then.
+    /// From now on it stays.
+    pub fn keep(&mut self) {
+        self.kept = true;
+    }
+
+    /// Sees to it that at the end there is room for `bytes` bytes, more than none, even when the disk is full by then.
     ///
     /// # Errors
     /// When the room is not there.
-    pub fn keep(&mut self, bytes: u64) -> Result<()> {
+    pub fn set_aside(&self, bytes: u64) -> Result<()> {
         let path = self.reserve();
         let file = fs::File::create(&path).with_context(|| format!("making {}", path.display()))?;
         match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes) {
@@ -77,7 +82,6 @@ impl TraceDirectory {
                 return Err(error).with_context(|| format!("setting {bytes} bytes aside in {}", path.display()));
             }
         }
-        self.kept = true;
         Ok(())
     }
 
@@ -151,7 +155,8 @@ mod tests {
         let path = root.path().join("trace");
         let mut first = TraceDirectory::create(&path, false).unwrap();
         first.write_metadata("old").unwrap();
-        first.keep(1000).unwrap();
+        first.set_aside(1000).unwrap();
+        first.keep();
         drop(first);
         let error = TraceDirectory::create(&path, false).unwrap_err().to_string();
         assert!(error.contains("--force"), "{error}");

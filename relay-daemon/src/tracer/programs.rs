@@ -1,8 +1,8 @@
 //! The tracer's eBPF programs: loading, attaching, running on request, and what the kernel counts of them.
 
 use std::{
-    fs, io,
-    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    io,
+    os::fd::{AsFd as _, OwnedFd},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -19,6 +19,7 @@ use tokio::io::unix::AsyncFd;
 use super::{events::Event, session::Program};
 use crate::{
     channel::{self, Channel},
+    machine,
     sys::{link_perf_event, open_tracepoint, run_program, watch_log},
 };
 
@@ -190,15 +191,9 @@ impl Programs {
     /// # Errors
     /// When `/proc` does not say.
     pub fn report(&self) -> Result<Program> {
-        let fd = self.record()?.fd()?.as_fd().as_raw_fd();
-        let path = format!("/proc/self/fdinfo/{fd}");
-        let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-        let count = |key: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
-            line.and_then(|value| value.trim().parse().ok()).with_context(|| format!("{path} has no {key}"))
-        };
-        let runs = self.stats.as_ref().map(|_| count("run_cnt")).transpose()?;
-        Ok(Program { name: RECORD.to_owned(), recursion_misses: count("recursion_misses")?, runs })
+        let counts = machine::program_counts(self.record()?.fd()?.as_fd())?;
+        let runs = self.stats.is_some().then_some(counts.runs);
+        Ok(Program { name: RECORD.to_owned(), recursion_misses: counts.recursion_misses, runs })
     }
 
     fn record(&self) -> Result<&TracePoint> {

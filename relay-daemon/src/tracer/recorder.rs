@@ -116,7 +116,8 @@ impl Recording {
         directory.write_metadata(&metadata)?;
         let written = session.write(&directory.private())?;
         // What the session will have grown by at the end: the account of every CPU, and a reason.
-        directory.keep(written + ACCOUNT_SIZE * (channel.possible().len() as u64 + 4))?;
+        directory.set_aside(written + ACCOUNT_SIZE * (channel.possible().len() as u64 + 4))?;
+        directory.keep();
         programs.start(record_self)?;
         Ok((Self { channel, programs, directory, session, metadata, readers, snapshots: 0 }, notices))
     }
@@ -190,7 +191,7 @@ impl Recording {
         session.programs = vec![self.programs.report()?];
         directory.write_metadata(&self.metadata)?;
         session.write(&directory.private())?;
-        directory.keep(0)?;
+        directory.keep();
         self.snapshots += 1;
         Ok((folder, session))
     }

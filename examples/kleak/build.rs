@@ -1,0 +1,8 @@
+//! Builds kleak's eBPF object.
+
+use anyhow::Result;
+
+fn main() -> Result<()> {
+    println!("cargo:rerun-if-changed=src/record.rs");
+    xtask::ebpf::embed("example-kleak-ebpf", "kleak", "examples/kleak/ebpf")
+}

@@ -1,0 +1,201 @@
+//! The channels of the tests' object `clients`, and what reads them.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::AsFd as _,
+    sync::{Arc, Mutex, atomic::AtomicBool, atomic::Ordering::Relaxed},
+    thread,
+};
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{RawTracePoint, RawTracePointRunOptions, TestRun as _, raw_trace_point::RawTracePointLink},
+};
+use bytes::BytesMut;
+use relay_common::{Geometry, Mode, Plain};
+use relay_daemon::{
+    channel::{self, Channel},
+    consumer::{Content, Output},
+    machine,
+};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/clients"));
+
+/// The tests' object, loaded with a channel for each that it declares.
+#[expect(missing_debug_implementations, reason = "aya's maps have none")]
+pub struct Clients {
+    /// Records of 32 bytes with gapless numbers.
+    pub numbered: Arc<Channel>,
+    /// Records of many lengths with checksums.
+    pub checked: Arc<Channel>,
+    /// Small records, and callbacks that are counted.
+    pub called: Arc<Channel>,
+    /// The programs.
+    pub ebpf: Ebpf,
+}
+
+impl Clients {
+    /// Loads the object with these channels for numbered and for checked records.
+    ///
+    /// # Errors
+    /// When that is not possible.
+    pub fn load(numbered: (Geometry, Mode), checked: (Geometry, Mode)) -> Result<Self> {
+        let create = |(geometry, mode)| Channel::create(geometry, mode, Plain).map(Arc::new);
+        let (numbered, checked) = (create(numbered)?, create(checked)?);
+        let called = create((Geometry::new(64, 2)?, Mode::NoOverwrite))?;
+        let channels = [("NUMBERED", &*numbered), ("CHECKED", &*checked), ("CALLED", &*called)];
+        let ebpf = channel::load(OBJECT, &channels, EbpfLoader::new())?;
+        Ok(Self { numbered, checked, called, ebpf })
+    }
+
+    /// Loads a raw tracepoint program.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    pub fn load_raw_tracepoint(&mut self, name: &str) -> Result<&mut RawTracePoint> {
+        let program: &mut RawTracePoint = self.ebpf.program_mut(name).context("no such program")?.try_into()?;
+        program.load().with_context(|| format!("loading {name}"))?;
+        Ok(program)
+    }
+
+    /// Loads a raw tracepoint program and attaches it, until the link is dropped.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    pub fn attach(&mut self, name: &str, tracepoint: &str) -> Result<RawTracePointLink> {
+        let program = self.load_raw_tracepoint(name)?;
+        let link = program.attach(tracepoint).with_context(|| format!("attaching to {tracepoint}"))?;
+        Ok(program.take_link(link)?)
+    }
+
+    /// Runs a raw tracepoint program that is loaded, on a CPU.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn run(&self, name: &str, cpu: u32, argument: u64) -> Result<()> {
+        let program: &RawTracePoint = self.ebpf.program(name).context("no such program")?.try_into()?;
+        let mut options = RawTracePointRunOptions { cpu: Some(cpu), ..RawTracePointRunOptions::default() };
+        options.args[0] = argument;
+        program.test_run(options)?;
+        Ok(())
+    }
+
+    /// How often a program has run, by the kernel's count.
+    ///
+    /// # Errors
+    /// When it is not loaded.
+    pub fn runs(&self, name: &str) -> Result<u64> {
+        let program = self.ebpf.program(name).context("no such program")?;
+        Ok(machine::program_counts(program.fd()?.as_fd())?.runs)
+    }
+}
+
+/// What CPUs have written, in memory.
+#[derive(Clone, Debug, Default)]
+pub struct Collected(Arc<Mutex<BTreeMap<u32, Vec<u8>>>>);
+
+impl Collected {
+    /// The output of a CPU.
+    ///
+    /// # Panics
+    /// When another thread has.
+    #[must_use]
+    pub fn output(&self, cpu: u32) -> Box<dyn Output> {
+        self.0.lock().expect("nobody panicked").entry(cpu).or_default();
+        Box::new(Collector { all: self.clone(), cpu })
+    }
+
+    /// What is there, by CPU.
+    ///
+    /// # Panics
+    /// When another thread has.
+    #[must_use]
+    pub fn take(&self) -> BTreeMap<u32, Vec<u8>> {
+        std::mem::take(&mut self.0.lock().expect("nobody panicked"))
+    }
+}
+
+struct Collector {
+    all: Collected,
+    cpu: u32,
+}
+
+impl Output for Collector {
+    fn append(&mut self, content: &Content<'_>) -> io::Result<()> {
+        let mut copy = BytesMut::new();
+        content.copy_to(&mut copy)?;
+        let mut all = self.all.0.lock().map_err(|_| io::Error::other("a thread panicked"))?;
+        all.entry(self.cpu).or_default().extend_from_slice(&copy);
+        Ok(())
+    }
+
+    fn name(&self) -> String {
+        format!("memory for cpu {}", self.cpu)
+    }
+}
+
+/// Native-endian words.
+pub fn words(bytes: &[u8]) -> impl Iterator<Item = u64> {
+    bytes.chunks_exact(8).map(|word| word.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)))
+}
+
+/// The number of a record of the channel `NUMBERED`.
+///
+/// # Panics
+/// When the record is not intact.
+#[must_use]
+pub fn number(record: &[u8]) -> u64 {
+    let words: Vec<u64> = words(record).collect();
+    let number = words[0];
+    assert_eq!(
+        words,
+        [number, !number, number ^ 0x5555_5555_5555_5555, number.wrapping_mul(3)],
+        "a torn record: {words:x?}"
+    );
+    number
+}
+
+/// A storm of system calls: on each of these CPUs a thread that does nothing else, until this is dropped.
+#[derive(Debug)]
+pub struct Storm {
+    stop: Arc<AtomicBool>,
+    threads: Vec<thread::JoinHandle<()>>,
+}
+
+impl Storm {
+    /// Starts it.
+    ///
+    /// # Panics
+    /// When a thread cannot be started.
+    #[must_use]
+    pub fn start(cpus: &[u32]) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let storm = |&cpu: &u32| {
+            let stop = Arc::clone(&stop);
+            thread::spawn(move || {
+                let mut set = rustix::thread::CpuSet::new();
+                set.set(cpu as usize);
+                rustix::thread::sched_setaffinity(None, &set).expect("the CPU is online");
+                while !stop.load(Relaxed) {
+                    for _ in 0..1000 {
+                        let _ = rustix::process::getppid();
+                    }
+                }
+            })
+        };
+        let threads = cpus.iter().map(storm).collect();
+        Self { stop, threads }
+    }
+}
+
+impl Drop for Storm {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+        for thread in self.threads.drain(..) {
+            // It does nothing that could fail.
+            let _ = thread.join();
+        }
+    }
+}
