@@ -11,6 +11,8 @@ mod clients;
 mod compare;
 mod corrupt;
 mod events;
+mod examples;
+mod long;
 mod overwrite;
 mod trace;
 
@@ -98,7 +100,13 @@ fn main() {
             Babeltrace relayds_own_events_are_left_out_and_counted,
             Babeltrace overwrite_keeps_the_newest_records,
             Nothing session_json_has_what_the_format_says,
-            BabeltraceAndHotplug a_cpu_that_goes_offline_is_drained_all_the_same;
+            BabeltraceAndHotplug a_cpu_that_goes_offline_is_drained_all_the_same,
+            BabeltraceAndHotplug a_cpu_that_comes_online_gets_a_buffer_and_a_file;
+        long: Nothing every_run_is_recorded_or_lost,
+            Nothing every_record_is_read_or_overrun;
+        examples: Nothing klog_shows_what_programs_log_in_the_order_of_time,
+            Nothing klog_runs_the_object_that_it_is_given,
+            Nothing kleak_lists_what_was_not_freed_by_call_site;
         account: Babeltrace a_storm_in_no_overwrite_mode_adds_up,
             Babeltrace a_storm_in_overwrite_mode_adds_up,
             Nothing a_reader_among_many_tasks_loses_nothing,

@@ -207,3 +207,29 @@ pub(crate) fn a_cpu_that_goes_offline_is_drained_all_the_same() {
     assert_eq!(trace.runs(), trace.total("recorded") + trace.total("filtered"), "{}", trace.summary);
     assert_eq!(trace.babeltrace().len() as u64, trace.total("recorded"));
 }
+
+pub(crate) fn a_cpu_that_comes_online_gets_a_buffer_and_a_file() {
+    let cpu = *relay_daemon::machine::online_cpus().unwrap().last().unwrap();
+    let offline = Offline::new(cpu);
+    let recording = std::thread::spawn(move || {
+        // In its turn it waits for the CPU, and for its buffer.
+        let wait = format!("until taskset -c {cpu} true 2> /dev/null; do sleep 0.05; done; sleep 0.5");
+        let storm = format!("{wait}; taskset -c {cpu} dd if=/dev/zero of=/dev/null bs=1 count=20000 status=none");
+        record(&["-e", "raw_syscalls:*", "--bpf-stats", "--", "sh", "-c", &storm])
+    });
+    std::thread::sleep(std::time::Duration::from_millis(1000));
+    drop(offline);
+    let trace = recording.join().unwrap();
+    let account = &trace.session["cpus"].as_array().unwrap()[cpu as usize];
+    assert!(account["recorded"].as_u64().unwrap() >= 80_000, "{account}");
+    // What it did before it had its buffer is known, too.
+    assert_eq!(trace.total("lost"), account["lost_no_buffer"].as_u64().unwrap(), "{}", trace.summary);
+    assert_eq!(
+        trace.runs(),
+        trace.total("recorded") + trace.total("filtered") + trace.total("lost"),
+        "{}",
+        trace.summary
+    );
+    assert_eq!(trace.babeltrace().len() as u64, trace.total("recorded"));
+    assert!(trace.path.join(format!("cpu{cpu}")).metadata().unwrap().len() > 1 << 20);
+}
