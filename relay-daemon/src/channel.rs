@@ -33,9 +33,10 @@ use relay_common::{Client, Control, Counters, Geometry, MAX_RECORD, Mode, Plain,
 #[cfg(doc)]
 use relay_common::Reader;
 
+pub use crate::sys::{ControlMapping, MappedBuffer};
 use crate::{
     machine,
-    sys::{ControlMapping, MapCreate, MappedBuffer, create_map, fill_map_of_maps, run_program},
+    sys::{MapCreate, create_map, fill_map_of_maps, run_program},
 };
 
 const BPF_MAP_TYPE_ARRAY: u32 = 2;

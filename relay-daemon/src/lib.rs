@@ -1,4 +1,4 @@
-//! relayd's user-space half.
+//! relayd's user-space half, and the library for other clients of the channel.
 //!
 //! Layers, each ignorant of those below it in this list: [`channel`] makes the maps that the kernel side writes to;
 //! [`consumer`] and [`readers`] are librelay: they take ready sub-buffers and write `cpuN` files; [`mod@klog`] and [`tracer`] are
@@ -9,5 +9,7 @@ pub mod consumer;
 pub mod klog;
 pub mod machine;
 pub mod readers;
+#[doc(hidden)]
 pub mod sys;
+#[doc(hidden)]
 pub mod tracer;

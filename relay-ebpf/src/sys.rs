@@ -4,12 +4,9 @@
 #![expect(unsafe_code, reason = "the one file of the kernel side that may")]
 #![expect(clippy::cast_possible_truncation, reason = "addresses have 64 bits in BPF; lengths are bounded before")]
 
-use core::{
-    cell::UnsafeCell,
-    ffi::c_void,
-    fmt,
-    intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd, atomic_xchg},
-};
+#[cfg(target_arch = "bpf")]
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd, atomic_xchg};
+use core::{cell::UnsafeCell, ffi::c_void, fmt};
 
 use aya_ebpf::{EbpfContext, helpers};
 use relay_common::{Buffer, Control, MAX_RECORD, Word};
@@ -121,6 +118,7 @@ impl fmt::Debug for BpfWord {
     }
 }
 
+#[cfg(target_arch = "bpf")]
 impl Word for BpfWord {
     #[inline(always)]
     fn peek(&self) -> u64 {
@@ -151,6 +149,34 @@ impl Word for BpfWord {
     fn count(&self, amount: u64) {
         // SAFETY: the pointer comes from a reference. The result is unused: the non-fetching form, relaxed, is enough.
         unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(self.0.get(), amount) };
+    }
+}
+
+/// On the host, where this crate is compiled only to check its examples.
+#[cfg(not(target_arch = "bpf"))]
+impl Word for BpfWord {
+    fn peek(&self) -> u64 {
+        self.host().peek()
+    }
+    fn exchange_if(&self, old: u64, new: u64) -> bool {
+        self.host().exchange_if(old, new)
+    }
+    fn fetch_add(&self, amount: u64) -> u64 {
+        Word::fetch_add(self.host(), amount)
+    }
+    fn swap(&self, new: u64) -> u64 {
+        Word::swap(self.host(), new)
+    }
+    fn count(&self, amount: u64) {
+        self.host().count(amount);
+    }
+}
+
+#[cfg(not(target_arch = "bpf"))]
+impl BpfWord {
+    fn host(&self) -> &core::sync::atomic::AtomicU64 {
+        // SAFETY: the pointer comes from a reference, and every access goes through here.
+        unsafe { core::sync::atomic::AtomicU64::from_ptr(self.0.get()) }
     }
 }
 
