@@ -74,7 +74,7 @@ pub struct Channel {
     control: Arc<ControlMapping>,
     cpus: RwLock<BTreeMap<u32, CpuMaps>>,
     possible: Vec<u32>,
-    hooks: Hooks,
+    host: Box<dyn AnyHost>,
     /// The channel's own program, once an object is loaded.
     request: OnceLock<OwnedFd>,
 }
@@ -86,9 +86,19 @@ struct CpuMaps {
 }
 
 /// A [`Host`], whose type the channel forgets.
-struct Hooks {
-    buffer_made: Box<dyn Fn(&MappedBuffer) -> io::Result<()> + Send + Sync>,
-    flush: Box<dyn Fn(&MappedBuffer) + Send + Sync>,
+trait AnyHost: Send + Sync {
+    fn buffer_made(&self, buffer: &MappedBuffer) -> io::Result<()>;
+    fn flush(&self, buffer: &MappedBuffer, mode: Mode);
+}
+
+impl<H: Host> AnyHost for H {
+    fn buffer_made(&self, buffer: &MappedBuffer) -> io::Result<()> {
+        Host::buffer_made(self, buffer)
+    }
+
+    fn flush(&self, buffer: &MappedBuffer, mode: Mode) {
+        Writer { buffer, client: self, geometry: buffer.geometry(), mode }.flush();
+    }
 }
 
 impl fmt::Debug for Channel {
@@ -120,17 +130,9 @@ impl Channel {
         );
         let buffers_map = map_of_maps(rows, &buffer_map(geometry, None)?, *b"relay_buffers\0\0\0")?;
         let wakers_map = map_of_maps(rows, &waker_map()?, *b"relay_wakers\0\0\0\0")?;
-        let host = Arc::new(host);
-        let flushing = Arc::clone(&host);
-        let hooks = Hooks {
-            buffer_made: Box::new(move |buffer| host.buffer_made(buffer)),
-            flush: Box::new(move |buffer| {
-                Writer { buffer, client: &*flushing, geometry: buffer.geometry(), mode }.flush();
-            }),
-        };
-        let (cpus, request) = (RwLock::default(), OnceLock::new());
+        let (cpus, request, host) = (RwLock::default(), OnceLock::new(), Box::new(host));
         let channel =
-            Self { geometry, mode, control_map, buffers_map, wakers_map, control, cpus, possible, hooks, request };
+            Self { geometry, mode, control_map, buffers_map, wakers_map, control, cpus, possible, host, request };
         channel.add_buffers(&online)?;
         Ok(channel)
     }
@@ -145,7 +147,7 @@ impl Channel {
             let map = buffer_map(self.geometry, Some(cpu))?;
             let buffer = MappedBuffer::new(map.as_fd(), Arc::clone(&self.control), cpu, self.geometry)
                 .with_context(|| format!("mapping the buffer of cpu {cpu}"))?;
-            (self.hooks.buffer_made)(&buffer).with_context(|| format!("preparing the buffer of cpu {cpu}"))?;
+            self.host.buffer_made(&buffer).with_context(|| format!("preparing the buffer of cpu {cpu}"))?;
             made.push((cpu, map, CpuMaps { buffer: Arc::new(buffer), waker: waker_map()? }));
         }
         let wakers: Vec<_> = made.iter().map(|(cpu, _, maps)| (*cpu, maps.waker.as_fd())).collect();
@@ -211,7 +213,7 @@ impl Channel {
         let Some(buffer) = self.buffer(cpu) else { return Ok(()) };
         if !self.request(Request::Flush, cpu)? {
             // The CPU is offline: no program runs there, and no writer can be interrupted by us. From here, then.
-            (self.hooks.flush)(&buffer);
+            self.host.flush(&buffer, self.mode);
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! The kernel side of a relay channel, for any eBPF program.
 //!
-//! [`channel`] is what a program writes through. It knows sub-buffers and nothing of what the bytes mean; the
+//! [`mod@channel`] is what a program writes through. It knows sub-buffers and nothing of what the bytes mean; the
 //! protocol itself is in [`relay_common`]. [`mod@klog`] logs text into a channel. [`sys`] holds every unsafe operation of the
 //! kernel side.
 #![no_std]

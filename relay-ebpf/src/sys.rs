@@ -464,7 +464,7 @@ pub fn format<const LEN: usize, const ARGS: usize>(
         )
     };
     // The NUL counts, and so does what was cut off.
-    (written.max(1) as u64 - 1).min(LEN as u64 - 1)
+    (written.max(1).cast_unsigned() - 1).min(LEN as u64 - 1)
 }
 
 /// The name of the thread that is current, NUL-padded.

@@ -38,6 +38,12 @@ enum Task {
         #[arg(last = true)]
         filter: Vec<String>,
     },
+    /// Check the account of a billion records in each mode, on the running kernel, against the kernel's own count.
+    Account {
+        /// So many records instead.
+        #[arg(long, default_value_t = 1_000_000_000)]
+        records: u64,
+    },
     /// Check formatting, clippy on both targets, and the documentation.
     Lint,
     /// What must pass before a change lands: lint, then test.
@@ -49,6 +55,7 @@ fn main() -> ExitCode {
         Task::BuildEbpf => build_ebpf().map(|()| ExitCode::SUCCESS),
         Task::Run { arguments } => run(&arguments),
         Task::Test { filter } => tests::run(&filter).map(|()| ExitCode::SUCCESS),
+        Task::Account { records } => tests::account(records).map(|()| ExitCode::SUCCESS),
         Task::Lint => lint().map(|()| ExitCode::SUCCESS),
         Task::Ci => lint().and_then(|()| tests::run(&[])).map(|()| ExitCode::SUCCESS),
     };
@@ -81,8 +88,9 @@ fn lint() -> Result<()> {
     exec(cargo().args(["fmt", "--all", "--check"]))?;
     exec(cargo().args(["clippy", "--all-targets", "--locked", "--", "-Dwarnings"]))?;
     exec(cargo().args(["clippy", "--all-targets", "--locked", "--package", "relay-tests", "--", "-Dwarnings"]))?;
-    ebpf::clippy(&["relay-ebpf", "relay-tests-ebpf"])?;
-    exec(cargo().args(["doc", "--no-deps", "--locked"]).env("RUSTDOCFLAGS", "-Dwarnings"))
+    ebpf::clippy(&["relay-ebpf", "relay-tests-ebpf", "example-klog", "example-kleak-ebpf"])?;
+    let documented = ["--package", "relay-common", "--package", "relay-ebpf", "--package", "relay-daemon"];
+    exec(cargo().args(["doc", "--no-deps", "--locked"]).args(documented).env("RUSTDOCFLAGS", "-Dwarnings"))
 }
 
 /// Cargo, at the workspace's root.

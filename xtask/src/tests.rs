@@ -1,28 +1,48 @@
-//! `cargo xtask test`: the unprivileged tests by cargo, then those on the running kernel as root.
+//! `cargo xtask test`: the unprivileged tests by cargo, then those on the running kernel as root. `cargo xtask account`: the long one.
 
-use anyhow::{Context as _, Result, bail};
+use std::{path::PathBuf, process::Stdio};
+
+use anyhow::{Context as _, Result};
 use xtask::ebpf;
 
-use crate::{as_root, cargo, exec, setup};
+use crate::{as_root, cargo, exec, is_root, setup};
 
 /// Runs all tests whose names contain `filter`.
 pub(crate) fn run(filter: &[String]) -> Result<()> {
     setup::ebpf_toolchain()?;
     setup::test_tools()?;
     exec(cargo().args(["test", "--locked", "--"]).args(filter))?;
-    exec(cargo().args(["build", "--locked", "--package", "relay-daemon"]))?;
+    exec(cargo().args(["test", "--locked", "--doc", "--package", "relay-ebpf", "--"]).args(filter))?;
+    if is_root() {
+        let examples = ["test", "--locked", "--doc", "--package", "relay-daemon", "--", "--ignored"];
+        exec(cargo().args(examples).args(filter))?;
+    } else {
+        eprintln!("xtask: not run, since they need root: the examples in the documentation of relay-daemon");
+    }
+    exec(cargo().args(["build", "--locked", "--package", "relay-daemon", "--package", "example-kleak"]))?;
+    let mut tests = as_root(&kernel_tests(&[])?)?;
+    // The tests share one kernel, and measure its tracepoints: one at a time.
+    exec(tests.arg("--test-threads=1").args(filter).env("RELAYD", ebpf::target_dir().join("debug/relayd")))
+}
+
+/// Checks the account of `records` records in each mode.
+pub(crate) fn account(records: u64) -> Result<()> {
+    setup::ebpf_toolchain()?;
+    let mut tests = as_root(&kernel_tests(&["--release"])?)?;
+    exec(tests.args(["--test-threads=1", "--nocapture", "long::"]).env("RELAY_RECORDS", records.to_string()))
+}
+
+/// Builds the tests on the running kernel, and returns their program.
+fn kernel_tests(profile: &[&str]) -> Result<PathBuf> {
     let build =
         ["test", "--locked", "--package", "relay-tests", "--test", "kernel", "--no-run", "--message-format=json"];
     let output =
-        cargo().args(build).stderr(std::process::Stdio::inherit()).output().context("building the kernel tests")?;
+        cargo().args(build).args(profile).stderr(Stdio::inherit()).output().context("building the kernel tests")?;
     let text = String::from_utf8(output.stdout)?;
     // One line of JSON for every artifact; of these, one test binary.
     let binary = text.lines().filter(|line| line.contains("\"kind\":[\"test\"]")).find_map(|line| {
         let (_, rest) = line.split_once("\"executable\":\"")?;
-        Some(rest.split_once('"')?.0.to_owned())
+        Some(PathBuf::from(rest.split_once('"')?.0))
     });
-    let Some(binary) = binary.filter(|_| output.status.success()) else { bail!("building the kernel tests failed") };
-    let mut tests = as_root(binary.as_ref())?;
-    // The tests share one kernel, and measure its tracepoints: one at a time.
-    exec(tests.arg("--test-threads=1").args(filter).env("RELAYD", ebpf::target_dir().join("debug/relayd")))
+    binary.filter(|_| output.status.success()).context("building the kernel tests failed")
 }

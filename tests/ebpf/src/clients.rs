@@ -1,6 +1,7 @@
 //! Clients of three channels in one object: numbered records, records that carry a checksum, and callbacks that are counted.
 #![no_std]
 #![no_main]
+#![expect(clippy::cast_possible_truncation, reason = "a place in a record of at most 32 words")]
 
 use aya_ebpf::{
     btf_maps::PerCpuArray,
@@ -70,7 +71,7 @@ fn check(writer: u64) {
         record.store(at * 8, word);
         sum ^= word.rotate_left(at as u32);
     };
-    put(0, words * 8 << 32 | writer);
+    put(0, ((words * 8) << 32) | writer);
     put(1, began);
     for at in 2..MOST {
         if at < words - 2 {

@@ -1,6 +1,7 @@
 //! Writes a record for every kernel allocation of the slab allocator and for every time that one is freed.
 #![no_std]
 #![no_main]
+#![expect(clippy::cast_possible_truncation, reason = "offsets in an event have 16 bits")]
 
 #[path = "../../src/record.rs"]
 mod record;
