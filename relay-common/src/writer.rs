@@ -262,7 +262,10 @@ impl<B: Buffer, C: Client<B>> Writer<'_, B, C> {
         self.flush();
         let look = self.look();
         let number = geometry.number(look.reserved);
-        if look.offset != 0 || (mode == Mode::NoOverwrite && self.is_full(number)) {
+        if look.offset != 0
+            || (mode == Mode::NoOverwrite && self.is_full(number))
+            || Self::FIRST > geometry.subbuf_size()
+        {
             return;
         }
         let before = Committed(buffer.committed(geometry.place(look.reserved)).peek());

@@ -17,7 +17,10 @@
 use std::{
     collections::BTreeMap,
     fmt, fs, io,
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
     path::{Path, PathBuf},
     sync::{Arc, OnceLock, PoisonError, RwLock},
 };
@@ -46,8 +49,6 @@ const BPF_F_NUMA_NODE: u32 = 1 << 2;
 const BPF_F_MMAPABLE: u32 = 1 << 10;
 /// No node in particular (`NUMA_NO_NODE`).
 const ANY_NODE: u32 = u32::MAX;
-/// Bytes of a ring buffer that wakes a reader: the least there is.
-const WAKER_SIZE: u32 = 4096;
 
 /// A channel's user as user space sees it: the same [`Client`] that its programs have, since the buffer of a CPU that
 /// is offline is flushed from here.
@@ -353,7 +354,8 @@ fn buffer_map(geometry: Geometry, cpu: Option<u32>) -> Result<OwnedFd> {
 fn waker_map() -> Result<OwnedFd> {
     create(MapCreate {
         map_type: BPF_MAP_TYPE_RINGBUF,
-        max_entries: WAKER_SIZE,
+        // The least there is.
+        max_entries: u32::try_from(rustix::param::page_size())?,
         map_name: *b"relay_waker\0\0\0\0\0",
         ..MapCreate::default()
     })
@@ -377,6 +379,9 @@ fn create(attr: MapCreate) -> Result<OwnedFd> {
     create_map(attr).map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => anyhow::Error::new(error)
             .context("making a BPF map was not permitted: run as root, or with CAP_BPF and CAP_PERFMON"),
+        io::ErrorKind::ArgumentListTooLong => anyhow::Error::new(error).context(format!(
+            "making a BPF map with values of {size} bytes: before Linux 6.0 at most 4 MiB; make the sub-buffers (-b) smaller or fewer (-n)"
+        )),
         _ => anyhow::Error::new(error).context(format!("making a BPF map of type {kind} with values of {size} bytes")),
     })
 }
@@ -397,7 +402,13 @@ impl Pins {
                 other => other.with_context(|| format!("making {} to hand maps to the kernel side", path.display()))?,
             }
         }
-        Ok(Self { folder, pinned: Vec::new() })
+        let pins = Self { folder, pinned: Vec::new() };
+        // Whoever owns it could replace what is in it.
+        let metadata = fs::symlink_metadata(&base).with_context(|| format!("looking at {}", base.display()))?;
+        if !metadata.is_dir() || metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o022 != 0 {
+            bail!("{} belongs to somebody else, or others may write to it: remove it", base.display());
+        }
+        Ok(pins)
     }
 
     fn pin(&mut self, name: &str, map: BorrowedFd<'_>) -> Result<PathBuf> {

@@ -127,7 +127,9 @@ impl CpuFile {
     /// When the file cannot be made.
     pub fn create(folder: &Path, cpu: u32) -> Result<Self> {
         let path = folder.join(format!("cpu{cpu}"));
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&path);
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o640).custom_flags(libc::O_NOFOLLOW);
+        let file = options.open(&path);
         let file = file.with_context(|| format!("making {}", path.display()))?;
         Ok(Self { file, path, len: 0 })
     }

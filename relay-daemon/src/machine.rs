@@ -99,7 +99,9 @@ fn find_or_mount(kind: &str, places: &[&str]) -> Result<PathBuf> {
         return Ok(path);
     }
     let place = Path::new(places[0]);
-    match rustix::mount::mount(kind, place, kind, MountFlags::empty(), None) {
+    // Nobody else is to make folders in it.
+    let private = (kind == "bpf").then_some(c"mode=0700");
+    match rustix::mount::mount(kind, place, kind, MountFlags::empty(), private) {
         Ok(()) => {
             log::info!("mounted {kind} on {}", place.display());
             Ok(place.to_path_buf())
@@ -192,6 +194,14 @@ pub fn new_uuid() -> Result<[u8; 16]> {
     let text = fs::read_to_string(path).with_context(|| format!("reading {path}"))?;
     let digits = u128::from_str_radix(&text.trim().replace('-', ""), 16);
     Ok(digits.with_context(|| format!("{path} holds {text:?}"))?.to_be_bytes())
+}
+
+/// The running kernel's version, as major and minor number, if its release begins with them.
+#[must_use]
+pub fn kernel_version() -> Option<(u32, u32)> {
+    let (_, release) = host_and_kernel();
+    let mut numbers = release.split(['.', '-']).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
 /// Host name and kernel release.

@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    mem,
+    io, mem,
     sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc},
     thread::{self, JoinHandle},
     time::Duration,
@@ -196,43 +196,54 @@ impl Team {
                 return;
             }
         };
-        for &cpu in now.iter().filter(|cpu| !online.contains(cpu)) {
-            log::info!("cpu {cpu} has come online");
-            if let Err(error) = self.come_online(cpu) {
-                log::warn!("cpu {cpu} has come online, and its records are being lost: {error:#}");
+        online.retain(|cpu| now.contains(cpu));
+        for cpu in now {
+            if online.contains(&cpu) {
+                continue;
+            }
+            match self.come_online(cpu) {
+                Ok(()) => {
+                    log::info!("cpu {cpu} has come online");
+                    online.push(cpu);
+                }
+                // It may not run tasks yet: look again.
+                Err(error) => log::debug!("cpu {cpu} has come online: {error:#}"),
             }
         }
-        *online = now;
     }
 
     fn come_online(&self, cpu: u32) -> Result<()> {
         if self.channel.buffer(cpu).is_none() {
             self.channel.add_buffers(&[cpu])?;
-            return self.add(cpu);
         }
-        // It was here before. Its reader was moved to another CPU when it went.
-        if let Some(Member { state: State::Running { id, .. }, .. }) = self.members().get(&cpu) {
-            pin(*id, cpu);
+        let running = self.members().get(&cpu).map(|member| match member.state {
+            State::Running { id, .. } => id,
+            State::Waiting(_) => None,
+        });
+        match running {
+            None => self.add(cpu),
+            // It was here before. Its reader was moved to another CPU when it went.
+            Some(Some(id)) => pin(Some(id), cpu).with_context(|| format!("pinning the reader of cpu {cpu} to it")),
+            Some(None) => Ok(()),
         }
-        Ok(())
     }
 }
 
 /// Makes the calling thread run on a CPU, before ordinary tasks. The writers' tasks may be many: while a reader waits for its
 /// turn among them, records are lost. It sleeps as soon as it has caught up, and while it runs here they do not.
 fn run_on(cpu: u32) {
-    pin(None, cpu);
+    if let Err(error) = pin(None, cpu) {
+        log::warn!("the reader of cpu {cpu} is not pinned to it: {error}");
+    }
     if let Err(error) = run_ahead_of_tasks() {
         log::warn!("the reader of cpu {cpu} runs at ordinary priority, and may fall behind: {error}");
     }
 }
 
-fn pin(thread: Option<Pid>, cpu: u32) {
+fn pin(thread: Option<Pid>, cpu: u32) -> io::Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu as usize);
-    if let Err(error) = rustix::thread::sched_setaffinity(thread, &set) {
-        log::warn!("the reader of cpu {cpu} is not pinned to it: {error}");
-    }
+    Ok(rustix::thread::sched_setaffinity(thread, &set)?)
 }
 
 /// Flushes the buffers of a channel in overwrite mode and copies what they hold, each from its own CPU, while programs write to

@@ -23,6 +23,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 const _: () = assert!(usize::BITS == 64, "relayd is for 64-bit machines");
 
 const BPF_MAP_CREATE: c_int = 0;
+const BPF_MAP_UPDATE_ELEM: c_int = 2;
 const BPF_PROG_TEST_RUN: c_int = 10;
 const BPF_MAP_UPDATE_BATCH: c_int = 26;
 const BPF_LINK_CREATE: c_int = 28;
@@ -60,12 +61,45 @@ pub fn create_map(mut attr: MapCreate) -> io::Result<OwnedFd> {
     bpf(BPF_MAP_CREATE, &mut attr).map(owned)
 }
 
-/// Puts the maps `inner[i].1` at the indexes `inner[i].0` of a map of maps, in one call: one at a time, each would wait
-/// for an RCU grace period.
+/// Puts the maps `inner[i].1` at the indexes `inner[i].0` of a map of maps. Where the kernel can, in one call: one at a time,
+/// each waits for an RCU grace period.
 ///
 /// # Errors
 /// What the kernel says.
 pub fn fill_map_of_maps(outer: BorrowedFd<'_>, inner: &[(u32, BorrowedFd<'_>)]) -> io::Result<()> {
+    /// `ENOTSUPP`, which is the kernel's own: maps of maps have batches since Linux 5.19.
+    const NO_BATCH: i32 = 524;
+    let one_by_one = || inner.iter().try_for_each(|(key, map)| set_inner_map(outer, *key, *map));
+    if inner.len() < 2 {
+        return one_by_one();
+    }
+    match fill_in_one_call(outer, inner) {
+        Err(error) if error.raw_os_error() == Some(NO_BATCH) => one_by_one(),
+        other => other,
+    }
+}
+
+fn set_inner_map(outer: BorrowedFd<'_>, key: u32, inner: BorrowedFd<'_>) -> io::Result<()> {
+    #[derive(Default)]
+    #[repr(C)]
+    struct Element {
+        map_fd: u32,
+        zero: u32,
+        key: u64,
+        value: u64,
+        flags: u64,
+    }
+    let value = inner.as_raw_fd();
+    let mut attr = Element {
+        map_fd: raw(outer),
+        key: (&raw const key).expose_provenance() as u64,
+        value: (&raw const value).expose_provenance() as u64,
+        ..Element::default()
+    };
+    bpf(BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
+}
+
+fn fill_in_one_call(outer: BorrowedFd<'_>, inner: &[(u32, BorrowedFd<'_>)]) -> io::Result<()> {
     #[derive(Default)]
     #[repr(C)]
     struct Batch {

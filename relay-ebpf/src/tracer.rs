@@ -100,7 +100,8 @@ fn payload_len(ctx: &TracePointContext, event: Cookie) -> u64 {
     if event.last_loc != 0 {
         let loc = sys::context_u32(ctx, event.last_loc);
         let base = if event.relative { u64::from(event.last_loc) + 4 } else { 0 };
-        end = base + u64::from(loc & 0xffff) + u64::from(loc >> 16);
+        // Never less than the fixed part, whatever the word holds: the readers count on that.
+        end = end.max(base + u64::from(loc & 0xffff) + u64::from(loc >> 16));
     }
     end.saturating_sub(COMMON_FIELDS).min(MAX_PAYLOAD)
 }

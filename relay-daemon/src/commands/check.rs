@@ -47,7 +47,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 /// What every recording needs.
 fn base() -> Vec<Finding> {
     let (_, kernel) = machine::host_and_kernel();
-    let version = kernel_version(&kernel);
+    let version = machine::kernel_version();
     let missing = missing_capabilities();
     let place = |name, found: Result<std::path::PathBuf>| match found {
         Ok(path) => Finding { name, ok: true, detail: path.display().to_string(), needed: true },
@@ -104,11 +104,6 @@ fn exists(name: &'static str, path: &str, needed: bool) -> Finding {
     let ok = Path::new(path).exists();
     let detail = if ok { path.to_owned() } else { format!("{path} is not there: the kernel was built without") };
     Finding { name, ok, detail, needed }
-}
-
-fn kernel_version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split(['.', '-']).map(str::parse);
-    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
 /// Capabilities that recording needs and this process lacks.

@@ -109,11 +109,13 @@ fn text(summary: &Summary<'_>) -> Result<String> {
     }
     for program in summary.programs {
         let runs = program.runs.map_or(String::new(), |runs| format!("{runs} runs, "));
-        writeln!(
-            text,
-            "  {}: {runs}{} skipped by the kernel, another program was running (recursion misses)",
-            program.name, program.recursion_misses
-        )?;
+        let skipped = match program.recursion_misses {
+            Some(misses) => format!("{misses} skipped by the kernel, another program was running (recursion misses)"),
+            None => {
+                "what the kernel skipped because another program was running is not counted before Linux 6.7".to_owned()
+            }
+        };
+        writeln!(text, "  {}: {runs}{skipped}", program.name)?;
     }
     for cpu in summary.cpus {
         if cpu.lost_full > 0 {

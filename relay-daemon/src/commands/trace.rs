@@ -64,7 +64,7 @@ pub(crate) struct Arguments {
     /// Have the kernel count the programs' runs, to check the account against (costs some time per event).
     #[arg(long)]
     bpf_stats: bool,
-    /// Stop after this long, like 500ms, 5s or 2m [default: at Ctrl-C].
+    /// Stop after this long, like 500ms, 5s or 2m, and end the COMMAND if there is one [default: at Ctrl-C].
     #[arg(short, long, value_name = "TIME", value_parser = humantime::parse_duration)]
     duration: Option<Duration>,
     /// Record relayd's own events too; otherwise they are left out and counted as filtered.
@@ -83,7 +83,7 @@ pub(crate) struct Arguments {
 
 /// Why recording stopped.
 enum Stop {
-    /// SIGINT, SIGTERM, or the time is over.
+    /// SIGINT, SIGTERM, SIGHUP, or the time is over.
     Asked,
     /// The command has ended.
     Ended(ExitStatus),
@@ -154,6 +154,8 @@ async fn trace(arguments: Arguments) -> Result<ExitCode> {
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    /// The terminal is gone; unless that was to be ignored, as `nohup` has it.
+    hangup: Option<Signal>,
     user: Signal,
 }
 
@@ -162,9 +164,20 @@ impl Signals {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt()).context("listening for SIGINT")?,
             terminate: signal(SignalKind::terminate()).context("listening for SIGTERM")?,
+            hangup: if ignores_hangup() {
+                None
+            } else {
+                Some(signal(SignalKind::hangup()).context("listening for SIGHUP")?)
+            },
             user: signal(SignalKind::user_defined1()).context("listening for SIGUSR1")?,
         })
     }
+}
+
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    ignored.is_some_and(|ignored| ignored & 1 != 0)
 }
 
 /// At SIGUSR1. That it cannot be taken is no reason to stop recording.
@@ -206,6 +219,7 @@ async fn wait(
         tokio::select! {
             _ = signals.interrupt.recv() => return Ok(Stop::Asked),
             _ = signals.terminate.recv() => return Ok(Stop::Asked),
+            () = hung_up(&mut signals.hangup) => return Ok(Stop::Asked),
             _ = signals.user.recv() => status.suspend(|| snapshot(recording)),
             () = &mut time_is_over => return Ok(Stop::Asked),
             ended = command_ends => return Ok(Stop::Ended(ended.context("waiting for the command")?)),
@@ -214,6 +228,13 @@ async fn wait(
                 status.set_message(summary::status(start.elapsed(), &recording.progress()));
             }
         }
+    }
+}
+
+async fn hung_up(hangup: &mut Option<Signal>) {
+    match hangup {
+        Some(hangup) => drop(hangup.recv().await),
+        None => std::future::pending().await,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -74,7 +74,8 @@ impl TraceDirectory {
     /// When the room is not there.
     pub fn set_aside(&self, bytes: u64) -> Result<()> {
         let path = self.reserve();
-        let file = fs::File::create(&path).with_context(|| format!("making {}", path.display()))?;
+        let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o640).open(&path);
+        let file = file.with_context(|| format!("making {}", path.display()))?;
         match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes) {
             // A file system that cannot set room aside.
             Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
@@ -91,7 +92,11 @@ impl TraceDirectory {
     /// When the file cannot be removed.
     pub fn release_reserve(&self) -> Result<()> {
         let path = self.reserve();
-        fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))
+        match fs::remove_file(&path) {
+            // Somebody has: that is no reason to write no account.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.with_context(|| format!("removing {}", path.display())),
+        }
     }
 
     fn reserve(&self) -> PathBuf {
@@ -113,8 +118,16 @@ impl Drop for TraceDirectory {
 }
 
 fn clear(path: &Path, force: bool) -> Result<()> {
-    if !path.is_dir() {
+    let metadata = fs::symlink_metadata(path).with_context(|| format!("looking at {}", path.display()))?;
+    if !metadata.is_dir() {
         bail!("{} is there and is not a directory; give another with -o", path.display());
+    }
+    // Whoever can write there could have root write elsewhere, by links.
+    if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o022 != 0 {
+        bail!(
+            "{} belongs to somebody else, or others may write to it; give one that is not there yet with -o",
+            path.display()
+        );
     }
     let list = || fs::read_dir(path).with_context(|| format!("reading {}", path.display()));
     if list()?.next().is_none() {

@@ -9,6 +9,10 @@ use anyhow::{Context as _, Result, bail};
 
 use super::format::Format;
 
+/// Categories whose events run no eBPF programs, although the kernel lets one be attached (kernel/trace/trace_events_user.c and
+/// trace_events_synth.c).
+const NO_PROGRAMS: [&str; 3] = ["synthetic", "user_events", "user_events_multi"];
+
 /// How many near names an error offers.
 const SUGGESTIONS: usize = 3;
 
@@ -40,7 +44,7 @@ impl Catalogue {
     pub fn read(tracefs: &Path) -> Result<Self> {
         let folder = tracefs.join("events");
         let mut names = Vec::new();
-        for category in subfolders(&folder)? {
+        for category in subfolders(&folder)?.into_iter().filter(|category| !NO_PROGRAMS.contains(&category.as_str())) {
             for name in subfolders(&folder.join(&category))? {
                 // Without `enable`: formats of ftrace's own entries, not tracepoints.
                 if folder.join(&category).join(&name).join("enable").exists() {
@@ -84,7 +88,16 @@ impl Catalogue {
             }
         }
         let chosen = self.names.iter().zip(selected);
-        chosen.filter_map(|(name, explicit)| Some(self.event(name, explicit?))).collect()
+        let mut events = Vec::new();
+        for (name, explicit) in chosen {
+            match explicit.map(|explicit| self.event(name, explicit)) {
+                Some(Ok(event)) => events.push(event),
+                Some(Err(error)) if explicit == Some(false) => log::warn!("left out {name}: {error:#}"),
+                Some(Err(error)) => return Err(error),
+                None => {}
+            }
+        }
+        Ok(events)
     }
 
     fn event(&self, name: &str, explicit: bool) -> Result<Event> {

@@ -161,7 +161,7 @@ impl Programs {
         for (index, event) in events.iter().enumerate() {
             match attach(&program, event, index) {
                 Ok(link) => self.links.push(link),
-                Err(error) if event.explicit => return Err(error),
+                Err(error) if event.explicit || is_out_of_files(&error) => return Err(error),
                 Err(error) => refused.push(Refused { index, error }),
             }
         }
@@ -193,7 +193,9 @@ impl Programs {
     pub fn report(&self) -> Result<Program> {
         let counts = machine::program_counts(self.record()?.fd()?.as_fd())?;
         let runs = self.stats.is_some().then_some(counts.runs);
-        Ok(Program { name: RECORD.to_owned(), recursion_misses: counts.recursion_misses, runs })
+        // Before, the kernel skips without counting (kernel/trace/bpf_trace.c, `trace_call_bpf`).
+        let counted = machine::kernel_version().is_none_or(|version| version >= (6, 7));
+        Ok(Program { name: RECORD.to_owned(), recursion_misses: counted.then_some(counts.recursion_misses), runs })
     }
 
     fn record(&self) -> Result<&TracePoint> {
@@ -209,10 +211,14 @@ fn attach(program: &OwnedFd, event: &Event, index: usize) -> Result<OwnedFd> {
         .map_err(|error| explain(error, "attaching to", &event.name))
 }
 
+fn is_out_of_files(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.raw_os_error() == Some(libc::EMFILE))
+}
+
 fn explain(error: io::Error, what: &str, name: &str) -> anyhow::Error {
     let advice = match error.kind() {
         io::ErrorKind::PermissionDenied => "; run as root, or with CAP_BPF and CAP_PERFMON",
-        io::ErrorKind::InvalidInput => "; attaching with a cookie needs Linux 5.15",
+        io::ErrorKind::InvalidInput => "; it may be no static tracepoint, or the kernel older than 5.15",
         _ if error.raw_os_error() == Some(libc::EMFILE) => "; too many open files: raise `ulimit -n`",
         _ => "",
     };

@@ -208,15 +208,11 @@ impl Recording {
         self.channel.wait_for_running_programs()?;
         let (mut consumers, mut errors) = (Vec::new(), Vec::new());
         for stopped in self.readers.stop()? {
-            errors.extend(stopped.result.err().map(|error| error.to_string()));
-            consumers.push(stopped.consumer);
-        }
-        let complete = errors.is_empty();
-        for consumer in &mut consumers {
+            let mut consumer = stopped.consumer;
             self.channel.flush(consumer.buffer().cpu())?;
-            if complete && let Err(error) = drain(consumer, &self.channel) {
-                errors.push(format!("{error:#}"));
-            }
+            let result = stopped.result.map_err(anyhow::Error::from).and_then(|()| drain(&mut consumer, &self.channel));
+            errors.extend(result.err().map(|error| format!("{error:#}")));
+            consumers.push(consumer);
         }
         self.programs.detach();
         self.channel.wait_for_running_programs()?;

@@ -49,9 +49,9 @@ pub struct Session {
 /// Clocks at start and end.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Clock {
-    /// Before the first event was attached.
+    /// When every event was attached, and recording began.
     pub start: Instant,
-    /// After the last was detached. `null` until then.
+    /// When recording ended, before the first event was detached. `null` until then.
     pub end: Option<Instant>,
 }
 
@@ -113,7 +113,8 @@ pub struct Program {
     /// Its name.
     pub name: String,
     /// How often the kernel did not run it because another program was running on the CPU: these events never reached relayd.
-    pub recursion_misses: u64,
+    /// `None` where the kernel does not count that: before Linux 6.7.
+    pub recursion_misses: Option<u64>,
     /// How often it ran, when that was counted (`--bpf-stats`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runs: Option<u64>,
@@ -135,7 +136,12 @@ impl Session {
 /// Writes a file under another name and renames it, so that nobody sees a part of it.
 pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let next = path.with_extension("next");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&next)?;
+    // What a recording that was killed has left, or anybody else has put there, is not written to.
+    match std::fs::remove_file(&next) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o640).open(&next)?;
     file.write_all(content)?;
     std::fs::rename(&next, path)
 }
