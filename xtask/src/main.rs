@@ -1,6 +1,8 @@
 //! `cargo xtask`: builds, runs, tests and lints the project, and installs what that takes.
 #![forbid(unsafe_code)]
 
+mod mutants;
+mod proofs;
 mod setup;
 mod tests;
 
@@ -44,9 +46,19 @@ enum Task {
         #[arg(long, default_value_t = 1_000_000_000)]
         records: u64,
     },
+    /// Explore every interruption of the protocol, and require that each of its rules is needed.
+    Explore {
+        /// One more interrupt than in CI: minutes to hours.
+        #[arg(long)]
+        full: bool,
+    },
+    /// Check the protocol under weak memory ordering.
+    Loom,
+    /// Run the protocol's tests under miri, installing it if need be.
+    Miri,
     /// Check formatting, clippy on both targets, and the documentation.
     Lint,
-    /// What must pass before a change lands: lint, then test.
+    /// What must pass before a change lands: lint, test, then explore, loom and miri.
     Ci,
 }
 
@@ -56,8 +68,11 @@ fn main() -> ExitCode {
         Task::Run { arguments } => run(&arguments),
         Task::Test { filter } => tests::run(&filter).map(|()| ExitCode::SUCCESS),
         Task::Account { records } => tests::account(records).map(|()| ExitCode::SUCCESS),
+        Task::Explore { full } => proofs::explore(full).map(|()| ExitCode::SUCCESS),
+        Task::Loom => proofs::loom().map(|()| ExitCode::SUCCESS),
+        Task::Miri => proofs::miri().map(|()| ExitCode::SUCCESS),
         Task::Lint => lint().map(|()| ExitCode::SUCCESS),
-        Task::Ci => lint().and_then(|()| tests::run(&[])).map(|()| ExitCode::SUCCESS),
+        Task::Ci => lint().and_then(|()| tests::run(&[])).and_then(|()| proofs::run_all()).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");

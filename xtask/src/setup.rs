@@ -56,6 +56,18 @@ pub(crate) fn ebpf_clippy() -> Result<()> {
     exec(Command::new("rustup").args(["component", "add", "clippy", "--toolchain", &toolchain]))
 }
 
+/// miri for that nightly, whose name is returned.
+pub(crate) fn miri() -> Result<String> {
+    ebpf_toolchain()?;
+    let toolchain = ebpf::toolchain()?;
+    let miri = Command::new("rustup").args(["run", &toolchain, "cargo", "miri", "--version"]).output();
+    if !miri.is_ok_and(|output| output.status.success()) {
+        say(&format!("adding miri to {toolchain}"));
+        exec(Command::new("rustup").args(["component", "add", "miri", "--toolchain", &toolchain]))?;
+    }
+    Ok(toolchain)
+}
+
 /// The programs that tests compare with: installed by apt where there is apt. Says by name what is missing otherwise; the
 /// tests that need it then say so too.
 pub(crate) fn test_tools() -> Result<()> {

@@ -124,6 +124,8 @@ pub(crate) struct Machine {
     /// What may interrupt; the reader's part, which does not interrupt itself, from `writers` on.
     actors: &'static [Actor],
     writers: usize,
+    /// Where alone, if anywhere, the script is interrupted, and nothing else is.
+    only: Option<&'static str>,
     answers: RefCell<Vec<(usize, usize)>>,
     asked: Cell<usize>,
     depth: Cell<usize>,
@@ -137,12 +139,16 @@ impl Machine {
         geometry: Geometry,
         mode: Mode,
         actors: &'static [Actor],
+        only: Option<&'static str>,
         run: fn(&'static Machine, Actor),
     ) -> Self {
         let producer = Producer {
             reserved: Shared::new("reserved", Role::Reserved),
             retired: Shared::new("retired", Role::Other),
             full: Shared::new("full", Role::Other),
+            lost_full: Shared::new("lost_full", Role::Other),
+            lost_too_big: Shared::new("lost_too_big", Role::Other),
+            lost_nested: Shared::new("lost_nested", Role::Other),
             ..Producer::default()
         };
         let consumer = Consumer {
@@ -160,6 +166,7 @@ impl Machine {
             run,
             actors,
             writers: actors.iter().position(|actor| actor.reads()).unwrap_or(actors.len()),
+            only,
             answers: RefCell::default(),
             asked: Cell::new(0),
             depth: Cell::new(0),
@@ -223,7 +230,8 @@ impl Machine {
     pub(crate) fn access(&self, what: &str, of: &str) {
         self.trace(|| format!("{what} {of}"));
         let (depth, left) = (self.depth.get(), self.left.get());
-        if depth >= MAX_DEPTH || left == 0 {
+        let elsewhere = self.only.is_some_and(|only| depth > 0 || only != what);
+        if depth >= MAX_DEPTH || left == 0 || elsewhere {
             return;
         }
         let actors = if self.reading.get() { &self.actors[..self.writers] } else { self.actors };

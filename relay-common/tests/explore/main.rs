@@ -2,7 +2,8 @@
 //! themselves interrupted, to depth three: the real `Writer` and `Reader`, sequentially consistent. What weak ordering adds
 //! is `loom.rs`'s matter.
 //!
-//! `RELAY_EXPLORE` says how far: `quick` (what `cargo test` does, and the mutants), `ci` or `full` (`cargo xtask explore`).
+//! `RELAY_EXPLORE` says how far: `quick` (what `cargo test` does, and the mutants), `ci` or `full` (`cargo xtask explore`). With
+//! `RELAY_EXPLORE_ONE` the first failure ends the process.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -43,6 +44,8 @@ struct Scenario {
     /// Interrupts in all: at the quick size, in CI and at full size.
     interrupts: [usize; 3],
     failing_wakes: u64,
+    /// Interrupts only before this kind of access, and none within them.
+    only: Option<&'static str>,
 }
 
 const SCENARIO: Scenario = Scenario {
@@ -55,6 +58,7 @@ const SCENARIO: Scenario = Scenario {
     actors: &[Write(5), Write(16), Flush],
     interrupts: [2, 3, 4],
     failing_wakes: 0,
+    only: None,
 };
 
 impl Scenario {
@@ -62,7 +66,8 @@ impl Scenario {
     fn explore<const HEADER: u64, const ALIGN: u64>(self) -> u64 {
         let geometry = Geometry::new(self.subbuf_size, self.n_subbufs).unwrap();
         let run = actors::run::<HEADER, ALIGN>;
-        let machine: &'static Machine = Box::leak(Box::new(Machine::new(geometry, self.mode, self.actors, run)));
+        let machine: &'static Machine =
+            Box::leak(Box::new(Machine::new(geometry, self.mode, self.actors, self.only, run)));
         let interrupts = self.interrupts[size()];
         let execute = || {
             machine.restart();
@@ -82,6 +87,9 @@ impl Scenario {
                 eprintln!("execution {executions} of {self:?}, header {HEADER}, align {ALIGN}, ran:");
                 machine.tracing.set(true);
                 let _ = catch_unwind(AssertUnwindSafe(execute));
+                if std::env::var_os("RELAY_EXPLORE_ONE").is_some() {
+                    std::process::exit(101);
+                }
                 resume_unwind(panic);
             }
             if !machine.next() {
@@ -316,12 +324,17 @@ fn wake_ups() {
     all("wake-ups", scenarios, PLAIN);
 }
 
-/// A writer that is overtaken each time gives up, and says that it did.
+/// A writer that is overtaken each time gives up, and counts that. Interrupted only before its exchanges, there often enough.
 #[test]
 fn tries() {
-    let scenario =
-        Scenario { n_subbufs: 4, mode: Mode::Overwrite, script: &[Write(4)], actors: &[Write(4)], ..SCENARIO };
-    // Each interrupt before the exchange costs a try: so many accesses have to be interrupted that the search is of few
-    // others.
-    all("tries", [Scenario { interrupts: [4, 5, 6], ..scenario }], PLAIN);
+    let scenarios = BOTH.into_iter().map(|mode| Scenario {
+        subbuf_size: 256,
+        mode,
+        script: &[Write(4), Write(4), Flush],
+        actors: &[Write(4), Flush],
+        only: Some("exchange"),
+        interrupts: [9, 10, 12],
+        ..SCENARIO
+    });
+    all("tries", scenarios, PLAIN);
 }

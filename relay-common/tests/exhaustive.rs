@@ -1,0 +1,1 @@
+//! Arithmetic for every input.
