@@ -110,31 +110,10 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         )],
     },
     Mutant {
-        rule: "a mark's records_before comes from before its exchange",
-        test: EXPLORE,
-        file: WRITER,
-        edits: &[(
-            "self.open(number, before, look.stamp);\n        self.close",
-            "self.open(number, Committed(buffer.committed(geometry.place(look.reserved)).peek()), look.stamp);\n        self.close",
-        )],
-    },
-    Mutant {
         rule: "the records of the lap that an opener ends are retired",
         test: EXPLORE,
         file: WRITER,
         edits: &[("buffer.control().producer.retired.count(u64::from(retired));", "let _ = retired;")],
-    },
-    Mutant {
-        rule: "reserved is read again before a loss is counted as full",
-        test: EXPLORE,
-        file: WRITER,
-        edits: &[(
-            "if producer.reserved.peek() != look.reserved {
-                return Attempt::Moved;
-            }
-            // What is there",
-            "// What is there",
-        )],
     },
     Mutant {
         rule: "reserved is read again before a loss is counted as nested",
@@ -161,15 +140,6 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         edits: &[(
             "if look.offset != 0 || (mode == Mode::NoOverwrite && self.is_full(number)) {",
             "if look.offset != 0 {",
-        )],
-    },
-    Mutant {
-        rule: "a mark does nothing when others have opened a sub-buffer since its flush",
-        test: EXPLORE,
-        file: WRITER,
-        edits: &[(
-            "if look.offset != 0 || (mode == Mode::NoOverwrite && self.is_full(number)) {",
-            "if mode == Mode::NoOverwrite && self.is_full(number) {",
         )],
     },
     Mutant {
@@ -381,7 +351,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         rule: "and only in that lap: not once it is in records_before",
-        test: EXPLORE,
+        test: EXHAUSTIVE,
         file: COMMITTED,
         edits: &[("let carry = (end == 0 && self.bytes() == 0) as u32;", "let carry = (self.bytes() == 0) as u32;")],
     },

@@ -150,21 +150,25 @@ fn all(what: &str, scenarios: impl IntoIterator<Item = Scenario>, explore: &[fn(
 const PLAIN: &[fn(Scenario) -> u64] = &[Scenario::explore::<0, 1>];
 
 /// States to start from, by what was written before: nothing; a record; all but a few bytes; to the last byte; all
-/// sub-buffers but one; everything.
-const FILLINGS: [&[Actor]; 6] = [
+/// sub-buffers but one; everything; everything, a record lost, and all of it read.
+const FILLINGS: [&[Actor]; 7] = [
     &[],
     &[Write(4)],
     &[Write(12)],
     &[Write(16)],
     &[Write(16), Write(12)],
     &[Write(16), Write(16), Write(16), Write(10)],
+    &[Write(16), Write(16), Write(16), Write(16), Write(16), Drain(u64::MAX)],
 ];
 
 #[test]
 fn nested_writers() {
     let scenarios = [1, 2, 4].into_iter().flat_map(|n_subbufs| {
         BOTH.into_iter().flat_map(move |mode| {
-            FILLINGS.into_iter().map(move |before| Scenario { n_subbufs, mode, before, ..SCENARIO })
+            FILLINGS.into_iter().flat_map(move |before| {
+                let two = Scenario { n_subbufs, mode, before, interrupts: [2, 2, 3], ..SCENARIO };
+                [two, Scenario { script: &[Write(9)], interrupts: [2, 3, 4], ..two }]
+            })
         })
     });
     all("nested writers", scenarios, PLAIN);
@@ -176,7 +180,10 @@ fn nested_writers_and_a_reader() {
     let actors = &[Write(6), Flush, Drain(u64::MAX)];
     let scenarios = [1, 2].into_iter().flat_map(|n_subbufs| {
         BOTH.into_iter().flat_map(move |mode| {
-            FILLINGS[2..].iter().map(move |before| Scenario { n_subbufs, mode, before, actors, ..SCENARIO })
+            FILLINGS[2..].iter().flat_map(move |before| {
+                let two = Scenario { n_subbufs, mode, before, actors, interrupts: [2, 2, 3], ..SCENARIO };
+                [two, Scenario { script: &[Write(9)], interrupts: [2, 3, 4], ..two }]
+            })
         })
     });
     all("nested writers and a reader", scenarios, PLAIN);
@@ -193,7 +200,7 @@ fn stale_looks() {
                 before,
                 script: &[Write(9)],
                 actors: &[Write(16), Drain(1)],
-                interrupts: [3, 4, 5],
+                interrupts: [3, 3, 4],
                 ..SCENARIO
             })
         })
@@ -211,6 +218,7 @@ fn an_interrupted_reader() {
             before: &[Write(16), Write(9)],
             script: &[Drain(u64::MAX), Drain(u64::MAX)],
             actors: &[Write(15), Write(4), Flush],
+            interrupts: [2, 3, 3],
             ..SCENARIO
         })
     });
@@ -232,6 +240,7 @@ fn counts() {
                     before: &[Write(16), Write(9)],
                     script,
                     actors,
+                    interrupts: [2, 2, 3],
                     ..SCENARIO
                 })
             })
@@ -283,6 +292,21 @@ fn clients() {
     all("clients", scenarios, &[Scenario::explore::<16, 1>, Scenario::explore::<16, 4>, Scenario::explore::<16, 8>]);
 }
 
+/// The closing words tell losses, and those never fall: losses, room again, and closings in the midst of a write.
+#[test]
+fn told_losses() {
+    let scenarios = [2, 4].into_iter().map(|n_subbufs| Scenario {
+        subbuf_size: 64,
+        n_subbufs,
+        before: &[Write(32), Write(32), Write(32), Write(32)],
+        script: &[Write(32)],
+        actors: &[Write(32), Mark, Drain(u64::MAX)],
+        interrupts: [3, 3, 4],
+        ..SCENARIO
+    });
+    all("told losses", scenarios, &[Scenario::explore::<16, 1>]);
+}
+
 /// Marks: the header alone, among writers and a reader.
 #[test]
 fn marks() {
@@ -316,6 +340,7 @@ fn wake_ups() {
                     script,
                     actors,
                     failing_wakes,
+                    interrupts: [2, 2, 3],
                     ..SCENARIO
                 })
             })
