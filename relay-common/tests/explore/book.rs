@@ -154,7 +154,10 @@ impl Book {
         let position = end - len;
         let geometry = machine.geometry;
         assert_eq!(geometry.place(position), reservation.place, "the room is what was taken");
-        assert!(geometry.offset(position) >= self.layout.first && geometry.offset(position) % self.layout.align == 0);
+        assert!(
+            geometry.offset(position) >= self.layout.first
+                && geometry.offset(position).is_multiple_of(self.layout.align)
+        );
         assert_eq!(geometry.number(position), geometry.number(end - 1), "a record is never split");
         self.records.push(Record { position, len, stamp: reservation.stamp, read: false });
         self.records.len() - 1
