@@ -20,7 +20,12 @@ const WRITER: &str = "writer.rs";
 const READER: &str = "reader.rs";
 const COMMITTED: &str = "committed.rs";
 
-/// Which rules there are. Grouped as the writer's way through them.
+/// In the order in which a writer, then the reader, comes to the rules.
+///
+/// Not here, because nothing that the explorer can do breaks without them: the second look at `reserved` before a loss is
+/// counted as full (a sub-buffer is opened only when the reader has left its place, and `consumed` only rises, so an old look
+/// never finds more full than there is), a mark's check that nothing is open (the place would not be complete), and its
+/// `records_before` from before the exchange (a mark takes the whole sub-buffer).
 pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         rule: "room is taken by an exchange, not by a store",

@@ -24,7 +24,7 @@ version = "0.0.0"
 edition = "2024"
 [workspace]
 [profile.test]
-opt-level = 1
+opt-level = 2
 debug = 0
 "#;
 
@@ -127,7 +127,8 @@ fn run(copy: &Path, test: &str) -> Result<Option<String>> {
     let mut lines = text.lines().skip_while(|line| !line.contains("panicked at"));
     let (Some(head), Some(message)) = (lines.next(), lines.next()) else { bail!("it failed without a word:\n{text}") };
     let name = head.split('\'').nth(1).unwrap_or("?");
-    Ok(Some(format!("{test}::{name}: {}", message.trim())))
+    let message: String = message.trim().chars().take(100).collect();
+    Ok(Some(format!("{test}::{name}: {message}")))
 }
 
 fn copy_folder(from: &Path, to: &Path) -> Result<()> {
