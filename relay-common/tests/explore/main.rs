@@ -2,7 +2,7 @@
 //! themselves interrupted, to depth three: the real `Writer` and `Reader`, sequentially consistent. What weak ordering adds
 //! is `loom.rs`'s matter.
 //!
-//! `RELAY_EXPLORE` says how far: `quick` (what `cargo test` does, and the mutants), `ci` or `full` (`cargo xtask explore`). With
+//! `RELAY_EXPLORE` says how far: `quick` (for the mutants), `ci` or `full` (`cargo xtask explore`); else one interrupt less. With
 //! `RELAY_EXPLORE_ONE` the first failure ends the process.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
@@ -62,13 +62,24 @@ const SCENARIO: Scenario = Scenario {
 };
 
 impl Scenario {
+    /// How far to explore.
+    fn most_interrupts(&self) -> usize {
+        let [quick, ci, full] = self.interrupts;
+        match std::env::var("RELAY_EXPLORE").as_deref() {
+            Ok("full") => full,
+            Ok("ci") => ci,
+            Ok("quick") => quick,
+            _ => quick - 1,
+        }
+    }
+
     /// Explores the scenario for a client, and returns how many executions there are.
     fn explore<const HEADER: u64, const ALIGN: u64>(self) -> u64 {
         let geometry = Geometry::new(self.subbuf_size, self.n_subbufs).unwrap();
         let run = actors::run::<HEADER, ALIGN>;
         let machine: &'static Machine =
             Box::leak(Box::new(Machine::new(geometry, self.mode, self.actors, self.only, run)));
-        let interrupts = self.interrupts[size()];
+        let interrupts = self.most_interrupts();
         let execute = || {
             machine.restart();
             let recorded = self.start.preset(machine);
@@ -122,15 +133,6 @@ impl Start {
         control.producer.retired.preset(self.number);
         control.consumer.consumed.preset(self.number);
         recorded + self.number
-    }
-}
-
-/// How far to explore.
-fn size() -> usize {
-    match std::env::var("RELAY_EXPLORE").as_deref() {
-        Ok("full") => 2,
-        Ok("ci") => 1,
-        _ => 0,
     }
 }
 
