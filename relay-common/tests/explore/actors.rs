@@ -120,7 +120,7 @@ fn read(machine: &'static Machine, actor: Actor) {
     }
 }
 
-/// One pass of the reader; returns how many sub-buffers it went past.
+/// One pass of the reader; returns how many sub-buffers it took whole.
 pub(crate) fn drain(machine: &'static Machine, most: u64) -> u64 {
     let reader = Reader { buffer: machine, geometry: machine.geometry };
     let before = machine.book.borrow().consumed;
@@ -129,6 +129,7 @@ pub(crate) fn drain(machine: &'static Machine, most: u64) -> u64 {
         machine.book.borrow_mut().consumed = pass.first;
         reader.release(pass.first);
     }
+    let mut taken = 0;
     for number in pass.first..pass.first + pass.backlog.min(most) {
         let overwritten = || machine.mode == Mode::Overwrite && !reader.survived(number);
         let subbuf = reader.subbuf(number).unwrap();
@@ -140,10 +141,11 @@ pub(crate) fn drain(machine: &'static Machine, most: u64) -> u64 {
         machine.book.borrow_mut().consumed = number + 1;
         if let Some((subbuf, copy)) = copied.filter(|_| !overwritten()) {
             machine.book.borrow_mut().read(machine, &subbuf, &copy);
+            taken += 1;
         }
         reader.release(number + 1);
     }
-    machine.book.borrow().consumed - before
+    taken
 }
 
 fn copy(machine: &Machine, subbuf: &Subbuf) -> Vec<u8> {
