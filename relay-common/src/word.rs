@@ -42,18 +42,26 @@ mod host {
 
     use super::{ReaderWord, Word};
 
+    /// A SeqCst operation alone orders less than the kernel's do: by the language's rules, other accesses may pass it.
+    fn fenced<T>(operation: impl FnOnce() -> T) -> T {
+        fence(Ordering::SeqCst);
+        let result = operation();
+        fence(Ordering::SeqCst);
+        result
+    }
+
     impl Word for AtomicU64 {
         fn peek(&self) -> u64 {
             self.load(Ordering::Relaxed)
         }
         fn exchange_if(&self, old: u64, new: u64) -> bool {
-            self.compare_exchange(old, new, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+            fenced(|| self.compare_exchange(old, new, Ordering::SeqCst, Ordering::Relaxed).is_ok())
         }
         fn fetch_add(&self, amount: u64) -> u64 {
-            self.fetch_add(amount, Ordering::SeqCst)
+            fenced(|| self.fetch_add(amount, Ordering::SeqCst))
         }
         fn swap(&self, new: u64) -> u64 {
-            self.swap(new, Ordering::SeqCst)
+            fenced(|| self.swap(new, Ordering::SeqCst))
         }
         fn count(&self, amount: u64) {
             self.fetch_add(amount, Ordering::Relaxed);

@@ -50,7 +50,7 @@ pub trait Client<B: Buffer> {
     #[inline(always)]
     fn subbuf_end(&self, _buffer: &B, _place: u64, _closing: Closing) {}
     /// A record was lost because every sub-buffer waits for the reader, and the one before it was not. Called once, until
-    /// [`Self::buf_recovered`].
+    /// [`Self::buf_recovered`]; but a writer that is interrupted just before it calls may call after one that recovers.
     #[inline(always)]
     fn buf_full(&self, _buffer: &B) {}
     /// After [`Self::buf_full`], a record is being stored again.
@@ -187,11 +187,7 @@ impl<B: Buffer, C: Client<B>> Writer<'_, B, C> {
         let base = self.next_begin(look);
         let number = geometry.number(base);
         if mode == Mode::NoOverwrite && self.is_full(number) {
-            // Others may have moved on since the look, and the reader behind them: that `number` was never free to us says
-            // nothing.
-            if producer.reserved.peek() != look.reserved {
-                return Attempt::Moved;
-            }
+            // However old the look is: others cannot have opened it either, since `consumed` only rises.
             // What is there becomes readable, as in relay.
             if look.offset != 0 && !self.close_at(look, base) {
                 return Attempt::Moved;
@@ -259,13 +255,13 @@ impl<B: Buffer, C: Client<B>> Writer<'_, B, C> {
     pub fn mark(&self) {
         let Self { buffer, client, geometry, mode } = *self;
         let producer = &buffer.control().producer;
+        if Self::FIRST > geometry.subbuf_size() {
+            return;
+        }
         self.flush();
         let look = self.look();
         let number = geometry.number(look.reserved);
-        if look.offset != 0
-            || (mode == Mode::NoOverwrite && self.is_full(number))
-            || Self::FIRST > geometry.subbuf_size()
-        {
+        if look.offset != 0 || (mode == Mode::NoOverwrite && self.is_full(number)) {
             return;
         }
         let before = Committed(buffer.committed(geometry.place(look.reserved)).peek());

@@ -226,7 +226,14 @@ impl Consumer {
         }
         let mut taken = 0;
         for number in pass.first..pass.first + pass.backlog.min(most) {
-            let Some(subbuf) = reader.subbuf(number).map_err(corrupt)? else { break };
+            let Some(subbuf) = reader.subbuf(number).map_err(corrupt)? else {
+                if self.mode == Mode::Overwrite && !reader.survived(number) {
+                    // Not unfinished but overwritten since the pass began: those after it may be ready.
+                    self.release(&reader, number + 1);
+                    continue;
+                }
+                break;
+            };
             if self.take(&reader, subbuf)? {
                 taken += 1;
             }

@@ -22,10 +22,8 @@ const COMMITTED: &str = "committed.rs";
 
 /// In the order in which a writer, then the reader, comes to the rules.
 ///
-/// Not here, because nothing that the explorer can do breaks without them: the second look at `reserved` before a loss is
-/// counted as full (a sub-buffer is opened only when the reader has left its place, and `consumed` only rises, so an old look
-/// never finds more full than there is), a mark's check that nothing is open (the place would not be complete), and its
-/// `records_before` from before the exchange (a mark takes the whole sub-buffer).
+/// Not here, because nothing that the explorer can do breaks without them: a mark's check that nothing is open (the place would
+/// not be complete), and its `records_before` from before the exchange (a mark takes the whole sub-buffer).
 pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         rule: "room is taken by an exchange, not by a store",
