@@ -5,6 +5,16 @@ use crate::geometry::Geometry;
 /// Bytes in the low 40 bits and records in the high 24, both since the channel was made and over all laps
 /// of the place, so that one fetch-add per record keeps both. A byte counts whether it holds a record, a header,
 /// an alignment gap or padding: every lap adds exactly `subbuf_size`.
+///
+/// ```
+/// use relay_common::{Committed, Geometry};
+///
+/// // Two records, with all the bytes of the first lap.
+/// let committed = Committed(Committed::amount(1, 4000) + Committed::amount(1, 96));
+/// assert!(committed.is_complete(Geometry::new(4096, 8)?, 1));
+/// assert_eq!(committed.records(), 2);
+/// # Ok::<(), relay_common::GeometryError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Committed(pub u64);
 
@@ -14,6 +24,11 @@ const RECORDS_MASK: u32 = (1 << (64 - BYTES_BITS)) - 1;
 
 impl Committed {
     /// What to add for `records` records and `bytes` bytes.
+    ///
+    /// ```
+    /// # use relay_common::{Committed, Geometry};
+    /// assert_eq!(Committed(Committed::amount(3, 100)).records(), 3);
+    /// ```
     #[inline(always)]
     #[must_use]
     pub const fn amount(records: u64, bytes: u64) -> u64 {
@@ -21,6 +36,12 @@ impl Committed {
     }
 
     /// Whether every byte of `laps` laps is committed, and none of the next.
+    ///
+    /// ```
+    /// # use relay_common::{Committed, Geometry};
+    /// assert!(!Committed(Committed::amount(1, 100)).is_complete(Geometry::new(4096, 8)?, 1));
+    /// # Ok::<(), relay_common::GeometryError>(())
+    /// ```
     #[inline(always)]
     #[must_use]
     pub const fn is_complete(self, geometry: Geometry, laps: u64) -> bool {
@@ -28,6 +49,12 @@ impl Committed {
     }
 
     /// Whether exactly `used` bytes of lap `lap` are committed, and all laps before it.
+    ///
+    /// ```
+    /// # use relay_common::{Committed, Geometry};
+    /// assert!(Committed(Committed::amount(1, 4096 + 100)).holds(Geometry::new(4096, 8)?, 1, 100));
+    /// # Ok::<(), relay_common::GeometryError>(())
+    /// ```
     #[inline(always)]
     #[must_use]
     pub const fn holds(self, geometry: Geometry, lap: u64, used: u64) -> bool {
@@ -35,6 +62,11 @@ impl Committed {
     }
 
     /// Bytes committed, modulo 2^40.
+    ///
+    /// ```
+    /// # use relay_common::{Committed, Geometry};
+    /// assert_eq!(Committed(Committed::amount(3, 100)).bytes(), 100);
+    /// ```
     #[inline(always)]
     #[must_use]
     pub const fn bytes(self) -> u64 {
@@ -42,6 +74,11 @@ impl Committed {
     }
 
     /// Records committed, modulo 2^24: what the next lap keeps as its `records_before`.
+    ///
+    /// ```
+    /// # use relay_common::{Committed, Geometry};
+    /// assert_eq!(Committed(Committed::amount((1 << 24) + 3, 100)).records(), 3);
+    /// ```
     #[inline(always)]
     #[must_use]
     pub const fn records(self) -> u32 {
@@ -52,6 +89,14 @@ impl Committed {
     ///
     /// The lap in which the byte part passes 2^40 carries one into the records when its last byte is
     /// committed; that one is taken off.
+    ///
+    /// ```
+    /// # use relay_common::{Committed, Geometry};
+    /// let (geometry, before) = (Geometry::new(4096, 8)?, Committed(Committed::amount(5, 4096)));
+    /// let after = Committed(before.0 + Committed::amount(2, 4096));
+    /// assert_eq!(after.records_of(geometry, 1, before.records()), 2);
+    /// # Ok::<(), relay_common::GeometryError>(())
+    /// ```
     #[inline(always)]
     #[must_use]
     pub const fn records_of(self, geometry: Geometry, lap: u64, records_before: u32) -> u32 {

@@ -13,6 +13,14 @@ pub const MAX_SUBBUF_SIZE: u64 = 16 << 20;
 pub const MAX_BUFFER_SIZE: u64 = 512 << 20;
 
 /// Sub-buffer size and count, both powers of two, so that every place is found by shift and mask.
+///
+/// ```
+/// use relay_common::Geometry;
+///
+/// let geometry = Geometry::new(4096, 8)?;
+/// assert_eq!(geometry.buffer_size(), 32768);
+/// # Ok::<(), relay_common::GeometryError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
     subbuf_shift: u32,
@@ -20,6 +28,13 @@ pub struct Geometry {
 }
 
 /// Why a geometry was refused.
+///
+/// ```
+/// use relay_common::{Geometry, GeometryError};
+///
+/// assert_eq!(Geometry::new(5000, 8), Err(GeometryError::SubbufSize(5000)));
+/// assert_eq!(Geometry::new(4096, 3), Err(GeometryError::SubbufCount(3)));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GeometryError {
     /// The sub-buffer size is under [`MIN_SUBBUF_SIZE`] or over [`MAX_SUBBUF_SIZE`], or no power of two.
@@ -50,6 +65,12 @@ impl core::error::Error for GeometryError {}
 impl Geometry {
     /// A geometry of `n_subbufs` sub-buffers of `subbuf_size` bytes.
     ///
+    /// ```
+    /// # use relay_common::Geometry;
+    /// assert!(Geometry::new(256 << 10, 8).is_ok());
+    /// assert!(Geometry::new(16 << 20, 64).is_err(), "1 GiB for each CPU");
+    /// ```
+    ///
     /// # Errors
     /// When either is not a power of two in its range, or the product is too large.
     pub const fn new(subbuf_size: u64, n_subbufs: u64) -> Result<Self, GeometryError> {
@@ -70,6 +91,12 @@ impl Geometry {
 
     /// The geometry with these base-2 logarithms, unchecked: for the kernel side, whose constants come from
     /// a geometry that user space has checked.
+    ///
+    /// ```
+    /// # use relay_common::Geometry;
+    /// assert_eq!(Geometry::from_shifts(12, 3), Geometry::new(4096, 8)?);
+    /// # Ok::<(), relay_common::GeometryError>(())
+    /// ```
     #[inline(always)]
     #[must_use]
     pub const fn from_shifts(subbuf_shift: u32, n_subbufs_shift: u32) -> Self {
@@ -77,12 +104,24 @@ impl Geometry {
     }
 
     /// Base-2 logarithms of the sub-buffer size and of the count.
+    ///
+    /// ```
+    /// # use relay_common::Geometry;
+    /// assert_eq!(Geometry::new(4096, 8)?.shifts(), (12, 3));
+    /// # Ok::<(), relay_common::GeometryError>(())
+    /// ```
     #[must_use]
     pub const fn shifts(self) -> (u32, u32) {
         (self.subbuf_shift, self.n_subbufs_shift)
     }
 
     /// Bytes in a sub-buffer, its header included.
+    ///
+    /// ```
+    /// # use relay_common::Geometry;
+    /// assert_eq!(Geometry::new(4096, 8)?.subbuf_size(), 4096);
+    /// # Ok::<(), relay_common::GeometryError>(())
+    /// ```
     #[inline(always)]
     #[must_use]
     pub const fn subbuf_size(self) -> u64 {
@@ -90,6 +129,12 @@ impl Geometry {
     }
 
     /// Sub-buffers in a buffer.
+    ///
+    /// ```
+    /// # use relay_common::Geometry;
+    /// assert_eq!(Geometry::new(4096, 8)?.n_subbufs(), 8);
+    /// # Ok::<(), relay_common::GeometryError>(())
+    /// ```
     #[inline(always)]
     #[must_use]
     pub const fn n_subbufs(self) -> u64 {
@@ -97,6 +142,12 @@ impl Geometry {
     }
 
     /// Bytes in a buffer.
+    ///
+    /// ```
+    /// # use relay_common::Geometry;
+    /// assert_eq!(Geometry::new(4096, 8)?.buffer_size(), 32768);
+    /// # Ok::<(), relay_common::GeometryError>(())
+    /// ```
     #[inline(always)]
     #[must_use]
     pub const fn buffer_size(self) -> u64 {
@@ -104,6 +155,12 @@ impl Geometry {
     }
 
     /// How far into its sub-buffer a position is.
+    ///
+    /// ```
+    /// # use relay_common::Geometry;
+    /// assert_eq!(Geometry::new(4096, 8)?.offset(4096 + 20), 20);
+    /// # Ok::<(), relay_common::GeometryError>(())
+    /// ```
     #[inline(always)]
     #[must_use]
     pub const fn offset(self, position: u64) -> u64 {
@@ -111,6 +168,12 @@ impl Geometry {
     }
 
     /// The number of the sub-buffer that a position is in.
+    ///
+    /// ```
+    /// # use relay_common::Geometry;
+    /// assert_eq!(Geometry::new(4096, 8)?.number(9 * 4096 + 20), 9);
+    /// # Ok::<(), relay_common::GeometryError>(())
+    /// ```
     #[inline(always)]
     #[must_use]
     pub const fn number(self, position: u64) -> u64 {
@@ -118,6 +181,12 @@ impl Geometry {
     }
 
     /// The position where sub-buffer `number` begins.
+    ///
+    /// ```
+    /// # use relay_common::Geometry;
+    /// assert_eq!(Geometry::new(4096, 8)?.begin(9), 9 * 4096);
+    /// # Ok::<(), relay_common::GeometryError>(())
+    /// ```
     #[inline(always)]
     #[must_use]
     pub const fn begin(self, number: u64) -> u64 {
@@ -125,6 +194,12 @@ impl Geometry {
     }
 
     /// Where a position lies in the buffer's memory: less than [`Self::buffer_size`].
+    ///
+    /// ```
+    /// # use relay_common::Geometry;
+    /// assert_eq!(Geometry::new(4096, 8)?.place(9 * 4096 + 20), 4096 + 20);
+    /// # Ok::<(), relay_common::GeometryError>(())
+    /// ```
     #[inline(always)]
     #[must_use]
     pub const fn place(self, position: u64) -> u64 {
@@ -132,6 +207,12 @@ impl Geometry {
     }
 
     /// The lap in which sub-buffer `number` uses its place.
+    ///
+    /// ```
+    /// # use relay_common::Geometry;
+    /// assert_eq!(Geometry::new(4096, 8)?.lap(9), 1);
+    /// # Ok::<(), relay_common::GeometryError>(())
+    /// ```
     #[inline(always)]
     #[must_use]
     pub const fn lap(self, number: u64) -> u64 {

@@ -20,6 +20,16 @@ pub const COMMITTED_AT: u64 = 8;
 pub const MAX_RECORD: u64 = 64 << 10;
 
 /// One CPU's row of the control map: what the writers change and what the reader changes, on lines of their own.
+///
+/// ```
+/// use relay_common::{Control, Counters, Geometry};
+/// use std::sync::atomic::AtomicU64;
+///
+/// let control = Control::<AtomicU64>::default();
+/// assert_eq!(size_of_val(&control), 128);
+/// assert_eq!(control.counters(Geometry::new(4096, 8)?), Counters::default());
+/// # Ok::<(), relay_common::GeometryError>(())
+/// ```
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub struct Control<W> {
@@ -30,6 +40,15 @@ pub struct Control<W> {
 }
 
 /// The writers' words.
+///
+/// ```
+/// # use relay_common::{Geometry, Mode, Plain, memory::Memory};
+/// # let memory = Memory::new(Geometry::new(64, 4)?);
+/// # use relay_common::{Buffer, Word};
+/// let _ = memory.writer(&Plain, Mode::NoOverwrite).reserve(1000);
+/// assert_eq!(memory.control().producer.lost_too_big.peek(), 1);
+/// # Ok::<(), relay_common::GeometryError>(())
+/// ```
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub struct Producer<W> {
@@ -53,6 +72,17 @@ pub struct Producer<W> {
 }
 
 /// The reader's words.
+///
+/// ```
+/// # use relay_common::{Geometry, Mode, Plain, memory::Memory};
+/// # let memory = Memory::new(Geometry::new(64, 4)?);
+/// # use relay_common::{Buffer, Word};
+/// let writer = memory.writer(&Plain, Mode::NoOverwrite);
+/// writer.commit(&writer.reserve(48).unwrap());
+/// memory.reader().release(1);
+/// assert_eq!(memory.control().consumer.consumed.peek(), 1);
+/// # Ok::<(), relay_common::GeometryError>(())
+/// ```
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub struct Consumer<W> {
@@ -66,6 +96,15 @@ pub struct Consumer<W> {
 
 impl<W: Word> Producer<W> {
     /// Records lost to the buffer, all causes.
+    ///
+    /// ```
+    /// # use relay_common::{Geometry, Mode, Plain, memory::Memory};
+    /// # let memory = Memory::new(Geometry::new(64, 4)?);
+    /// # use relay_common::Buffer;
+    /// let _ = memory.writer(&Plain, Mode::NoOverwrite).reserve(49);
+    /// assert_eq!(memory.control().producer.lost(), 1);
+    /// # Ok::<(), relay_common::GeometryError>(())
+    /// ```
     #[inline(always)]
     pub fn lost(&self) -> u64 {
         self.lost_full.peek().wrapping_add(self.lost_too_big.peek()).wrapping_add(self.lost_nested.peek())
@@ -73,6 +112,10 @@ impl<W: Word> Producer<W> {
 }
 
 /// What user space asks of a channel's own program, by BPF_PROG_TEST_RUN on the CPU whose buffer is meant.
+///
+/// ```
+/// assert_eq!(relay_common::Request::Mark as u64, 1);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Request {
@@ -83,6 +126,21 @@ pub enum Request {
 }
 
 /// What a CPU's control row says at one moment.
+///
+/// ```
+/// # use relay_common::{Geometry, Mode, Plain, memory::Memory};
+/// # let memory = Memory::new(Geometry::new(64, 4)?);
+/// # use relay_common::Buffer;
+/// let writer = memory.writer(&Plain, Mode::NoOverwrite);
+/// for _ in 0..6 {
+///     if let Ok(record) = writer.reserve(48) {
+///         writer.commit(&record);
+///     }
+/// }
+/// let counters = memory.control().counters(Geometry::new(64, 4)?);
+/// assert_eq!((counters.produced, counters.consumed, counters.lost_full), (4, 0, 2));
+/// # Ok::<(), relay_common::GeometryError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Sub-buffers closed since the channel was made.
@@ -101,6 +159,12 @@ pub struct Counters {
 
 impl Counters {
     /// Records lost, all causes.
+    ///
+    /// ```
+    /// # use relay_common::Counters;
+    /// let counters = Counters { lost_full: 3, lost_nested: 1, ..Counters::default() };
+    /// assert_eq!(counters.lost(), 4);
+    /// ```
     #[inline(always)]
     #[must_use]
     pub const fn lost(&self) -> u64 {
@@ -108,6 +172,13 @@ impl Counters {
     }
 
     /// Whether every sub-buffer waits for the reader (`relay_buf_full`). In overwrite mode that means nothing.
+    ///
+    /// ```
+    /// # use relay_common::{Counters, Geometry};
+    /// let counters = Counters { produced: 9, consumed: 1, ..Counters::default() };
+    /// assert!(counters.is_full(Geometry::new(4096, 8)?));
+    /// # Ok::<(), relay_common::GeometryError>(())
+    /// ```
     #[inline(always)]
     #[must_use]
     pub const fn is_full(&self, geometry: Geometry) -> bool {
@@ -115,6 +186,12 @@ impl Counters {
     }
 
     /// Whether no sub-buffer waits for the reader (`relay_buf_empty`). One may be open.
+    ///
+    /// ```
+    /// # use relay_common::Counters;
+    /// let counters = Counters { produced: 9, consumed: 9, ..Counters::default() };
+    /// assert!(counters.is_empty());
+    /// ```
     #[inline(always)]
     #[must_use]
     pub const fn is_empty(&self) -> bool {
@@ -124,6 +201,14 @@ impl Counters {
 
 impl<W: Word> Control<W> {
     /// What the row says now. Each number is exact; together they are of one moment only when nobody writes.
+    ///
+    /// ```
+    /// # use relay_common::{Geometry, Mode, Plain, memory::Memory};
+    /// # let memory = Memory::new(Geometry::new(64, 4)?);
+    /// # use relay_common::Buffer;
+    /// assert!(memory.control().counters(Geometry::new(64, 4)?).is_empty());
+    /// # Ok::<(), relay_common::GeometryError>(())
+    /// ```
     #[inline(always)]
     pub fn counters(&self, geometry: Geometry) -> Counters {
         Counters {
@@ -139,6 +224,15 @@ impl<W: Word> Control<W> {
 
 /// One CPU's memory, as one side sees it. Places are bytes from the start of the buffer; implementations
 /// keep them inside it whatever they are given.
+///
+/// ```
+/// # use relay_common::{Geometry, Mode, Plain, memory::Memory};
+/// # let memory = Memory::new(Geometry::new(64, 4)?);
+/// # use relay_common::Buffer;
+/// memory.store_u32(20, 7);
+/// assert_eq!(memory.load_u32(20), 7);
+/// # Ok::<(), relay_common::GeometryError>(())
+/// ```
 pub trait Buffer {
     /// The shared word of this side.
     type Word: Word;

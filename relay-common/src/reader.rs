@@ -14,6 +14,18 @@ use crate::{
 };
 
 /// A sub-buffer that can be taken.
+///
+/// ```
+/// # use relay_common::{Geometry, Mode, Plain, memory::Memory};
+/// # let memory = Memory::new(Geometry::new(64, 4)?);
+/// let writer = memory.writer(&Plain, Mode::NoOverwrite);
+/// for _ in 0..3 {
+///     writer.commit(&writer.reserve(24).unwrap());
+/// }
+/// let subbuf = memory.reader().subbuf(0).unwrap().unwrap();
+/// assert_eq!((subbuf.number, subbuf.place, subbuf.len, subbuf.records), (0, 16, 48, 2));
+/// # Ok::<(), relay_common::GeometryError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subbuf {
     /// Its number since the channel was made.
@@ -27,6 +39,18 @@ pub struct Subbuf {
 }
 
 /// What has been written since the channel was made, at one instant.
+///
+/// ```
+/// # use relay_common::{Geometry, Mode, Plain, memory::Memory};
+/// # let memory = Memory::new(Geometry::new(64, 4)?);
+/// let writer = memory.writer(&Plain, Mode::NoOverwrite);
+/// for _ in 0..3 {
+///     writer.commit(&writer.reserve(24).unwrap());
+/// }
+/// let count = memory.reader().count().unwrap();
+/// assert_eq!((count.produced, count.recorded, count.closed), (1, 3, 2));
+/// # Ok::<(), relay_common::GeometryError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Count {
     /// Sub-buffers closed.
@@ -38,6 +62,18 @@ pub struct Count {
 }
 
 /// What can be read now.
+///
+/// ```
+/// # use relay_common::{Geometry, Mode, Plain, memory::Memory};
+/// # let memory = Memory::new(Geometry::new(64, 4)?);
+/// let writer = memory.writer(&Plain, Mode::NoOverwrite);
+/// for _ in 0..3 {
+///     writer.commit(&writer.reserve(24).unwrap());
+/// }
+/// let pass = memory.reader().pass(0, Mode::NoOverwrite).unwrap();
+/// assert_eq!((pass.first, pass.overrun, pass.backlog), (0, 0, 1));
+/// # Ok::<(), relay_common::GeometryError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pass {
     /// The first sub-buffer to take.
@@ -49,6 +85,14 @@ pub struct Pass {
 }
 
 /// Shared memory that holds what the protocol never writes.
+///
+/// ```
+/// # use relay_common::{Geometry, Mode, Plain, memory::Memory};
+/// # let memory = Memory::new(Geometry::new(64, 4)?);
+/// let corrupt = memory.reader().pass(5, Mode::NoOverwrite).unwrap_err();
+/// assert_eq!(corrupt.to_string(), "5 sub-buffers consumed of 0 produced");
+/// # Ok::<(), relay_common::GeometryError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Corrupt {
     /// A closed sub-buffer's padding is more than its size less the header.
@@ -103,6 +147,23 @@ impl fmt::Display for Corrupt {
 impl core::error::Error for Corrupt {}
 
 /// The one reader of a CPU's buffer.
+///
+/// ```
+/// # use relay_common::{Geometry, Mode, Plain, memory::Memory};
+/// # let memory = Memory::new(Geometry::new(64, 4)?);
+/// let writer = memory.writer(&Plain, Mode::NoOverwrite);
+/// for _ in 0..3 {
+///     writer.commit(&writer.reserve(24).unwrap());
+/// }
+/// let reader = memory.reader();
+/// let pass = reader.pass(0, Mode::NoOverwrite).unwrap();
+/// for number in pass.first..pass.first + pass.backlog {
+///     let Some(subbuf) = reader.subbuf(number).unwrap() else { break };
+///     assert_eq!(memory.load(subbuf.place, subbuf.len).len(), 48);
+///     reader.release(number + 1);
+/// }
+/// # Ok::<(), relay_common::GeometryError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Reader<'a, B> {
     /// The CPU's memory.
@@ -116,6 +177,18 @@ where
     B::Word: ReaderWord,
 {
     /// What a reader that has done with `consumed` sub-buffers finds now.
+    ///
+    /// ```
+    /// # use relay_common::{Geometry, Mode, Plain, memory::Memory};
+    /// # let memory = Memory::new(Geometry::new(64, 4)?);
+    /// let writer = memory.writer(&Plain, Mode::Overwrite);
+    /// for _ in 0..10 {
+    ///     writer.commit(&writer.reserve(48).unwrap());
+    /// }
+    /// let pass = memory.reader().pass(0, Mode::Overwrite).unwrap();
+    /// assert_eq!((pass.first, pass.overrun, pass.backlog), (6, 6, 4));
+    /// # Ok::<(), relay_common::GeometryError>(())
+    /// ```
     ///
     /// # Errors
     /// When the positions contradict each other.
@@ -136,11 +209,33 @@ where
     }
 
     /// Sub-buffers that have been closed since the channel was made, or will be when their last writer commits.
+    ///
+    /// ```
+    /// # use relay_common::{Geometry, Mode, Plain, memory::Memory};
+    /// # let memory = Memory::new(Geometry::new(64, 4)?);
+    /// let writer = memory.writer(&Plain, Mode::NoOverwrite);
+    /// for _ in 0..3 {
+    ///     writer.commit(&writer.reserve(24).unwrap());
+    /// }
+    /// assert_eq!(memory.reader().produced(), 1);
+    /// # Ok::<(), relay_common::GeometryError>(())
+    /// ```
     pub fn produced(&self) -> u64 {
         self.geometry.number(self.reserved())
     }
 
     /// Whether a sub-buffer is open: what a flush would close.
+    ///
+    /// ```
+    /// # use relay_common::{Geometry, Mode, Plain, memory::Memory};
+    /// # let memory = Memory::new(Geometry::new(64, 4)?);
+    /// let writer = memory.writer(&Plain, Mode::NoOverwrite);
+    /// for _ in 0..3 {
+    ///     writer.commit(&writer.reserve(24).unwrap());
+    /// }
+    /// assert!(memory.reader().is_open());
+    /// # Ok::<(), relay_common::GeometryError>(())
+    /// ```
     pub fn is_open(&self) -> bool {
         self.geometry.offset(self.reserved()) != 0
     }
@@ -148,6 +243,18 @@ where
     /// Sub-buffer `number`, if it is closed and every writer has committed.
     ///
     /// In overwrite mode the content is valid only if it [`Self::survived`] until it was copied.
+    ///
+    /// ```
+    /// # use relay_common::{Geometry, Mode, Plain, memory::Memory};
+    /// # let memory = Memory::new(Geometry::new(64, 4)?);
+    /// let writer = memory.writer(&Plain, Mode::NoOverwrite);
+    /// for _ in 0..3 {
+    ///     writer.commit(&writer.reserve(24).unwrap());
+    /// }
+    /// assert!(memory.reader().subbuf(0).unwrap().is_some());
+    /// assert!(memory.reader().subbuf(1).unwrap().is_none(), "it is open");
+    /// # Ok::<(), relay_common::GeometryError>(())
+    /// ```
     ///
     /// # Errors
     /// When its header cannot be what a writer wrote.
@@ -174,6 +281,17 @@ where
 
     /// Whether sub-buffer `number` had not been overwritten when this is called: asked after a copy, it says whether
     /// the copy is good.
+    ///
+    /// ```
+    /// # use relay_common::{Geometry, Mode, Plain, memory::Memory};
+    /// # let memory = Memory::new(Geometry::new(64, 4)?);
+    /// let writer = memory.writer(&Plain, Mode::NoOverwrite);
+    /// for _ in 0..3 {
+    ///     writer.commit(&writer.reserve(24).unwrap());
+    /// }
+    /// assert!(memory.reader().survived(0));
+    /// # Ok::<(), relay_common::GeometryError>(())
+    /// ```
     pub fn survived(&self, number: u64) -> bool {
         // Pairs with the writers' exchange of `reserved`, which comes before any store into the new lap.
         B::Word::fence_loads();
@@ -182,12 +300,39 @@ where
 
     /// Gives every sub-buffer before `consumed` back to the writers (`relay_subbufs_consumed`): at most what has been
     /// produced.
+    ///
+    /// ```
+    /// # use relay_common::{Geometry, Mode, Plain, memory::Memory};
+    /// # let memory = Memory::new(Geometry::new(64, 4)?);
+    /// let writer = memory.writer(&Plain, Mode::NoOverwrite);
+    /// for _ in 0..3 {
+    ///     writer.commit(&writer.reserve(24).unwrap());
+    /// }
+    /// # use relay_common::Buffer;
+    /// memory.reader().release(1);
+    /// assert!(memory.control().counters(Geometry::new(64, 4)?).is_empty());
+    /// # Ok::<(), relay_common::GeometryError>(())
+    /// ```
     pub fn release(&self, consumed: u64) {
         // Release: whoever sees it may overwrite what has been read.
         self.buffer.control().consumer.consumed.publish(consumed.min(self.produced()));
     }
 
     /// What has been written since the channel was made, exactly; `None` while a writer is at work.
+    ///
+    /// ```
+    /// # use relay_common::{Geometry, Mode, Plain, memory::Memory};
+    /// # let memory = Memory::new(Geometry::new(64, 4)?);
+    /// let writer = memory.writer(&Plain, Mode::NoOverwrite);
+    /// for _ in 0..3 {
+    ///     writer.commit(&writer.reserve(24).unwrap());
+    /// }
+    /// assert_eq!(memory.reader().count().unwrap().recorded, 3);
+    /// let record = writer.reserve(4).unwrap();
+    /// assert_eq!(memory.reader().count(), None);
+    /// # writer.commit(&record);
+    /// # Ok::<(), relay_common::GeometryError>(())
+    /// ```
     pub fn count(&self) -> Option<Count> {
         let Self { buffer, geometry } = *self;
         let reserved = self.reserved();
@@ -220,6 +365,18 @@ where
     /// records and of the client's headers stay.
     ///
     /// The caller sees to it that nobody writes or reads meanwhile: a writer at work would leave counts that never add up.
+    ///
+    /// ```
+    /// # use relay_common::{Geometry, Mode, Plain, memory::Memory};
+    /// # let memory = Memory::new(Geometry::new(64, 4)?);
+    /// let writer = memory.writer(&Plain, Mode::NoOverwrite);
+    /// for _ in 0..3 {
+    ///     writer.commit(&writer.reserve(24).unwrap());
+    /// }
+    /// memory.reader().reset();
+    /// assert_eq!(memory.reader().count().unwrap().recorded, 0);
+    /// # Ok::<(), relay_common::GeometryError>(())
+    /// ```
     pub fn reset(&self) {
         let Self { buffer, geometry } = *self;
         for number in 0..geometry.n_subbufs() {

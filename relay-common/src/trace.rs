@@ -44,6 +44,13 @@ pub const MAX_PAYLOAD: u64 = 8192;
 pub const COMMON_FIELDS: u64 = 8;
 
 /// What stands before every payload: 20 bytes, no gaps.
+///
+/// ```
+/// use relay_common::trace::RecordHeader;
+///
+/// let header = RecordHeader::new(1_000_000, 3, 56, 100 << 32 | 101);
+/// assert_eq!((header.pid, header.tid, size_of_val(&header)), (100, 101, 20));
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[repr(C, packed(4))]
 pub struct RecordHeader {
@@ -62,6 +69,11 @@ pub struct RecordHeader {
 impl RecordHeader {
     /// A header for `len` bytes of payload, at most [`MAX_PAYLOAD`], of the task `current`: `tgid << 32 | tid`, as the kernel
     /// packs them.
+    ///
+    /// ```
+    /// # use relay_common::trace::RecordHeader;
+    /// assert_eq!(RecordHeader::new(0, 3, 56, 0).len, 56);
+    /// ```
     #[inline(always)]
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "a length below 2^16, and the halves of a word")]
@@ -74,6 +86,13 @@ const _: () = assert!(size_of::<RecordHeader>() as u64 == RECORD_HEADER);
 
 /// What one program needs to know of each tracepoint it serves: it travels with the attachment, as the
 /// BPF cookie.
+///
+/// ```
+/// use relay_common::trace::Cookie;
+///
+/// let cookie = Cookie { id: 3, size: 64, last_loc: 40, relative: false };
+/// assert_eq!(Cookie::unpack(cookie.pack()), cookie);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cookie {
     /// The event's id in this trace.
@@ -89,12 +108,22 @@ pub struct Cookie {
 
 impl Cookie {
     /// As the 64 bits that the kernel keeps.
+    ///
+    /// ```
+    /// # use relay_common::trace::Cookie;
+    /// assert_eq!(Cookie { id: 3, size: 64, last_loc: 40, relative: true }.pack(), 3 | 64 << 16 | 40 << 32 | 1 << 48);
+    /// ```
     #[must_use]
     pub const fn pack(self) -> u64 {
         self.id as u64 | (self.size as u64) << 16 | (self.last_loc as u64) << 32 | (self.relative as u64) << 48
     }
 
     /// From the 64 bits that the kernel kept.
+    ///
+    /// ```
+    /// # use relay_common::trace::Cookie;
+    /// assert_eq!(Cookie::unpack(3 | 64 << 16).size, 64);
+    /// ```
     #[inline(always)]
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "fields of 16 bits")]
@@ -109,6 +138,10 @@ impl Cookie {
 }
 
 /// What the daemon asks of the tracer's own program, as the first argument of its raw tracepoint context.
+///
+/// ```
+/// assert_eq!(relay_common::trace::Request::Stop as u64, 1);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Request {
@@ -120,6 +153,22 @@ pub enum Request {
 }
 
 /// The clock of the tracer's records.
+///
+/// ```
+/// use relay_common::trace::Clock;
+///
+/// /// A clock that stands still.
+/// struct Noon;
+///
+/// impl Clock for Noon {
+///     fn now(&self) -> u64 {
+///         12 * 3600 * 1_000_000_000
+///     }
+///     fn steps_back(&self) -> bool {
+///         false
+///     }
+/// }
+/// ```
 pub trait Clock {
     /// Nanoseconds of the monotonic clock.
     fn now(&self) -> u64;
@@ -129,6 +178,28 @@ pub trait Clock {
 }
 
 /// The tracer as a client of the channel: sub-buffers are CTF packets, the stamp is the clock.
+///
+/// ```
+/// use relay_common::{Geometry, Mode, memory::Memory, trace::{Clock, PACKET_HEADER, Packets}};
+///
+/// struct Noon;
+///
+/// impl Clock for Noon {
+///     fn now(&self) -> u64 {
+///         12 * 3600 * 1_000_000_000
+///     }
+///     fn steps_back(&self) -> bool {
+///         false
+///     }
+/// }
+///
+/// let memory = Memory::new(Geometry::new(256, 4)?);
+/// let packets = Packets { clock: Noon };
+/// memory.writer(&packets, Mode::NoOverwrite).mark();
+/// let packet = memory.reader().subbuf(0).unwrap().unwrap();
+/// assert_eq!((packet.len, packet.records), (PACKET_HEADER, 0));
+/// # Ok::<(), relay_common::GeometryError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Packets<K> {
     /// Where times come from.

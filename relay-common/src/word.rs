@@ -6,6 +6,16 @@
 /// What writers need. The kernel side implements this with BPF instructions.
 ///
 /// Every read-modify-write is a full ordering point (SeqCst), except [`Word::count`].
+///
+/// ```
+/// use relay_common::Word;
+/// use std::sync::atomic::AtomicU64;
+///
+/// let word = AtomicU64::new(5);
+/// assert!(word.exchange_if(5, 6));
+/// assert_eq!(Word::fetch_add(&word, 1), 6);
+/// assert_eq!(word.peek(), 7);
+/// ```
 pub trait Word {
     /// A plain load. May be stale: whoever decides by it re-reads, or lets an exchange confirm it.
     fn peek(&self) -> u64;
@@ -24,6 +34,15 @@ pub trait Word {
 
 /// What the reader needs on top. Only user space has these orders, so that the reader's code cannot be
 /// built into an eBPF program.
+///
+/// ```
+/// use relay_common::ReaderWord;
+/// use std::sync::atomic::AtomicU64;
+///
+/// let word = AtomicU64::new(0);
+/// word.publish(3);
+/// assert_eq!(word.acquire(), 3);
+/// ```
 pub trait ReaderWord: Word {
     /// Loads; everything that the writer stored before publishing this value is visible after.
     fn acquire(&self) -> u64;

@@ -16,6 +16,18 @@ use crate::{
 const TRIES: u32 = 8;
 
 /// What happens to new records when the reader is behind.
+///
+/// ```
+/// # use relay_common::{Geometry, Mode, Plain, memory::Memory};
+/// # let memory = Memory::new(Geometry::new(64, 4)?);
+/// for mode in [Mode::NoOverwrite, Mode::Overwrite] {
+///     let memory = Memory::new(Geometry::new(64, 2)?);
+///     let writer = memory.writer(&Plain, mode);
+///     let stored = (0..5).filter(|_| writer.reserve(48).map(|record| writer.commit(&record)).is_ok()).count();
+///     assert_eq!(stored, if mode == Mode::Overwrite { 5 } else { 2 });
+/// }
+/// # Ok::<(), relay_common::GeometryError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// They are lost, and counted.
@@ -29,6 +41,29 @@ pub enum Mode {
 ///
 /// They run in the middle of a write, in whatever context that is: short, without waiting, and never writing to the
 /// same channel.
+///
+/// ```
+/// use relay_common::{Buffer, Client, Geometry, Mode, memory::Memory};
+///
+/// /// Every sub-buffer begins with its number.
+/// struct Numbered;
+///
+/// impl<B: Buffer> Client<B> for Numbered {
+///     const HEADER: u64 = 8;
+///     fn subbuf_start(&self, buffer: &B, place: u64, number: u64, _stamp: u64) {
+///         buffer.store_u64(place, number);
+///     }
+/// }
+///
+/// let memory = Memory::new(Geometry::new(64, 4)?);
+/// let writer = memory.writer(&Numbered, Mode::NoOverwrite);
+/// for _ in 0..2 {
+///     writer.commit(&writer.reserve(40).unwrap());
+/// }
+/// let second = memory.reader().subbuf(1).unwrap().unwrap();
+/// assert_eq!(memory.load(second.place, 8), 1u64.to_ne_bytes());
+/// # Ok::<(), relay_common::GeometryError>(())
+/// ```
 pub trait Client<B: Buffer> {
     /// Bytes of the client's own header, right after the padding header (`subbuf_start_reserve`).
     const HEADER: u64 = 0;
@@ -59,12 +94,37 @@ pub trait Client<B: Buffer> {
 }
 
 /// A client that adds nothing: the content of a sub-buffer is its records, end to end, as in relay.
+///
+/// ```
+/// # use relay_common::{Geometry, Mode, Plain, memory::Memory};
+/// # let memory = Memory::new(Geometry::new(64, 4)?);
+/// let writer = memory.writer(&Plain, Mode::NoOverwrite);
+/// writer.commit(&writer.reserve(10).unwrap());
+/// writer.flush();
+/// assert_eq!(memory.reader().subbuf(0).unwrap().unwrap().len, 10);
+/// # Ok::<(), relay_common::GeometryError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Plain;
 
 impl<B: Buffer> Client<B> for Plain {}
 
 /// What is known when a sub-buffer is closed.
+///
+/// ```
+/// use relay_common::{Buffer, Client, Closing};
+///
+/// /// Sub-buffers begin with the length of their content and what was lost before they ended.
+/// struct Told;
+///
+/// impl<B: Buffer> Client<B> for Told {
+///     const HEADER: u64 = 16;
+///     fn subbuf_end(&self, buffer: &B, place: u64, closing: Closing) {
+///         buffer.store_u64(place, closing.content);
+///         buffer.store_u64(place + 8, closing.lost);
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Closing {
     /// The stamp of the write that closes.
@@ -76,6 +136,14 @@ pub struct Closing {
 }
 
 /// Why a record was not stored. It is counted already.
+///
+/// ```
+/// # use relay_common::{Geometry, Mode, Plain, memory::Memory};
+/// # let memory = Memory::new(Geometry::new(64, 4)?);
+/// # use relay_common::Lost;
+/// assert_eq!(memory.writer(&Plain, Mode::NoOverwrite).reserve(49).unwrap_err(), Lost::TooBig);
+/// # Ok::<(), relay_common::GeometryError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lost {
     /// Every sub-buffer waits for the reader.
@@ -90,6 +158,16 @@ pub enum Lost {
 
 /// Room for one record, to be filled and then committed. Dropping it instead would keep the sub-buffer
 /// from ever being complete.
+///
+/// ```
+/// # use relay_common::{Geometry, Mode, Plain, memory::Memory};
+/// # let memory = Memory::new(Geometry::new(64, 4)?);
+/// let writer = memory.writer(&Plain, Mode::NoOverwrite);
+/// let record = writer.reserve(4).unwrap();
+/// memory.store(record.place, b"text");
+/// writer.commit(&record);
+/// # Ok::<(), relay_common::GeometryError>(())
+/// ```
 #[derive(Debug)]
 #[must_use = "room that is not committed blocks the reader"]
 pub struct Reservation {
@@ -104,6 +182,16 @@ pub struct Reservation {
 }
 
 /// A writer on one CPU's buffer.
+///
+/// ```
+/// use relay_common::{Geometry, Mode, Plain, Writer, memory::Memory};
+///
+/// let geometry = Geometry::new(64, 4)?;
+/// let memory = Memory::new(geometry);
+/// let writer = Writer { buffer: &memory, client: &Plain, geometry, mode: Mode::NoOverwrite };
+/// assert!(writer.reserve(48).is_ok());
+/// # Ok::<(), relay_common::GeometryError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Writer<'a, B, C> {
     /// The CPU's memory.
@@ -140,6 +228,16 @@ impl<B: Buffer, C: Client<B>> Writer<'_, B, C> {
     /// Reserves room for a record of `len` bytes.
     ///
     /// A record of no bytes takes no room: callers leave it out.
+    ///
+    /// ```
+    /// # use relay_common::{Geometry, Mode, Plain, memory::Memory};
+    /// # let memory = Memory::new(Geometry::new(64, 4)?);
+    /// let writer = memory.writer(&Plain, Mode::NoOverwrite);
+    /// let record = writer.reserve(20).unwrap();
+    /// assert_eq!(record.place, 16, "after the padding header");
+    /// # writer.commit(&record);
+    /// # Ok::<(), relay_common::GeometryError>(())
+    /// ```
     ///
     /// # Errors
     /// The cause of the loss, which has been counted.
@@ -226,6 +324,17 @@ impl<B: Buffer, C: Client<B>> Writer<'_, B, C> {
     }
 
     /// Makes a record visible, once its bytes are written.
+    ///
+    /// ```
+    /// # use relay_common::{Geometry, Mode, Plain, memory::Memory};
+    /// # let memory = Memory::new(Geometry::new(64, 4)?);
+    /// let writer = memory.writer(&Plain, Mode::NoOverwrite);
+    /// let record = writer.reserve(48).unwrap();
+    /// assert_eq!(memory.reader().subbuf(0), Ok(None), "its writer is at work");
+    /// writer.commit(&record);
+    /// assert_eq!(memory.reader().subbuf(0).unwrap().unwrap().records, 1);
+    /// # Ok::<(), relay_common::GeometryError>(())
+    /// ```
     #[inline(always)]
     pub fn commit(&self, reservation: &Reservation) {
         if reservation.fills {
@@ -235,6 +344,17 @@ impl<B: Buffer, C: Client<B>> Writer<'_, B, C> {
     }
 
     /// Closes the open sub-buffer, if there is one. Never loses anything.
+    ///
+    /// ```
+    /// # use relay_common::{Geometry, Mode, Plain, memory::Memory};
+    /// # let memory = Memory::new(Geometry::new(64, 4)?);
+    /// let writer = memory.writer(&Plain, Mode::NoOverwrite);
+    /// writer.commit(&writer.reserve(20).unwrap());
+    /// assert_eq!(memory.reader().produced(), 0);
+    /// writer.flush();
+    /// assert_eq!(memory.reader().produced(), 1);
+    /// # Ok::<(), relay_common::GeometryError>(())
+    /// ```
     #[inline(always)]
     pub fn flush(&self) {
         for _ in 0..TRIES {
@@ -251,6 +371,15 @@ impl<B: Buffer, C: Client<B>> Writer<'_, B, C> {
 
     /// Flushes, then opens a sub-buffer and closes it with no record: the client's header alone, to tell what
     /// is known now. Does nothing when there is no room.
+    ///
+    /// ```
+    /// # use relay_common::{Geometry, Mode, Plain, memory::Memory};
+    /// # let memory = Memory::new(Geometry::new(64, 4)?);
+    /// memory.writer(&Plain, Mode::NoOverwrite).mark();
+    /// let subbuf = memory.reader().subbuf(0).unwrap().unwrap();
+    /// assert_eq!((subbuf.len, subbuf.records), (0, 0));
+    /// # Ok::<(), relay_common::GeometryError>(())
+    /// ```
     #[inline(always)]
     pub fn mark(&self) {
         let Self { buffer, client, geometry, mode } = *self;
