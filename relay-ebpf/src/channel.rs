@@ -33,6 +33,13 @@ pub type BuffersMap = ArrayOfMaps<Array<u8, 1>, 1>;
 pub type WakersMap = ArrayOfMaps<RingBuf<u32, 4096>, 1>;
 
 /// What user space sets before loading; constants to the verifier.
+///
+/// ```
+/// use relay_ebpf::channel::Settings;
+///
+/// // What `channel!` declares, and user space overrides.
+/// const UNSET: Settings = Settings::UNSET;
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Settings {
@@ -108,6 +115,23 @@ macro_rules! channel {
 }
 
 /// A channel, as [`channel!`](crate::channel!) declares it. Every method is about the buffer of the CPU that runs the program.
+///
+/// ```
+/// use relay_ebpf::{channel, channel::Channel, relay_common::Plain};
+///
+/// channel!(LOG);
+/// channel!(ERRORS);
+///
+/// /// Writes to any channel of plain records.
+/// fn note(channel: &Channel<Plain>, code: u32) {
+///     let _ = channel.write(&code.to_ne_bytes());
+/// }
+///
+/// fn both() {
+///     note(&LOG, 1);
+///     note(&ERRORS, 2);
+/// }
+/// ```
 #[derive(Clone, Copy)]
 #[expect(missing_debug_implementations, reason = "aya's maps have none")]
 pub struct Channel<C> {
@@ -272,6 +296,16 @@ impl<C: Client<CpuBuffer> + Copy> Channel<C> {
 }
 
 /// Room for one record in the buffer of this CPU. Dropping it commits it: the reader then gets it, with whatever is there.
+///
+/// ```
+/// # relay_ebpf::channel!(LOG);
+/// fn log(pid: u32) {
+///     if let Ok(record) = LOG.reserve(4) {
+///         record.store(0, pid);
+///         record.commit();
+///     }
+/// }
+/// ```
 #[must_use = "a record is to be filled"]
 #[expect(missing_debug_implementations, reason = "aya's maps have none")]
 pub struct Record<C: Client<CpuBuffer> + Copy> {
@@ -283,6 +317,15 @@ pub struct Record<C: Client<CpuBuffer> + Copy> {
 
 impl<C: Client<CpuBuffer> + Copy> Record<C> {
     /// When it was reserved, by the client's clock.
+    ///
+    /// ```
+    /// # relay_ebpf::channel!(LOG);
+    /// fn log() {
+    ///     if let Ok(record) = LOG.reserve(8) {
+    ///         record.store(0, record.stamp());
+    ///     }
+    /// }
+    /// ```
     #[inline(always)]
     #[must_use]
     pub fn stamp(&self) -> u64 {
@@ -290,6 +333,16 @@ impl<C: Client<CpuBuffer> + Copy> Record<C> {
     }
 
     /// Stores a value `at` so many bytes into the record; nothing if it does not fit there.
+    ///
+    /// ```
+    /// # relay_ebpf::channel!(LOG);
+    /// fn log(pid: u32, bytes: u64) {
+    ///     if let Ok(record) = LOG.reserve(12) {
+    ///         record.store(0, pid);
+    ///         record.store(4, bytes);
+    ///     }
+    /// }
+    /// ```
     #[inline(always)]
     pub fn store<T: Copy>(&self, at: u64, value: T) {
         if self.has(at, size_of::<T>() as u64) {
@@ -299,6 +352,16 @@ impl<C: Client<CpuBuffer> + Copy> Record<C> {
 
     /// Copies `len` bytes of kernel memory `at` so many bytes into the record; nothing if they do not fit there. What cannot
     /// be read is zeros.
+    ///
+    /// ```
+    /// # relay_ebpf::channel!(LOG);
+    /// # use relay_ebpf::sys::KernelAddress;
+    /// fn log(structure: u64) {
+    ///     if let Ok(record) = LOG.reserve(64) {
+    ///         record.copy_from_kernel(0, 64, KernelAddress::new(structure));
+    ///     }
+    /// }
+    /// ```
     #[inline(always)]
     pub fn copy_from_kernel(&self, at: u64, len: u64, source: KernelAddress) {
         if self.has(at, len) {
@@ -308,6 +371,16 @@ impl<C: Client<CpuBuffer> + Copy> Record<C> {
 
     /// Copies `len` bytes of the current process's memory `at` so many bytes into the record; nothing if they do not fit
     /// there. What cannot be read, since it is not in memory or not there, is zeros.
+    ///
+    /// ```
+    /// # relay_ebpf::channel!(LOG);
+    /// # use relay_ebpf::sys::UserAddress;
+    /// fn log(buffer: u64, len: u64) {
+    ///     if let Ok(record) = LOG.reserve(len) {
+    ///         record.copy_from_user(0, len, UserAddress::new(buffer));
+    ///     }
+    /// }
+    /// ```
     #[inline(always)]
     pub fn copy_from_user(&self, at: u64, len: u64, source: UserAddress) {
         if self.has(at, len) {
@@ -316,6 +389,16 @@ impl<C: Client<CpuBuffer> + Copy> Record<C> {
     }
 
     /// Makes the record visible to the reader.
+    ///
+    /// ```
+    /// # relay_ebpf::channel!(LOG);
+    /// fn log(pid: u32) {
+    ///     if let Ok(record) = LOG.reserve(4) {
+    ///         record.store(0, pid);
+    ///         record.commit();
+    ///     }
+    /// }
+    /// ```
     #[inline(always)]
     pub fn commit(self) {}
 

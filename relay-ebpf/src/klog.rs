@@ -40,6 +40,12 @@ macro_rules! klog {
 }
 
 /// What [`klog!`](crate::klog!) takes as an argument.
+///
+/// ```
+/// use relay_ebpf::klog::Argument;
+///
+/// assert_eq!((-1i32).bits(), u64::MAX);
+/// ```
 pub trait Argument {
     /// As the kernel's `printf` gets it.
     fn bits(self) -> u64;

@@ -16,18 +16,38 @@ use crate::channel::WakersMap;
 /// A constant that user space sets before loading. The verifier knows its value.
 ///
 /// Not aya's `Global`, whose `MaybeUninit<T>` bpf-linker 0.10 puts into BTF under a name that the kernel refuses.
+///
+/// ```
+/// use relay_ebpf::{setting, sys};
+///
+/// setting!(LIMIT: u32 = sys::UNSET);
+///
+/// fn is_over(value: u32) -> bool {
+///     value > LIMIT.load()
+/// }
+/// ```
 #[derive(Debug)]
 #[repr(transparent)]
 pub struct Setting<T>(T);
 
 impl<T: Copy> Setting<T> {
     /// The value in the object, until user space sets it.
+    ///
+    /// ```
+    /// # use relay_ebpf::sys::Setting;
+    /// static LIMIT: Setting<u32> = Setting::new(relay_ebpf::sys::UNSET);
+    /// ```
     #[must_use]
     pub const fn new(value: T) -> Self {
         Self(value)
     }
 
     /// The value.
+    ///
+    /// ```
+    /// # use relay_ebpf::sys::Setting;
+    /// assert_eq!(Setting::new(7u32).load(), 7);
+    /// ```
     #[inline(always)]
     pub fn load(&self) -> T {
         // SAFETY: the pointer comes from a reference. Volatile: the compiler must not take the object's value for it.
@@ -40,6 +60,14 @@ impl<T: Copy> Setting<T> {
 pub const UNSET: u32 = 0xA5C3_F00D;
 
 /// Declares a [`Setting`](crate::sys::Setting) that user space must set before loading, by its name.
+///
+/// ```
+/// relay_ebpf::setting!(LIMIT: u32 = relay_ebpf::sys::UNSET);
+///
+/// fn is_over(value: u32) -> bool {
+///     value > LIMIT.load()
+/// }
+/// ```
 #[macro_export]
 macro_rules! setting {
     ($name:ident: $type:ty = $unset:expr) => {
@@ -85,6 +113,10 @@ macro_rules! tracepoint {
 
 /// Declares the object's licence to the kernel, which wants a GPL-compatible one for the helpers that read its
 /// memory. The source is MIT OR Apache-2.0.
+///
+/// ```
+/// relay_ebpf::license!();
+/// ```
 #[macro_export]
 macro_rules! license {
     () => {
@@ -98,6 +130,18 @@ macro_rules! license {
 ///
 /// rustc's BPF target has neither atomic types nor fences; these intrinsics are what it does have (with
 /// `-Ctarget-cpu=v3`). In BPF every fetching operation is a full barrier.
+///
+/// ```
+/// use relay_ebpf::{relay_common::Word, sys::BpfWord};
+///
+/// static CALLS: BpfWord = BpfWord::zero();
+///
+/// fn called() {
+///     CALLS.count(1);
+/// }
+/// # called();
+/// # assert_eq!(CALLS.peek(), 1);
+/// ```
 #[repr(transparent)]
 pub struct BpfWord(UnsafeCell<u64>);
 
@@ -106,6 +150,11 @@ unsafe impl Sync for BpfWord {}
 
 impl BpfWord {
     /// A word that holds zero, for a static.
+    ///
+    /// ```
+    /// # use relay_ebpf::{relay_common::Word, sys::BpfWord};
+    /// assert_eq!(BpfWord::zero().peek(), 0);
+    /// ```
     #[must_use]
     pub const fn zero() -> Self {
         Self(UnsafeCell::new(0))
@@ -181,6 +230,15 @@ impl BpfWord {
 }
 
 /// The buffer of the CPU that runs the program.
+///
+/// ```
+/// use relay_ebpf::{relay_common::Client, sys::CpuBuffer};
+///
+/// /// A client of channels in eBPF.
+/// struct Mine;
+///
+/// impl Client<CpuBuffer> for Mine {}
+/// ```
 #[derive(Clone, Copy)]
 pub struct CpuBuffer {
     control: &'static Control<BpfWord>,
@@ -335,6 +393,12 @@ impl Buffer for CpuBuffer {
 }
 
 /// Nanoseconds of the monotonic clock.
+///
+/// ```
+/// fn since(start: u64) -> u64 {
+///     relay_ebpf::sys::clock() - start
+/// }
+/// ```
 #[inline(always)]
 #[must_use]
 pub fn clock() -> u64 {
@@ -343,6 +407,12 @@ pub fn clock() -> u64 {
 }
 
 /// The CPU that runs the program.
+///
+/// ```
+/// fn is_first() -> bool {
+///     relay_ebpf::sys::cpu() == 0
+/// }
+/// ```
 #[inline(always)]
 #[must_use]
 pub fn cpu() -> u32 {
@@ -351,6 +421,12 @@ pub fn cpu() -> u32 {
 }
 
 /// Process and thread that are current, as the kernel packs them: `tgid << 32 | tid`.
+///
+/// ```
+/// fn process() -> u64 {
+///     relay_ebpf::sys::current() >> 32
+/// }
+/// ```
 #[inline(always)]
 #[must_use]
 pub fn current() -> u64 {
@@ -358,6 +434,14 @@ pub fn current() -> u64 {
 }
 
 /// The cookie of the attachment through which the program was reached.
+///
+/// ```
+/// use aya_ebpf::programs::TracePointContext;
+///
+/// fn which(ctx: &TracePointContext) -> u64 {
+///     relay_ebpf::sys::cookie(ctx)
+/// }
+/// ```
 #[inline(always)]
 #[must_use]
 pub fn cookie(ctx: &impl EbpfContext) -> u64 {
@@ -366,6 +450,15 @@ pub fn cookie(ctx: &impl EbpfContext) -> u64 {
 }
 
 /// The u32 at `offset` bytes into the context; zero when it cannot be read.
+///
+/// ```
+/// use aya_ebpf::programs::TracePointContext;
+///
+/// /// A field that the tracepoint's `format` has at offset 24.
+/// fn pid(ctx: &TracePointContext) -> u32 {
+///     relay_ebpf::sys::context_u32(ctx, 24)
+/// }
+/// ```
 #[inline(always)]
 #[must_use]
 pub fn context_u32(ctx: &impl EbpfContext, offset: u16) -> u32 {
@@ -376,6 +469,15 @@ pub fn context_u32(ctx: &impl EbpfContext, offset: u16) -> u32 {
 }
 
 /// The u64 at `offset` bytes into the context; zero when it cannot be read.
+///
+/// ```
+/// use aya_ebpf::programs::TracePointContext;
+///
+/// /// A field that the tracepoint's `format` has at offset 16.
+/// fn pointer(ctx: &TracePointContext) -> u64 {
+///     relay_ebpf::sys::context_u64(ctx, 16)
+/// }
+/// ```
 #[inline(always)]
 #[must_use]
 pub fn context_u64(ctx: &impl EbpfContext, offset: u16) -> u64 {
@@ -386,17 +488,39 @@ pub fn context_u64(ctx: &impl EbpfContext, offset: u16) -> u64 {
 }
 
 /// An address to copy from. Anything may be there, or nothing: it is only ever given to a helper that checks.
+///
+/// ```
+/// use relay_ebpf::sys::KernelAddress;
+///
+/// /// An argument of a kprobe.
+/// fn argument(register: u64) -> KernelAddress {
+///     KernelAddress::new(register)
+/// }
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct KernelAddress(*const c_void);
 
 impl KernelAddress {
     /// `offset` bytes into the context.
+    ///
+    /// ```
+    /// use aya_ebpf::programs::TracePointContext;
+    /// use relay_ebpf::sys::KernelAddress;
+    ///
+    /// fn fields(ctx: &TracePointContext) -> KernelAddress {
+    ///     KernelAddress::in_context(ctx, 8)
+    /// }
+    /// ```
     #[inline(always)]
     pub fn in_context(ctx: &impl EbpfContext, offset: u64) -> Self {
         Self(ctx.as_ptr().wrapping_byte_add(offset as usize))
     }
 
     /// As a number.
+    ///
+    /// ```
+    /// assert_eq!(relay_ebpf::sys::KernelAddress::new(7).address(), 7);
+    /// ```
     #[inline(always)]
     #[must_use]
     pub fn address(self) -> u64 {
@@ -404,12 +528,21 @@ impl KernelAddress {
     }
 
     /// Of a value.
+    ///
+    /// ```
+    /// let comm = [0u8; 16];
+    /// assert_ne!(relay_ebpf::sys::KernelAddress::of(&comm).address(), 0);
+    /// ```
     #[inline(always)]
     pub fn of<T>(value: &T) -> Self {
         Self(core::ptr::from_ref(value).cast())
     }
 
     /// Of bytes.
+    ///
+    /// ```
+    /// assert_ne!(relay_ebpf::sys::KernelAddress::of_bytes(b"text").address(), 0);
+    /// ```
     #[inline(always)]
     #[must_use]
     pub const fn of_bytes(bytes: &[u8]) -> Self {
@@ -417,6 +550,10 @@ impl KernelAddress {
     }
 
     /// A number that is one, as probes get them.
+    ///
+    /// ```
+    /// assert_eq!(relay_ebpf::sys::KernelAddress::new(7).address(), 7);
+    /// ```
     #[inline(always)]
     #[must_use]
     pub const fn new(address: u64) -> Self {
@@ -425,11 +562,24 @@ impl KernelAddress {
 }
 
 /// An address in the process that is current, to copy from. Anything may be there, or nothing.
+///
+/// ```
+/// use relay_ebpf::sys::UserAddress;
+///
+/// /// An argument of a system call.
+/// fn argument(register: u64) -> UserAddress {
+///     UserAddress::new(register)
+/// }
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct UserAddress(*const c_void);
 
 impl UserAddress {
     /// A number that is one, as probes and system calls get them.
+    ///
+    /// ```
+    /// assert_eq!(relay_ebpf::sys::UserAddress::new(7).address(), 7);
+    /// ```
     #[inline(always)]
     #[must_use]
     pub const fn new(address: u64) -> Self {
@@ -437,6 +587,10 @@ impl UserAddress {
     }
 
     /// As a number.
+    ///
+    /// ```
+    /// assert_eq!(relay_ebpf::sys::UserAddress::new(7).address(), 7);
+    /// ```
     #[inline(always)]
     #[must_use]
     pub fn address(self) -> u64 {
@@ -446,6 +600,16 @@ impl UserAddress {
 
 /// Writes text into `text` as the kernel's `printf` does (`bpf_snprintf`, Linux 5.13), a NUL after it, and returns its length
 /// without the NUL. What does not fit is cut off; a format that the kernel does not like gives no text.
+///
+/// ```
+/// use relay_ebpf::sys;
+///
+/// fn text(pid: u64) -> [u8; 32] {
+///     let mut text = [0; 32];
+///     sys::format(&mut text, b"pid %d\0", &[pid]);
+///     text
+/// }
+/// ```
 #[inline(always)]
 pub fn format<const LEN: usize, const ARGS: usize>(
     text: &mut [u8; LEN],
@@ -468,6 +632,12 @@ pub fn format<const LEN: usize, const ARGS: usize>(
 }
 
 /// The name of the thread that is current, NUL-padded.
+///
+/// ```
+/// fn is_shell() -> bool {
+///     relay_ebpf::sys::comm().starts_with(b"bash\0")
+/// }
+/// ```
 #[inline(always)]
 #[must_use]
 pub fn comm() -> [u8; 16] {
