@@ -28,6 +28,14 @@ use crate::sys::{MappedBuffer, watch_waker};
 const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Why a consumer had to stop.
+///
+/// ```
+/// use relay_common::Corrupt;
+/// use relay_daemon::consumer::ConsumeError;
+///
+/// let error = ConsumeError::Corrupt { cpu: 3, corrupt: Corrupt::Padding { number: 7, padding: 9999 } };
+/// assert!(error.to_string().starts_with("the buffer of cpu 3 is corrupt: sub-buffer 7 "));
+/// ```
 #[derive(Debug, thiserror::Error)]
 pub enum ConsumeError {
     /// The shared memory holds what no writer writes.
@@ -57,6 +65,14 @@ pub enum ConsumeError {
 }
 
 /// The content of one sub-buffer: the client's header, if it has one, and the records.
+///
+/// ```
+/// use relay_daemon::consumer::Content;
+///
+/// fn describe(content: &Content<'_>) -> String {
+///     format!("sub-buffer {}: {} records in {} bytes", content.subbuf.number, content.subbuf.records, content.subbuf.len)
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Content<'a> {
     /// Which sub-buffer.
@@ -76,6 +92,13 @@ enum Bytes<'a> {
 impl Content<'_> {
     /// Writes it to a file, `offset` bytes from its start.
     ///
+    /// ```
+    /// # use relay_daemon::consumer::Content;
+    /// fn save(content: &Content<'_>, file: &std::fs::File) -> std::io::Result<()> {
+    ///     content.write_at(file, 0)
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// What the system says; how much has been written is then unknown.
     pub fn write_at(&self, file: &File, offset: u64) -> io::Result<()> {
@@ -86,6 +109,15 @@ impl Content<'_> {
     }
 
     /// Appends it to `copy`.
+    ///
+    /// ```
+    /// # use relay_daemon::consumer::Content;
+    /// fn bytes(content: &Content<'_>) -> std::io::Result<bytes::BytesMut> {
+    ///     let mut bytes = bytes::BytesMut::new();
+    ///     content.copy_to(&mut bytes)?;
+    ///     Ok(bytes)
+    /// }
+    /// ```
     ///
     /// # Errors
     /// When it is not all inside the buffer.
@@ -101,6 +133,24 @@ impl Content<'_> {
 }
 
 /// Where the content of a CPU's sub-buffers goes.
+///
+/// ```
+/// use relay_daemon::consumer::{Content, Output};
+///
+/// /// Counts records, and forgets them.
+/// struct Counter(u64);
+///
+/// impl Output for Counter {
+///     fn append(&mut self, content: &Content<'_>) -> std::io::Result<()> {
+///         self.0 += u64::from(content.subbuf.records);
+///         Ok(())
+///     }
+///
+///     fn name(&self) -> String {
+///         "a counter".to_owned()
+///     }
+/// }
+/// ```
 pub trait Output: Send {
     /// Takes the content of the next sub-buffer, all of it or none.
     ///
@@ -113,6 +163,15 @@ pub trait Output: Send {
 }
 
 /// A `cpuN` file: the content of the sub-buffers, end to end.
+///
+/// ```
+/// use relay_daemon::consumer::{CpuFile, Output};
+///
+/// let folder = tempfile::tempdir()?;
+/// let file = CpuFile::create(folder.path(), 3)?;
+/// assert!(file.name().ends_with("/cpu3"));
+/// # Ok::<(), anyhow::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct CpuFile {
     file: File,
@@ -122,6 +181,11 @@ pub struct CpuFile {
 
 impl CpuFile {
     /// Creates or empties `cpuN` in `folder`. Nobody but the owner and the group can read it.
+    ///
+    /// ```
+    /// # use relay_daemon::consumer::CpuFile;
+    /// assert!(CpuFile::create("/nowhere".as_ref(), 3).is_err());
+    /// ```
     ///
     /// # Errors
     /// When the file cannot be made.
@@ -154,6 +218,12 @@ impl Output for CpuFile {
 }
 
 /// What a consumer has done so far; readable while it runs.
+///
+/// ```
+/// # use std::sync::atomic::Ordering::Relaxed;
+/// let statistics = relay_daemon::consumer::Statistics::default();
+/// assert_eq!(statistics.records.load(Relaxed), 0);
+/// ```
 #[derive(Debug, Default)]
 pub struct Statistics {
     /// Sub-buffers taken, empty ones included.
@@ -167,6 +237,18 @@ pub struct Statistics {
 }
 
 /// The one reader of a CPU's buffer that gives sub-buffers back.
+///
+/// ```ignore,standalone_crate
+/// # use relay_common::{Geometry, Mode, Plain};
+/// # use relay_daemon::channel::Channel;
+/// # let channel = Channel::create(Geometry::new(4096, 4)?, Mode::NoOverwrite, Plain)?;
+/// # use relay_daemon::consumer::{Consumer, CpuFile};
+/// # let folder = tempfile::tempdir()?;
+/// # let output = Box::new(CpuFile::create(folder.path(), 0)?);
+/// let mut consumer = Consumer::new(channel.buffer(0).unwrap(), channel.mode(), output);
+/// assert_eq!(consumer.pass(u64::MAX)?, 0, "nobody writes");
+/// # Ok::<(), anyhow::Error>(())
+/// ```
 pub struct Consumer {
     buffer: Arc<MappedBuffer>,
     mode: Mode,
@@ -184,30 +266,93 @@ impl std::fmt::Debug for Consumer {
 
 impl Consumer {
     /// A consumer of a buffer that nobody has read from yet.
+    ///
+    /// ```ignore,standalone_crate
+    /// # use relay_common::{Geometry, Mode, Plain};
+    /// # use relay_daemon::channel::Channel;
+    /// # let channel = Channel::create(Geometry::new(4096, 4)?, Mode::NoOverwrite, Plain)?;
+    /// # use relay_daemon::consumer::{Consumer, CpuFile};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let output = Box::new(CpuFile::create(folder.path(), 0)?);
+    /// let consumer = Consumer::new(channel.buffer(0).unwrap(), channel.mode(), output);
+    /// assert_eq!(consumer.consumed(), 0);
+    /// # Ok::<(), anyhow::Error>(())
+    /// ```
     #[must_use]
     pub fn new(buffer: Arc<MappedBuffer>, mode: Mode, output: Box<dyn Output>) -> Self {
         Self { buffer, mode, output, copy: BytesMut::new(), consumed: 0, statistics: Arc::default() }
     }
 
     /// The buffer that is read.
+    ///
+    /// ```ignore,standalone_crate
+    /// # use relay_common::{Geometry, Mode, Plain};
+    /// # use relay_daemon::channel::Channel;
+    /// # let channel = Channel::create(Geometry::new(4096, 4)?, Mode::NoOverwrite, Plain)?;
+    /// # use relay_daemon::consumer::{Consumer, CpuFile};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let output = Box::new(CpuFile::create(folder.path(), 0)?);
+    /// # let mut consumer = Consumer::new(channel.buffer(0).unwrap(), channel.mode(), output);
+    /// assert_eq!(consumer.buffer().cpu(), 0);
+    /// # Ok::<(), anyhow::Error>(())
+    /// ```
     #[must_use]
     pub fn buffer(&self) -> &Arc<MappedBuffer> {
         &self.buffer
     }
 
     /// Sub-buffers done with: taken, or overwritten before they could be.
+    ///
+    /// ```ignore,standalone_crate
+    /// # use relay_common::{Geometry, Mode, Plain};
+    /// # use relay_daemon::channel::Channel;
+    /// # let channel = Channel::create(Geometry::new(4096, 4)?, Mode::NoOverwrite, Plain)?;
+    /// # use relay_daemon::consumer::{Consumer, CpuFile};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let output = Box::new(CpuFile::create(folder.path(), 0)?);
+    /// # let mut consumer = Consumer::new(channel.buffer(0).unwrap(), channel.mode(), output);
+    /// assert_eq!(consumer.consumed(), 0);
+    /// # Ok::<(), anyhow::Error>(())
+    /// ```
     #[must_use]
     pub fn consumed(&self) -> u64 {
         self.consumed
     }
 
     /// What has been done so far.
+    ///
+    /// ```ignore,standalone_crate
+    /// # use relay_common::{Geometry, Mode, Plain};
+    /// # use relay_daemon::channel::Channel;
+    /// # let channel = Channel::create(Geometry::new(4096, 4)?, Mode::NoOverwrite, Plain)?;
+    /// # use relay_daemon::consumer::{Consumer, CpuFile};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let output = Box::new(CpuFile::create(folder.path(), 0)?);
+    /// # let mut consumer = Consumer::new(channel.buffer(0).unwrap(), channel.mode(), output);
+    /// assert_eq!(consumer.statistics().bytes.load(std::sync::atomic::Ordering::Relaxed), 0);
+    /// # Ok::<(), anyhow::Error>(())
+    /// ```
     #[must_use]
     pub fn statistics(&self) -> Arc<Statistics> {
         Arc::clone(&self.statistics)
     }
 
     /// Takes the sub-buffers that are ready, at most `most`, and returns how many.
+    ///
+    /// ```ignore,standalone_crate
+    /// # use relay_common::{Geometry, Mode, Plain};
+    /// # use relay_daemon::channel::Channel;
+    /// # let channel = Channel::create(Geometry::new(4096, 4)?, Mode::NoOverwrite, Plain)?;
+    /// # use relay_daemon::consumer::{Consumer, CpuFile};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let output = Box::new(CpuFile::create(folder.path(), 0)?);
+    /// # let mut consumer = Consumer::new(channel.buffer(0).unwrap(), channel.mode(), output);
+    /// # let ebpf = relay_daemon::channel::load(relay_daemon::klog::EXAMPLE, &[("KLOG", &channel)], aya::EbpfLoader::new())?;
+    /// channel.mark(0)?;
+    /// channel.mark(0)?;
+    /// assert_eq!((consumer.pass(1)?, consumer.pass(u64::MAX)?), (1, 1));
+    /// # Ok::<(), anyhow::Error>(())
+    /// ```
     ///
     /// # Errors
     /// When the buffer is corrupt or the output does not take one. The output then ends with the last whole sub-buffer.
@@ -329,6 +474,14 @@ fn copy_intact(
 }
 
 /// What a [`snapshot`] holds of a CPU.
+///
+/// ```
+/// use relay_daemon::consumer::Snapshot;
+///
+/// fn overrun(snapshot: &Snapshot) -> u64 {
+///     snapshot.recorded - snapshot.taken
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     /// Sub-buffers produced up to the cut: the snapshot ends with the last of them.
@@ -348,6 +501,18 @@ pub struct Snapshot {
 ///
 /// What is in the open sub-buffer is left out: flush first. Returns `None` while a writer is at work: the cut must be an instant at
 /// which every record is counted. On the buffer's own CPU, at a priority that writers' tasks do not have, that is nearly always.
+///
+/// ```ignore,standalone_crate
+/// # use relay_common::{Geometry, Mode, Plain};
+/// # use relay_daemon::channel::Channel;
+/// # let channel = Channel::create(Geometry::new(4096, 4)?, Mode::Overwrite, Plain)?;
+/// # use relay_daemon::consumer::{Consumer, CpuFile};
+/// # let folder = tempfile::tempdir()?;
+/// # let mut output = Box::new(CpuFile::create(folder.path(), 0)?);
+/// let snapshot = relay_daemon::consumer::snapshot(&channel.buffer(0).unwrap(), &mut *output)?.unwrap();
+/// assert_eq!((snapshot.produced, snapshot.recorded), (0, 0));
+/// # Ok::<(), anyhow::Error>(())
+/// ```
 ///
 /// # Errors
 /// When the buffer is corrupt or the output does not take one.

@@ -25,9 +25,29 @@ use crate::{
 const CHANNEL: &str = "KLOG";
 
 /// The example in `examples/klog`: a line for every process that starts or ends.
+///
+/// ```ignore,standalone_crate
+/// assert!(relay_daemon::klog::EXAMPLE.starts_with(b"\x7fELF"));
+/// ```
 pub static EXAMPLE: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/klog"));
 
 /// Programs that log, and the readers of what they log.
+///
+/// ```ignore,standalone_crate
+/// use relay_common::Geometry;
+/// use relay_daemon::klog::{EXAMPLE, Klog};
+///
+/// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+/// # runtime.block_on(async {
+/// let mut klog = Klog::start(EXAMPLE, Geometry::new(4096, 4)?)?;
+/// std::process::Command::new("true").status()?;
+/// let lines = klog.next().await?;
+/// assert!(lines.text.ends_with(b"\n"));
+/// klog.stop()?;
+/// # anyhow::Ok(())
+/// # })?;
+/// # Ok::<(), anyhow::Error>(())
+/// ```
 #[expect(missing_debug_implementations, reason = "aya's maps have none")]
 pub struct Klog {
     channel: Arc<Channel>,
@@ -37,6 +57,16 @@ pub struct Klog {
 }
 
 /// Lines of one CPU, in their order.
+///
+/// ```
+/// use relay_daemon::klog::Lines;
+///
+/// fn print(lines: &Lines) {
+///     for line in String::from_utf8_lossy(&lines.text).lines() {
+///         println!("cpu {}: {line}", lines.cpu);
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Lines {
     /// Whose.
@@ -47,6 +77,14 @@ pub struct Lines {
 
 impl Klog {
     /// Loads an object, attaches its programs, and starts to read.
+    ///
+    /// ```ignore,standalone_crate
+    /// # use relay_common::Geometry;
+    /// # use relay_daemon::klog::{EXAMPLE, Klog};
+    /// assert!(Klog::start(b"no object", Geometry::new(4096, 4)?).is_err());
+    /// Klog::start(EXAMPLE, Geometry::new(4096, 4)?)?.stop()?;
+    /// # Ok::<(), anyhow::Error>(())
+    /// ```
     ///
     /// # Errors
     /// When the object is none that logs, or the kernel refuses it.
@@ -65,6 +103,15 @@ impl Klog {
 
     /// The next lines that a CPU has logged.
     ///
+    /// ```
+    /// use relay_daemon::klog::Klog;
+    ///
+    /// async fn first_line(klog: &mut Klog) -> anyhow::Result<String> {
+    ///     let lines = klog.next().await?;
+    ///     Ok(String::from_utf8_lossy(&lines.text).lines().next().unwrap_or_default().to_owned())
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// When a reader could not go on.
     pub async fn next(&mut self) -> Result<Lines> {
@@ -75,11 +122,29 @@ impl Klog {
     }
 
     /// What every possible CPU has produced and lost so far.
+    ///
+    /// ```ignore,standalone_crate
+    /// # use relay_common::Geometry;
+    /// # use relay_daemon::klog::{EXAMPLE, Klog};
+    /// let klog = Klog::start(EXAMPLE, Geometry::new(4096, 4)?)?;
+    /// assert!(klog.counters().all(|(_cpu, counters)| counters.lost() == 0));
+    /// klog.stop()?;
+    /// # Ok::<(), anyhow::Error>(())
+    /// ```
     pub fn counters(&self) -> impl Iterator<Item = (u32, Counters)> {
         self.channel.possible().iter().filter_map(|&cpu| Some((cpu, self.channel.counters(cpu)?)))
     }
 
     /// Detaches the programs, and returns the lines that are left.
+    ///
+    /// ```ignore,standalone_crate
+    /// # use relay_common::Geometry;
+    /// # use relay_daemon::klog::{EXAMPLE, Klog};
+    /// let klog = Klog::start(EXAMPLE, Geometry::new(4096, 4)?)?;
+    /// std::process::Command::new("true").status()?;
+    /// assert!(!klog.stop()?.is_empty());
+    /// # Ok::<(), anyhow::Error>(())
+    /// ```
     ///
     /// # Errors
     /// When a buffer could not be read to its end.

@@ -3,6 +3,8 @@
 //! Layers, each ignorant of those below it in this list: [`channel`] makes the maps that the kernel side writes to;
 //! [`consumer`] and [`readers`] are librelay: they take ready sub-buffers and write `cpuN` files; [`mod@klog`] and [`tracer`] are
 //! clients of both, and say what the bytes mean. [`machine`] asks the machine what it has.
+//!
+//! Examples that are marked as ignored need root: `cargo test --doc -p relay-daemon -- --ignored` runs them.
 
 pub mod channel;
 pub mod consumer;

@@ -16,6 +16,13 @@ use serde::Serialize;
 
 /// CPUs that may ever come online.
 ///
+/// ```
+/// use relay_daemon::machine;
+///
+/// assert!(machine::possible_cpus()?.len() >= machine::online_cpus()?.len());
+/// # Ok::<(), anyhow::Error>(())
+/// ```
+///
 /// # Errors
 /// When sysfs cannot be read.
 pub fn possible_cpus() -> Result<Vec<u32>> {
@@ -23,6 +30,11 @@ pub fn possible_cpus() -> Result<Vec<u32>> {
 }
 
 /// CPUs that are online now.
+///
+/// ```
+/// assert!(!relay_daemon::machine::online_cpus()?.is_empty());
+/// # Ok::<(), anyhow::Error>(())
+/// ```
 ///
 /// # Errors
 /// When sysfs cannot be read.
@@ -46,6 +58,12 @@ fn parse_cpu_list(text: &str) -> Option<Vec<u32>> {
 }
 
 /// The NUMA node of a CPU, if the kernel says.
+///
+/// ```
+/// if let Some(node) = relay_daemon::machine::numa_node(0) {
+///     println!("cpu 0 is on node {node}");
+/// }
+/// ```
 #[must_use]
 pub fn numa_node(cpu: u32) -> Option<u32> {
     let entries = fs::read_dir(format!("/sys/devices/system/cpu/cpu{cpu}")).ok()?;
@@ -53,6 +71,11 @@ pub fn numa_node(cpu: u32) -> Option<u32> {
 }
 
 /// Bytes of memory that can be had without swapping.
+///
+/// ```
+/// assert!(relay_daemon::machine::available_memory()? > 1 << 20);
+/// # Ok::<(), anyhow::Error>(())
+/// ```
 ///
 /// # Errors
 /// When `/proc/meminfo` does not say.
@@ -65,6 +88,11 @@ pub fn available_memory() -> Result<u64> {
 
 /// Where tracefs is; mounts it when it is not.
 ///
+/// ```ignore,standalone_crate
+/// assert!(relay_daemon::machine::tracefs()?.join("events").is_dir());
+/// # Ok::<(), anyhow::Error>(())
+/// ```
+///
 /// # Errors
 /// When it can neither be found nor mounted.
 pub fn tracefs() -> Result<PathBuf> {
@@ -73,6 +101,11 @@ pub fn tracefs() -> Result<PathBuf> {
 
 /// Where the BPF file system is; mounts it when it is not.
 ///
+/// ```ignore,standalone_crate
+/// assert!(relay_daemon::machine::bpffs()?.is_dir());
+/// # Ok::<(), anyhow::Error>(())
+/// ```
+///
 /// # Errors
 /// When it can neither be found nor mounted.
 pub fn bpffs() -> Result<PathBuf> {
@@ -80,6 +113,10 @@ pub fn bpffs() -> Result<PathBuf> {
 }
 
 /// The mount point of a file system, if it is mounted at all; one of `preferred` rather than another.
+///
+/// ```
+/// assert!(relay_daemon::machine::find_mount("proc", &["/proc"]).is_some());
+/// ```
 #[must_use]
 pub fn find_mount(kind: &str, preferred: &[&str]) -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
@@ -114,6 +151,10 @@ fn find_or_mount(kind: &str, places: &[&str]) -> Result<PathBuf> {
 }
 
 /// Raises the limit that many maps and links run into, that of open files.
+///
+/// ```
+/// relay_daemon::machine::raise_limits();
+/// ```
 pub fn raise_limits() {
     let files = rustix::process::getrlimit(Resource::Nofile);
     let wanted = Rlimit { current: files.maximum, maximum: files.maximum };
@@ -123,6 +164,13 @@ pub fn raise_limits() {
 }
 
 /// One instant on three clocks, in nanoseconds: enough to place a trace in wall time, and beside another's.
+///
+/// ```
+/// use relay_daemon::machine::Instant;
+///
+/// let (first, second) = (Instant::now(), Instant::now());
+/// assert!(first.monotonic <= second.monotonic);
+/// ```
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Instant {
     /// `CLOCK_MONOTONIC`, the clock of the records.
@@ -135,6 +183,10 @@ pub struct Instant {
 
 impl Instant {
     /// Now. Of a few readings the tightest, so that a preemption in between does not shift the clocks.
+    ///
+    /// ```
+    /// assert!(relay_daemon::machine::Instant::now().realtime > 0);
+    /// ```
     #[must_use]
     pub fn now() -> Self {
         let read = |clock| {
@@ -155,6 +207,14 @@ impl Instant {
 }
 
 /// What the kernel has counted of an eBPF program.
+///
+/// ```
+/// use relay_daemon::machine::ProgramCounts;
+///
+/// fn is_exact(counts: &ProgramCounts) -> bool {
+///     counts.recursion_misses == 0
+/// }
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct ProgramCounts {
     /// How often it was not run because another program was running on the CPU.
@@ -164,6 +224,14 @@ pub struct ProgramCounts {
 }
 
 /// What the kernel has counted of an eBPF program.
+///
+/// ```
+/// use std::os::fd::AsFd as _;
+///
+/// fn runs(program: &aya::programs::RawTracePoint) -> anyhow::Result<u64> {
+///     Ok(relay_daemon::machine::program_counts(program.fd()?.as_fd())?.runs)
+/// }
+/// ```
 ///
 /// # Errors
 /// When `/proc` does not say.
@@ -179,6 +247,11 @@ pub fn program_counts(program: BorrowedFd<'_>) -> Result<ProgramCounts> {
 
 /// The kernel's name for this boot.
 ///
+/// ```
+/// assert_eq!(relay_daemon::machine::boot_id()?.len(), 36);
+/// # Ok::<(), anyhow::Error>(())
+/// ```
+///
 /// # Errors
 /// When `/proc` cannot be read.
 pub fn boot_id() -> io::Result<String> {
@@ -186,6 +259,13 @@ pub fn boot_id() -> io::Result<String> {
 }
 
 /// A new random UUID.
+///
+/// ```
+/// use relay_daemon::machine::new_uuid;
+///
+/// assert_ne!(new_uuid()?, new_uuid()?);
+/// # Ok::<(), anyhow::Error>(())
+/// ```
 ///
 /// # Errors
 /// When `/proc` cannot be read.
@@ -197,6 +277,10 @@ pub fn new_uuid() -> Result<[u8; 16]> {
 }
 
 /// The running kernel's version, as major and minor number, if its release begins with them.
+///
+/// ```
+/// assert!(relay_daemon::machine::kernel_version().is_some_and(|version| version >= (5, 15)));
+/// ```
 #[must_use]
 pub fn kernel_version() -> Option<(u32, u32)> {
     let (_, release) = host_and_kernel();
@@ -205,6 +289,11 @@ pub fn kernel_version() -> Option<(u32, u32)> {
 }
 
 /// Host name and kernel release.
+///
+/// ```
+/// let (_host, kernel) = relay_daemon::machine::host_and_kernel();
+/// assert!(!kernel.is_empty());
+/// ```
 #[must_use]
 pub fn host_and_kernel() -> (String, String) {
     let uname = rustix::system::uname();

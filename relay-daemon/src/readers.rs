@@ -33,6 +33,22 @@ const SNAPSHOT_PAUSE: Duration = Duration::from_micros(100);
 type MakeOutput = dyn Fn(u32) -> Result<Box<dyn Output>> + Send + Sync;
 
 /// The readers of a channel. In no-overwrite mode they read all the time; in overwrite mode they wait until [`Readers::stop`].
+///
+/// ```ignore,standalone_crate
+/// # use std::sync::Arc;
+/// # use relay_common::{Geometry, Mode, Plain};
+/// # use relay_daemon::channel::Channel;
+/// # let channel = Arc::new(Channel::create(Geometry::new(4096, 4)?, Mode::NoOverwrite, Plain)?);
+/// # let ebpf = relay_daemon::channel::load(relay_daemon::klog::EXAMPLE, &[("KLOG", &channel)], aya::EbpfLoader::new())?;
+/// # use relay_daemon::{consumer::CpuFile, readers::Readers};
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().to_path_buf();
+/// let readers = Readers::start(Arc::clone(&channel), move |cpu| Ok(Box::new(CpuFile::create(&path, cpu)?)))?;
+/// channel.mark(0)?;
+/// let stopped = readers.stop()?;
+/// assert_eq!(stopped[0].consumer.consumed(), 1);
+/// # Ok::<(), anyhow::Error>(())
+/// ```
 #[expect(missing_debug_implementations, reason = "of threads there is little to show")]
 pub struct Readers {
     team: Arc<Team>,
@@ -42,6 +58,17 @@ pub struct Readers {
 }
 
 /// A reader that has stopped.
+///
+/// ```
+/// use relay_daemon::readers::Stopped;
+///
+/// /// Takes what is left, unless the reader had to give up.
+/// fn drain(mut stopped: Stopped) -> anyhow::Result<()> {
+///     stopped.result?;
+///     while stopped.consumer.pass(u64::MAX)? > 0 {}
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Stopped {
     /// It can go on.
@@ -71,6 +98,20 @@ enum State {
 
 impl Readers {
     /// Starts a reader for every CPU that has a buffer, and gives every CPU that comes online a buffer and a reader.
+    ///
+    /// ```ignore,standalone_crate
+    /// # use std::sync::Arc;
+    /// # use relay_common::{Geometry, Mode, Plain};
+    /// # use relay_daemon::channel::Channel;
+    /// # let channel = Arc::new(Channel::create(Geometry::new(4096, 4)?, Mode::NoOverwrite, Plain)?);
+    /// # let ebpf = relay_daemon::channel::load(relay_daemon::klog::EXAMPLE, &[("KLOG", &channel)], aya::EbpfLoader::new())?;
+    /// # use relay_daemon::{consumer::CpuFile, readers::Readers};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().to_path_buf();
+    /// let readers = Readers::start(Arc::clone(&channel), move |cpu| Ok(Box::new(CpuFile::create(&path, cpu)?)))?;
+    /// assert_eq!(readers.statistics().len(), channel.buffers().len());
+    /// # Ok::<(), anyhow::Error>(())
+    /// ```
     ///
     /// # Errors
     /// When an output cannot be made or a thread not be started.
@@ -103,12 +144,35 @@ impl Readers {
     }
 
     /// What the reader of each CPU has done so far.
+    ///
+    /// ```ignore,standalone_crate
+    /// # use std::sync::Arc;
+    /// # use relay_common::{Geometry, Mode, Plain};
+    /// # use relay_daemon::channel::Channel;
+    /// # let channel = Arc::new(Channel::create(Geometry::new(4096, 4)?, Mode::NoOverwrite, Plain)?);
+    /// # let ebpf = relay_daemon::channel::load(relay_daemon::klog::EXAMPLE, &[("KLOG", &channel)], aya::EbpfLoader::new())?;
+    /// # use relay_daemon::{consumer::CpuFile, readers::Readers};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().to_path_buf();
+    /// let readers = Readers::start(Arc::clone(&channel), move |cpu| Ok(Box::new(CpuFile::create(&path, cpu)?)))?;
+    /// assert!(readers.statistics().contains_key(&0));
+    /// # Ok::<(), anyhow::Error>(())
+    /// ```
     #[must_use]
     pub fn statistics(&self) -> BTreeMap<u32, Arc<Statistics>> {
         self.team.members().iter().map(|(cpu, member)| (*cpu, Arc::clone(&member.statistics))).collect()
     }
 
     /// Returns the CPU of the next reader that could not go on.
+    ///
+    /// ```
+    /// use relay_daemon::readers::Readers;
+    ///
+    /// async fn watch(mut readers: Readers) {
+    ///     let cpu = readers.failed().await;
+    ///     eprintln!("the reader of cpu {cpu} could not go on");
+    /// }
+    /// ```
     pub async fn failed(&mut self) -> u32 {
         match self.failed.recv().await {
             Some(cpu) => cpu,
@@ -119,6 +183,22 @@ impl Readers {
 
     /// Stops the readers, having taken what was ready, and returns them. Nothing is flushed: stop the writers and flush
     /// first.
+    ///
+    /// ```ignore,standalone_crate
+    /// # use std::sync::Arc;
+    /// # use relay_common::{Geometry, Mode, Plain};
+    /// # use relay_daemon::channel::Channel;
+    /// # let channel = Arc::new(Channel::create(Geometry::new(4096, 4)?, Mode::NoOverwrite, Plain)?);
+    /// # let ebpf = relay_daemon::channel::load(relay_daemon::klog::EXAMPLE, &[("KLOG", &channel)], aya::EbpfLoader::new())?;
+    /// # use relay_daemon::{consumer::CpuFile, readers::Readers};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().to_path_buf();
+    /// let readers = Readers::start(Arc::clone(&channel), move |cpu| Ok(Box::new(CpuFile::create(&path, cpu)?)))?;
+    /// for stopped in readers.stop()? {
+    ///     stopped.result?;
+    /// }
+    /// # Ok::<(), anyhow::Error>(())
+    /// ```
     ///
     /// # Errors
     /// When a thread panicked.
@@ -248,6 +328,21 @@ fn pin(thread: Option<Pid>, cpu: u32) -> io::Result<()> {
 
 /// Flushes the buffers of a channel in overwrite mode and copies what they hold, each from its own CPU, while programs write to
 /// them.
+///
+/// ```ignore,standalone_crate
+/// # use std::sync::Arc;
+/// # use relay_common::{Geometry, Mode, Plain};
+/// # use relay_daemon::channel::Channel;
+/// # let channel = Arc::new(Channel::create(Geometry::new(4096, 4)?, Mode::Overwrite, Plain)?);
+/// # let ebpf = relay_daemon::channel::load(relay_daemon::klog::EXAMPLE, &[("KLOG", &channel)], aya::EbpfLoader::new())?;
+/// # use relay_daemon::{consumer::CpuFile, readers::Readers};
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().to_path_buf();
+/// let output = |cpu| Ok(Box::new(CpuFile::create(&path, cpu)?) as Box<dyn relay_daemon::consumer::Output>);
+/// let snapshots = relay_daemon::readers::snapshot_all(&channel, output)?;
+/// assert_eq!(snapshots[&0].recorded, 0);
+/// # Ok::<(), anyhow::Error>(())
+/// ```
 ///
 /// # Errors
 /// When an output cannot be made or written, a buffer is corrupt, or a writer stays at work for a second.

@@ -292,6 +292,15 @@ fn raw(fd: BorrowedFd<'_>) -> u32 {
 }
 
 /// The control map, mapped: a row for every possible CPU.
+///
+/// ```ignore,standalone_crate
+/// # use relay_common::{Geometry, Mode, Plain, Word};
+/// # use relay_daemon::channel::Channel;
+/// # let channel = Channel::create(Geometry::new(4096, 4)?, Mode::NoOverwrite, Plain)?;
+/// let row = channel.control().row(0).unwrap();
+/// assert_eq!(row.producer.reserved.peek(), 0);
+/// # Ok::<(), anyhow::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct ControlMapping {
     mapping: MmapRaw,
@@ -327,6 +336,18 @@ impl ControlMapping {
 }
 
 /// One CPU's buffer, mapped.
+///
+/// ```ignore,standalone_crate
+/// # use relay_common::{Geometry, Mode, Plain};
+/// # use relay_daemon::channel::Channel;
+/// # let channel = Channel::create(Geometry::new(4096, 4)?, Mode::NoOverwrite, Plain)?;
+/// let buffer = channel.buffer(0).unwrap();
+/// buffer.store(100, b"text")?;
+/// let mut copy = bytes::BytesMut::new();
+/// buffer.copy_to(100, 4, &mut copy)?;
+/// assert_eq!(&copy[..], b"text");
+/// # Ok::<(), anyhow::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct MappedBuffer {
     control: Arc<ControlMapping>,
