@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use relay_common::trace::{COMMON_FIELDS, MAX_PAYLOAD};
+
 /// A tracepoint's layout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Format {
@@ -77,9 +79,12 @@ pub enum FormatError {
     TooLong(usize),
 }
 
-/// Bytes of common fields; see [`relay_common::trace::COMMON_FIELDS`].
-const COMMON: usize = 8;
-const MAX: usize = 8192;
+/// Bytes of the common fields at the start, which records leave out.
+#[expect(clippy::cast_possible_truncation, reason = "a few bytes")]
+const COMMON: usize = COMMON_FIELDS as usize;
+/// Most bytes of a layout.
+#[expect(clippy::cast_possible_truncation, reason = "a few thousand bytes")]
+const MAX: usize = MAX_PAYLOAD as usize;
 
 impl Format {
     /// Parses a `format` file.
