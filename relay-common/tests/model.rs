@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod script;
 mod sim;
 
 use std::collections::VecDeque;
@@ -162,7 +163,7 @@ fn check<C: Client<Memory>>(
     for (i, op) in ops.iter().enumerate() {
         match *op {
             Op::Write(len) => {
-                let bytes = sim::pattern(i, len);
+                let bytes = script::pattern(i, len);
                 prop_assert_eq!(sim.write(&bytes), model.write(&bytes), "write {}", i);
             }
             Op::Flush => {

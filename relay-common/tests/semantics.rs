@@ -3,12 +3,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod script;
 mod sim;
 
 use relay_common::{
     Buffer as _, Client, Closing, Corrupt, Count, Geometry, HEADER, Lost, Mode, Producer, memory::Memory,
 };
-use sim::{Bytes, Sim, pattern};
+use script::pattern;
+use sim::{Bytes, Sim};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Room for records in a sub-buffer of the channels made by [`small`].

@@ -1,6 +1,9 @@
 //! The real writer, in the kernel, against the golden vectors: the same scripts that `relay-common` runs on plain memory.
 
-use std::{fs, path::Path};
+#[path = "../../relay-common/tests/script/mod.rs"]
+mod script;
+
+use std::fs;
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -13,23 +16,11 @@ use relay_daemon::{
     consumer::{Consumer, CpuFile},
     machine,
 };
-use serde::Deserialize;
-use serde_json::Value;
-use sha2::{Digest as _, Sha256};
+use script::{Expect, Step, Vector};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bytes"));
 /// The most that the program writes at once.
 const MOST: usize = 16384;
-
-#[derive(Deserialize)]
-struct Vector {
-    name: String,
-    subbuf_size: u64,
-    n_subbufs: u64,
-    mode: String,
-    ops: Vec<Vec<Value>>,
-    expect: Value,
-}
 
 /// A channel with the tests' program, and a reader for one CPU.
 struct Kernel {
@@ -80,70 +71,44 @@ impl Kernel {
     }
 }
 
-/// Byte `j` of the `i`-th write of a script, as the vectors define it.
-fn pattern(i: usize, len: usize) -> Vec<u8> {
-    (0..len).map(|j| u8::try_from((1 + 31 * i + 7 * j) % 256).unwrap()).collect()
-}
-
 fn last_cpu() -> u32 {
     *machine::online_cpus().unwrap().last().unwrap()
 }
 
 fn run(vector: &Vector) {
-    let mode = if vector.mode == "overwrite" { Mode::Overwrite } else { Mode::NoOverwrite };
-    let mut kernel = Kernel::new(Geometry::new(vector.subbuf_size, vector.n_subbufs).unwrap(), mode, last_cpu());
+    let mut kernel = Kernel::new(vector.geometry(), vector.mode(), last_cpu());
     let mut accepted = String::new();
-    for op in &vector.ops {
-        let number = op.get(1).and_then(Value::as_u64);
-        match (op[0].as_str().unwrap(), number) {
-            ("write", Some(len)) => {
-                let record = pattern(accepted.len(), usize::try_from(len).unwrap());
-                accepted.push(if kernel.write(&record) { '1' } else { '0' });
-            }
-            ("flush", None) => kernel.flush(),
-            ("drain", most) => drop(kernel.consumer.pass(most.unwrap_or(u64::MAX)).unwrap()),
-            other => panic!("{}: operation {other:?}", vector.name),
+    for step in vector.steps() {
+        match step {
+            Step::Write(bytes) => accepted.push(if kernel.write(&bytes) { '1' } else { '0' }),
+            Step::Flush => kernel.flush(),
+            Step::Drain(most) => drop(kernel.consumer.pass(most).unwrap()),
         }
     }
-    let row = kernel.channel.control().row(kernel.cpu).unwrap();
+    let counters = kernel.channel.counters(kernel.cpu).unwrap();
     let statistics = kernel.consumer.statistics();
     let load = |word: &std::sync::atomic::AtomicU64| word.load(std::sync::atomic::Ordering::Relaxed);
-    let (consumed, processed) = (row.consumer.consumed.peek(), load(&statistics.subbufs_processed));
+    let processed = load(&statistics.subbufs_processed);
+    let found = Expect {
+        accepted,
+        produced: counters.produced,
+        consumed: counters.consumed,
+        subbufs_processed: processed,
+        max_backlog: load(&statistics.max_backlog),
+        lost_full: counters.lost_full,
+        lost_too_big: counters.lost_too_big,
+        subbufs_overrun: counters.consumed - processed,
+        ..Expect::default()
+    };
     let file = kernel.file();
-    let sha256: String = Sha256::digest(&file).iter().map(|byte| format!("{byte:02x}")).collect();
-    let found = [
-        ("accepted", Value::from(accepted)),
-        ("produced", kernel.consumer.buffer().reader().produced().into()),
-        ("consumed", consumed.into()),
-        ("subbufs_processed", processed.into()),
-        ("max_backlog", load(&statistics.max_backlog).into()),
-        ("lost_full", row.producer.lost_full.peek().into()),
-        ("lost_too_big", row.producer.lost_too_big.peek().into()),
-        ("subbufs_overrun", (consumed - processed).into()),
-        ("file_len", file.len().into()),
-        ("file_sha256", sha256.into()),
-    ];
-    for (key, found) in found {
-        assert_eq!(found, vector.expect[key], "{}: {key}", vector.name);
-    }
-    assert_eq!(row.producer.lost_nested.peek(), 0, "{}", vector.name);
-    assert_eq!(row.consumer.file_len[usize::from(consumed & 1 == 1)].peek(), file.len() as u64, "{}", vector.name);
+    assert_eq!(vector.with_file(found, &file), vector.expect, "{}", vector.name);
+    assert_eq!(counters.lost_nested, 0, "{}", vector.name);
+    let file_len = &kernel.channel.control().row(kernel.cpu).unwrap().consumer.file_len;
+    assert_eq!(file_len[usize::from(counters.consumed & 1 == 1)].peek(), file.len() as u64, "{}", vector.name);
 }
 
 pub(crate) fn the_kernel_writes_the_golden_vectors_to_the_byte() {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../relay-common/tests/vectors");
-    let mut count = 0;
-    for folder in [Some(own.into_os_string()), std::env::var_os("RELAY_VECTORS")].into_iter().flatten() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.extension().is_some_and(|extension| extension == "json") {
-                let vectors: Vec<Vector> = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-                vectors.iter().for_each(run);
-                count += vectors.len();
-            }
-        }
-    }
-    assert!(count >= 73, "{count} vectors");
+    script::vectors().iter().for_each(run);
 }
 
 pub(crate) fn a_write_on_one_cpu_leaves_the_others_alone() {

@@ -7,11 +7,6 @@ use relay_common::{
     memory::Memory,
 };
 
-/// Byte `j` of the `i`-th write of a script, as the vectors define it.
-pub(crate) fn pattern(i: usize, len: usize) -> Vec<u8> {
-    (0..len).map(|j| u8::try_from((1 + 31 * i + 7 * j) % 256).unwrap()).collect()
-}
-
 /// A client without a header of its own: the bytes are the records, as in relay.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bytes<const ALIGN: u64>;

@@ -1,7 +1,7 @@
 //! Records one trace, from the first map to the last line of the account.
 
 use std::{
-    io,
+    fs, io,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering::Relaxed},
 };
@@ -60,7 +60,7 @@ pub struct Recording {
     session: Session,
     metadata: String,
     readers: Readers,
-    snapshots: u32,
+    snapshots: u64,
 }
 
 /// The state of a recording at one moment.
@@ -170,9 +170,7 @@ impl Recording {
         if self.channel.mode() != Mode::Overwrite {
             bail!("there is nothing to take a snapshot of: without --overwrite the files hold everything");
         }
-        let mut path = self.directory.path().as_os_str().to_owned();
-        path.push(format!("-snapshot-{}", self.snapshots + 1));
-        let mut directory = TraceDirectory::create(Path::new(&path), false)?;
+        let mut directory = TraceDirectory::create(&self.next_snapshot(), false)?;
         let folder = directory.path().to_path_buf();
         let taken = snapshot_all(&self.channel, |cpu| Ok(Box::new(CpuFile::create(&folder, cpu)?)))?;
         let mut session = self.session.clone();
@@ -192,8 +190,19 @@ impl Recording {
         directory.write_metadata(&self.metadata)?;
         session.write(&directory.private())?;
         directory.keep();
-        self.snapshots += 1;
         Ok((folder, session))
+    }
+
+    /// The first `DIR-snapshot-N` that is not there.
+    fn next_snapshot(&mut self) -> PathBuf {
+        loop {
+            self.snapshots += 1;
+            let mut path = self.directory.path().as_os_str().to_owned();
+            path.push(format!("-snapshot-{}", self.snapshots));
+            if fs::symlink_metadata(&path).is_err() {
+                return path.into();
+            }
+        }
     }
 
     /// Stops, flushes, drains, detaches, and writes the account. In that order: detaching takes the kernel long, and what
