@@ -16,7 +16,7 @@ use relay_daemon::{
     consumer::{Consumer, CpuFile},
     machine,
 };
-use script::{Expect, Step, Vector};
+use script::{Expect, Step, Vector, pattern};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bytes"));
 /// The most that the program writes at once.
