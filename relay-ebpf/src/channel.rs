@@ -351,7 +351,7 @@ impl<C: Client<CpuBuffer> + Copy> Record<C> {
     }
 
     /// Copies `len` bytes of kernel memory `at` so many bytes into the record; nothing if they do not fit there. What cannot
-    /// be read is zeros.
+    /// be read is zeros. Where neither `at` nor `len` is a constant, each is at most 32 KiB.
     ///
     /// ```
     /// # relay_ebpf::channel!(LOG);

@@ -282,7 +282,7 @@ impl CpuBuffer {
     #[inline(always)]
     pub(crate) fn store<T: Copy>(&self, place: u64, align: u64, skip: u64, value: T) {
         const { assert!(size_of::<T>() as u64 <= MAX_RECORD) };
-        let Some(to) = self.room(place, skip, size_of::<T>() as u64) else { return };
+        let Some((to, _)) = self.room(place, skip, size_of::<T>() as u64) else { return };
         let natural = align_of::<T>() as u64;
         // Both are constants, so one of these is compiled: for BPF an unaligned store is a store for every byte.
         if align.is_multiple_of(natural) && skip.is_multiple_of(natural) {
@@ -298,7 +298,7 @@ impl CpuBuffer {
     /// more than `MAX_RECORD`.
     #[inline(always)]
     pub(crate) fn copy_from_kernel(&self, place: u64, skip: u64, len: u64, source: KernelAddress) {
-        if let Some(to) = self.room(place, skip, len) {
+        if let Some((to, len)) = self.room(place, skip, len) {
             // SAFETY: the helper reads any address safely and writes `len` bytes to `to`, where there is room.
             unsafe { helpers::generated::bpf_probe_read_kernel(to.cast(), len as u32, source.0) };
         }
@@ -307,22 +307,32 @@ impl CpuBuffer {
     /// The same with the memory of the process that is current.
     #[inline(always)]
     pub(crate) fn copy_from_user(&self, place: u64, skip: u64, len: u64, source: UserAddress) {
-        if let Some(to) = self.room(place, skip, len) {
+        if let Some((to, len)) = self.room(place, skip, len) {
             // SAFETY: as above; it does not wait for memory that is paged out.
             unsafe { helpers::generated::bpf_probe_read_user(to.cast(), len as u32, source.0) };
         }
     }
 
-    /// Where `len` bytes have room at `place + skip`.
+    /// Where `len` bytes have room at `place + skip`, and `len` as the verifier has seen it checked.
     #[inline(always)]
-    fn room(&self, place: u64, skip: u64, len: u64) -> Option<*mut u8> {
-        // VERIFIER: constant bounds on both, within the tail.
+    fn room(&self, place: u64, skip: u64, len: u64) -> Option<(*mut u8, u64)> {
+        if len == 0 {
+            return None;
+        }
+        // VERIFIER: constant bounds on both, within the tail. Where neither is a constant each gets half of it, since the verifier does not
+        // follow a bound on one that depends on the other.
+        let (skip_is_known, len_is_known) = (is_known(skip), is_known(len));
         let (skip, len) = (unknown(skip), unknown(len));
-        if len == 0 || skip >= MAX_RECORD || len > MAX_RECORD - skip {
+        let fits = match (skip_is_known, len_is_known) {
+            (true, _) => skip < MAX_RECORD && len <= MAX_RECORD - skip,
+            (false, true) => len <= MAX_RECORD && skip <= MAX_RECORD - len,
+            (false, false) => skip <= MAX_RECORD / 2 && len <= MAX_RECORD / 2,
+        };
+        if !fits {
             return None;
         }
         // SAFETY: less than the buffer's size, plus at most the tail.
-        Some(unsafe { self.at::<u8>(place).add(skip as usize) })
+        Some((unsafe { self.at::<u8>(place).add(skip as usize) }, len))
     }
 }
 
@@ -332,7 +342,7 @@ impl CpuBuffer {
 #[cfg(target_arch = "bpf")]
 #[inline(always)]
 fn unknown(number: u64) -> u64 {
-    if core::intrinsics::is_val_statically_known(number) {
+    if is_known(number) {
         return number;
     }
     let mut number = number;
@@ -341,9 +351,21 @@ fn unknown(number: u64) -> u64 {
     number
 }
 
+/// Whether the number is a constant, once everything is inlined.
+#[cfg(target_arch = "bpf")]
+#[inline(always)]
+fn is_known(number: u64) -> bool {
+    core::intrinsics::is_val_statically_known(number)
+}
+
 #[cfg(not(target_arch = "bpf"))]
 fn unknown(number: u64) -> u64 {
     number
+}
+
+#[cfg(not(target_arch = "bpf"))]
+fn is_known(_: u64) -> bool {
+    false
 }
 
 impl Buffer for CpuBuffer {

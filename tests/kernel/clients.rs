@@ -144,6 +144,7 @@ fn written_by(clients: &Clients, cause: impl FnOnce()) -> BTreeMap<u64, usize> {
 }
 
 pub(crate) fn programs_of_every_kind_write() {
+    machine::tracefs().unwrap();
     let mut clients = clients(Geometry::new(LARGE, 8).unwrap());
     let raw = clients.attach("check_switch", "sched_switch").unwrap();
     let samples = sample(&mut clients, 1000);

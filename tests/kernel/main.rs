@@ -27,6 +27,8 @@ enum Needs {
     Babeltrace,
     BabeltraceAndPerf,
     BabeltraceAndHotplug,
+    /// Three CPUs, of which the second can go offline.
+    ThreeCpus,
     /// A kernel with kprobes, and with what fentry takes.
     Kprobes,
 }
@@ -35,7 +37,7 @@ impl Needs {
     /// What is missing.
     fn missing(self) -> Option<String> {
         let programs: &[&str] = match self {
-            Self::Nothing | Self::Kprobes => &[],
+            Self::Nothing | Self::Kprobes | Self::ThreeCpus => &[],
             Self::Babeltrace | Self::BabeltraceAndHotplug => &["babeltrace2"],
             Self::BabeltraceAndPerf => &["babeltrace2", "perf"],
         };
@@ -47,6 +49,11 @@ impl Needs {
         if matches!(self, Self::Kprobes) {
             let kprobes = Path::new("/sys/bus/event_source/devices/kprobe").exists();
             return (!kprobes).then(|| "a kernel without kprobes".to_owned());
+        }
+        if matches!(self, Self::ThreeCpus) {
+            let three = Path::new("/sys/devices/system/cpu/cpu2").exists()
+                && Path::new("/sys/devices/system/cpu/cpu1/online").exists();
+            return (!three).then(|| "fewer than three CPUs, or none can go offline".to_owned());
         }
         // The first CPU often cannot go; the second can where any can.
         let can_go = Path::new("/sys/devices/system/cpu/cpu1/online").exists();
@@ -101,7 +108,8 @@ fn main() {
             Babeltrace overwrite_keeps_the_newest_records,
             Nothing session_json_has_what_the_format_says,
             BabeltraceAndHotplug a_cpu_that_goes_offline_is_drained_all_the_same,
-            BabeltraceAndHotplug a_cpu_that_comes_online_gets_a_buffer_and_a_file;
+            BabeltraceAndHotplug a_cpu_that_comes_online_gets_a_buffer_and_a_file,
+            ThreeCpus cpu_numbers_may_have_gaps;
         long: Nothing every_run_is_recorded_or_lost,
             Nothing every_record_is_read_or_overrun;
         examples: Nothing klog_shows_what_programs_log_in_the_order_of_time,

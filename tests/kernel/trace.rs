@@ -233,3 +233,21 @@ pub(crate) fn a_cpu_that_comes_online_gets_a_buffer_and_a_file() {
     assert_eq!(trace.babeltrace().len() as u64, trace.total("recorded"));
     assert!(trace.path.join(format!("cpu{cpu}")).metadata().unwrap().len() > 1 << 20);
 }
+
+/// With a CPU offline in their midst.
+pub(crate) fn cpu_numbers_may_have_gaps() {
+    let cpus = relay_daemon::machine::online_cpus().unwrap();
+    let offline = Offline::new(cpus[1]);
+    let storms: String = [cpus[0], cpus[2]]
+        .map(|cpu| format!("taskset -c {cpu} dd if=/dev/zero of=/dev/null bs=1 count=2000 2> /dev/null; "))
+        .concat();
+    let trace = record(&["-e", "raw_syscalls:*", "--bpf-stats", "--", "sh", "-c", &storms]);
+    drop(offline);
+    for (index, cpu) in cpus.iter().enumerate() {
+        let account = &trace.session["cpus"].as_array().unwrap()[*cpu as usize];
+        assert_eq!(account["cpu"].as_u64(), Some(u64::from(*cpu)));
+        assert_eq!(trace.path.join(format!("cpu{cpu}")).exists(), index != 1, "cpu {cpu}");
+        assert_eq!(account["recorded"].as_u64().unwrap() >= 8000, index == 0 || index == 2, "{account}");
+    }
+    assert_eq!(trace.runs(), trace.total("recorded") + trace.total("filtered"), "{}", trace.summary);
+}

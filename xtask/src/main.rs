@@ -5,6 +5,7 @@ mod mutants;
 mod proofs;
 mod setup;
 mod tests;
+mod vm;
 
 use std::{
     fs,
@@ -46,6 +47,15 @@ enum Task {
         #[arg(long, default_value_t = 1_000_000_000)]
         records: u64,
     },
+    /// Run tests on other kernels, in QEMU: those that need nothing but a kernel, or those named.
+    Vm {
+        /// Only this kernel: 6.1 or 6.12.
+        #[arg(long)]
+        kernel: Option<String>,
+        /// Tests whose names contain one of these.
+        #[arg(last = true)]
+        filter: Vec<String>,
+    },
     /// Explore every interruption of the protocol, and require that each of its rules is needed.
     Explore {
         /// One more interrupt than in CI: minutes to hours.
@@ -68,6 +78,7 @@ fn main() -> ExitCode {
         Task::Run { arguments } => run(&arguments),
         Task::Test { filter } => tests::run(&filter).map(|()| ExitCode::SUCCESS),
         Task::Account { records } => tests::account(records).map(|()| ExitCode::SUCCESS),
+        Task::Vm { kernel, filter } => vm::run(kernel.as_deref(), &filter).map(|()| ExitCode::SUCCESS),
         Task::Explore { full } => proofs::explore(full).map(|()| ExitCode::SUCCESS),
         Task::Loom => proofs::loom().map(|()| ExitCode::SUCCESS),
         Task::Miri => proofs::miri().map(|()| ExitCode::SUCCESS),

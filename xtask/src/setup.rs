@@ -17,6 +17,13 @@ struct Tool {
 const TEST_TOOLS: [Tool; 2] =
     [Tool { program: "babeltrace2", package: "babeltrace2" }, Tool { program: "perf", package: "linux-perf" }];
 
+/// What boots a kernel.
+const VM_TOOLS: [Tool; 3] = [
+    Tool { program: "qemu-system-x86_64", package: "qemu-system-x86" },
+    Tool { program: "busybox", package: "busybox-static" },
+    Tool { program: "cpio", package: "cpio" },
+];
+
 /// The nightly with its rust-src, and bpf-linker.
 pub(crate) fn ebpf_toolchain() -> Result<()> {
     let toolchain = match ebpf::toolchain() {
@@ -71,7 +78,16 @@ pub(crate) fn miri() -> Result<String> {
 /// The programs that tests compare with: installed by apt where there is apt. Says by name what is missing otherwise; the
 /// tests that need it then say so too.
 pub(crate) fn test_tools() -> Result<()> {
-    let missing: Vec<&Tool> = TEST_TOOLS.iter().filter(|tool| find(tool.program).is_none()).collect();
+    install(&TEST_TOOLS)
+}
+
+/// What `cargo xtask vm` takes.
+pub(crate) fn vm_tools() -> Result<()> {
+    install(&VM_TOOLS)
+}
+
+fn install(tools: &[Tool]) -> Result<()> {
+    let missing: Vec<&Tool> = tools.iter().filter(|tool| find(tool.program).is_none()).collect();
     if missing.is_empty() {
         return Ok(());
     }

@@ -33,7 +33,7 @@ pub(crate) fn account(records: u64) -> Result<()> {
 }
 
 /// Builds the tests on the running kernel, and returns their program.
-fn kernel_tests(profile: &[&str]) -> Result<PathBuf> {
+pub(crate) fn kernel_tests(profile: &[&str]) -> Result<PathBuf> {
     let build =
         ["test", "--locked", "--package", "relay-tests", "--test", "kernel", "--no-run", "--message-format=json"];
     let output =
