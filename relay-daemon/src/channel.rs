@@ -495,22 +495,34 @@ pub fn load(object: &[u8], channels: &[(&str, &Channel)], loader: EbpfLoader<'_>
     // Again, since it must not outlive what it borrows.
     let mut loader = loader;
     for (name, settings) in &settings {
-        loader.override_global(name, settings.as_slice(), true);
+        // That it is not there is found out below.
+        loader.override_global(name, settings.as_slice(), false);
     }
     for (name, map) in &maps {
         loader.map_pin_path(name, pins.pin(name, map.as_fd())?);
     }
     let mut ebpf = loader.load(object).context("loading the eBPF object")?;
+    let declared = declared(&ebpf);
+    if let Some(missing) = declared.iter().find(|name| channels.iter().all(|(given, _)| given != name)) {
+        bail!("the eBPF object declares a channel {missing}, and none was given for it");
+    }
     for (name, channel) in channels {
         let program: &mut RawTracePoint = ebpf
             .program_mut(&format!("{name}_request"))
-            .with_context(|| format!("the eBPF object declares no channel {name}"))?
+            .with_context(|| format!("the eBPF object declares no channel {name}, but {}", declared.join(", ")))?
             .try_into()?;
         program.load().with_context(|| format!("loading the program of the channel {name}"))?;
         // A channel may be loaded into several objects: any of its programs will do.
         let _ = channel.request.set(program.fd()?.as_fd().try_clone_to_owned()?);
     }
     Ok(ebpf)
+}
+
+/// The channels that an object declares.
+fn declared(ebpf: &Ebpf) -> Vec<String> {
+    let name = |(map, _): (&str, _)| map.strip_suffix("_BUFFERS").map(str::to_owned);
+    let names = ebpf.maps().filter_map(name).filter(|name| ebpf.program(&format!("{name}_request")).is_some());
+    names.collect()
 }
 
 fn check_memory(geometry: Geometry, cpus: usize) -> Result<()> {

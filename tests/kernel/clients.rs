@@ -18,7 +18,7 @@ use relay_daemon::{
     machine,
     readers::Readers,
 };
-use relay_tests::channel::{Clients, Collected, Storm, words};
+use relay_tests::channel::{Clients, Collected, OBJECT, Storm, words};
 
 const LARGE: u64 = 1 << 16;
 
@@ -249,4 +249,17 @@ pub(crate) fn a_reset_channel_is_as_new() {
     assert_eq!(consumer.pass(u64::MAX).unwrap(), 1);
     let file = std::fs::read(folder.path().join(format!("cpu{cpu}"))).unwrap();
     assert_eq!(words(&file).collect::<Vec<_>>(), [0, 0, 1, 2, 3, 4]);
+}
+
+pub(crate) fn an_object_is_given_the_channels_that_it_declares() {
+    let geometry = Geometry::new(4096, 2).unwrap();
+    let channel = Channel::create(geometry, Mode::NoOverwrite, relay_common::Plain).unwrap();
+    let load = |names: &[&str]| {
+        let channels: Vec<_> = names.iter().map(|name| (*name, &channel)).collect();
+        let error = relay_daemon::channel::load(OBJECT, &channels, aya::EbpfLoader::new()).err().unwrap();
+        format!("{error:#}")
+    };
+    assert_eq!(load(&["CHECKED", "CALLED"]), "the eBPF object declares a channel NUMBERED, and none was given for it");
+    let unknown = load(&["CHECKED", "CALLED", "NUMBERED", "CHEKED"]);
+    assert!(unknown.starts_with("the eBPF object declares no channel CHEKED, but "), "{unknown}");
 }

@@ -91,7 +91,8 @@ fn main() {
             Kprobes kprobes_and_fentry_write,
             Nothing callbacks_are_called_once_for_each_transition,
             Nothing a_program_sees_full_empty_and_what_was_lost,
-            Nothing a_reset_channel_is_as_new;
+            Nothing a_reset_channel_is_as_new,
+            Nothing an_object_is_given_the_channels_that_it_declares;
         overwrite: Nothing a_thousand_live_snapshots_are_consistent,
             Nothing snapshots_that_are_overtaken_count_what_they_miss,
             Babeltrace sigusr1_writes_a_snapshot_and_recording_goes_on,

@@ -21,7 +21,8 @@ use relay_daemon::{
     machine,
 };
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/clients"));
+/// The object.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/clients"));
 
 /// The tests' object, loaded with a channel for each that it declares.
 #[expect(missing_debug_implementations, reason = "aya's maps have none")]
