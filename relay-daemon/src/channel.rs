@@ -76,6 +76,14 @@ pub trait Host: Client<MappedBuffer> + Send + Sync + 'static {
     /// A buffer was made, and no program writes to it yet (`create_buf_file`): what is the same in every sub-buffer can
     /// be written here, once.
     ///
+    /// ```
+    /// # use relay_common::Plain;
+    /// # use relay_daemon::channel::{Host, MappedBuffer};
+    /// fn made(buffer: &MappedBuffer) -> std::io::Result<()> {
+    ///     Plain.buffer_made(buffer)
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// What keeps the buffer from being used.
     fn buffer_made(&self, _buffer: &MappedBuffer) -> io::Result<()> {

@@ -48,6 +48,10 @@ macro_rules! klog {
 /// ```
 pub trait Argument {
     /// As the kernel's `printf` gets it.
+    ///
+    /// ```
+    /// assert_eq!(relay_ebpf::klog::Argument::bits(7u8), 7);
+    /// ```
     fn bits(self) -> u64;
 }
 
