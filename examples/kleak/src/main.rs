@@ -7,7 +7,12 @@ mod record;
 mod record_all;
 mod report;
 
-use std::{io::Write as _, path::PathBuf, time::Duration};
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::Result;
 use clap::Parser;
@@ -32,12 +37,25 @@ enum Command {
     },
 }
 
-fn main() -> Result<()> {
-    match Command::parse() {
+fn main() -> ExitCode {
+    let result = match Command::parse() {
         Command::Record { output, duration } => record_all::run(&output, duration),
-        Command::Report { directory } => {
-            let text = report::read(&directory)?.text(&report::Symbols::of_this_kernel()?);
-            Ok(std::io::stdout().write_all(text.as_bytes())?)
+        Command::Report { directory } => show(&directory),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("kleak: {error:#}");
+            ExitCode::FAILURE
         }
+    }
+}
+
+fn show(directory: &Path) -> Result<()> {
+    let text = report::read(directory)?.text(&report::Symbols::of_this_kernel()?);
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
     }
 }

@@ -62,7 +62,10 @@ async fn klog(arguments: &Arguments) -> Result<ExitCode> {
     machine::raise_limits();
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
-    let mut klog = Klog::start(&object, geometry)?;
+    let mut klog = match &arguments.object {
+        Some(path) => Klog::start(&object, geometry).with_context(|| format!("running {}", path.display()))?,
+        None => Klog::start(&object, geometry)?,
+    };
     let mut show = Show::default();
     let mut tick = interval(SHOW_INTERVAL);
     let time_is_over = async {
