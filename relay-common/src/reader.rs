@@ -295,11 +295,11 @@ where
     pub fn survived(&self, number: u64) -> bool {
         // Pairs with the writers' exchange of `reserved`, which comes before any store into the new lap.
         B::Word::fence_loads();
-        self.reserved() <= self.geometry.begin(number + self.geometry.n_subbufs())
+        self.reserved() <= self.geometry.begin(number.saturating_add(self.geometry.n_subbufs()))
     }
 
     /// Gives every sub-buffer before `consumed` back to the writers (`relay_subbufs_consumed`): at most what has been
-    /// produced.
+    /// produced. Callers never go back behind what they have given back before.
     ///
     /// ```
     /// # use relay_common::{Geometry, Mode, Plain, memory::Memory};

@@ -28,7 +28,7 @@ pub const CONTENT_SIZE_AT: u64 = 40;
 pub const PACKET_SIZE_AT: u64 = 48;
 /// Offset of `u64 packet_seq_num`: the sub-buffer's number.
 pub const PACKET_SEQ_NUM_AT: u64 = 56;
-/// Offset of `u64 events_discarded`: all that this CPU has lost so far.
+/// Offset of `u64 events_discarded`: what this CPU's buffer has lost so far.
 pub const EVENTS_DISCARDED_AT: u64 = 64;
 /// Offset of `u32 cpu_id`; a zero u32 follows.
 pub const CPU_ID_AT: u64 = 72;

@@ -5,6 +5,8 @@
 //! `reserved` past the end of a sub-buffer closes it, whoever moves it past the beginning of one opens
 //! it, so that each happens once a lap. `docs/architecture.md` argues each step.
 
+use core::fmt;
+
 use crate::{
     committed::Committed,
     geometry::{Geometry, align_up},
@@ -131,7 +133,7 @@ pub struct Closing {
     pub stamp: u64,
     /// Bytes that the reader will get: all but padding header and padding.
     pub content: u64,
-    /// Records that this CPU had lost when the closing write was decided, all causes. Never falls.
+    /// Records that this CPU's buffer had lost when the closing write was decided: full, too big and nested. Never falls.
     pub lost: u64,
 }
 
@@ -155,6 +157,19 @@ pub enum Lost {
     /// The CPU has no buffer.
     NoBuffer,
 }
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "every sub-buffer waits for the reader",
+            Self::TooBig => "no sub-buffer could hold the record",
+            Self::Nested => "an interrupted writer still owns the sub-buffer that is needed",
+            Self::NoBuffer => "the CPU has no buffer",
+        })
+    }
+}
+
+impl core::error::Error for Lost {}
 
 /// Room for one record, to be filled and then committed. Dropping it instead would keep the sub-buffer
 /// from ever being complete.
@@ -227,7 +242,7 @@ impl<B: Buffer, C: Client<B>> Writer<'_, B, C> {
 
     /// Reserves room for a record of `len` bytes.
     ///
-    /// A record of no bytes takes no room: callers leave it out.
+    /// One of no bytes is a record like others, without bytes; `relay_write` leaves it out, and so do this project's callers.
     ///
     /// ```
     /// # use relay_common::{Geometry, Mode, Plain, memory::Memory};

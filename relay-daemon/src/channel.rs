@@ -211,13 +211,14 @@ impl Channel {
         Ok(channel)
     }
 
-    /// Gives CPUs that have come online their buffers. Until then their records are lost, and counted (`no buffer`).
+    /// Gives CPUs that have come online their buffers. Until then their records are lost, and counted (`no buffer`). A CPU that
+    /// has one keeps it.
     ///
     /// ```ignore,standalone_crate
     /// # use relay_common::{Geometry, Mode, Plain};
     /// # use relay_daemon::channel::Channel;
     /// # let channel = Channel::create(Geometry::new(4096, 4)?, Mode::NoOverwrite, Plain)?;
-    /// // CPU 0 has one already: it gets another, empty one.
+    /// // CPU 0 has one already.
     /// channel.add_buffers(&[0])?;
     /// assert!(channel.add_buffers(&[100_000]).is_err());
     /// # Ok::<(), anyhow::Error>(())
@@ -227,12 +228,15 @@ impl Channel {
     /// When the kernel refuses, or a CPU is not a possible one.
     pub fn add_buffers(&self, cpus: &[u32]) -> Result<()> {
         let mut made = Vec::new();
-        for &cpu in cpus {
+        for &cpu in cpus.iter().filter(|cpu| self.buffer(**cpu).is_none()) {
             let map = buffer_map(self.geometry, Some(cpu))?;
             let buffer = MappedBuffer::new(map.as_fd(), Arc::clone(&self.control), cpu, self.geometry)
                 .with_context(|| format!("mapping the buffer of cpu {cpu}"))?;
             self.host.buffer_made(&buffer).with_context(|| format!("preparing the buffer of cpu {cpu}"))?;
             made.push((cpu, map, CpuMaps { buffer: Arc::new(buffer), waker: waker_map()? }));
+        }
+        if made.is_empty() {
+            return Ok(());
         }
         let wakers: Vec<_> = made.iter().map(|(cpu, _, maps)| (*cpu, maps.waker.as_fd())).collect();
         fill_map_of_maps(self.wakers_map.as_fd(), &wakers).context("handing out the readers' wakers")?;
@@ -347,7 +351,8 @@ impl Channel {
         Some(self.control.row(cpu)?.counters(self.geometry))
     }
 
-    /// Closes the open sub-buffer of a CPU, if there is one, so that the reader gets it (`relay_flush`). Loses nothing.
+    /// Closes the open sub-buffer of a CPU, if there is one, so that the reader gets it (`relay_flush`). Loses nothing, and does
+    /// nothing for a CPU without a buffer.
     ///
     /// ```ignore,standalone_crate
     /// # use relay_common::{Geometry, Mode, Plain};
@@ -371,7 +376,7 @@ impl Channel {
     }
 
     /// Flushes, and closes one more sub-buffer, without a record: the client's header alone, to tell what is known now. Does
-    /// nothing when there is no room, or the CPU is offline.
+    /// nothing when there is no room, or the CPU is offline or has no buffer.
     ///
     /// ```ignore,standalone_crate
     /// # use relay_common::{Geometry, Mode, Plain};
@@ -389,8 +394,9 @@ impl Channel {
         self.request(Request::Mark, cpu).map(drop)
     }
 
-    /// Makes the channel as new: nothing produced, nothing consumed, nothing lost (`relay_reset`). Nobody may read, and the
-    /// programs must be detached, or have nothing to write; those that still run are waited for.
+    /// Makes the channel as new: nothing produced, nothing consumed, nothing lost (`relay_reset`). The programs must be detached,
+    /// or have nothing to write; those that still run are waited for. Nobody may read meanwhile, and who has read before
+    /// begins anew: a consumer from before would find that its count is not the channel's.
     ///
     /// ```ignore,standalone_crate
     /// # use relay_common::{Geometry, Mode, Plain};

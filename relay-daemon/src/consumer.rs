@@ -5,7 +5,7 @@
 //! not with its batch, and headers are not trusted.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io,
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
@@ -180,7 +180,7 @@ pub struct CpuFile {
 }
 
 impl CpuFile {
-    /// Creates or empties `cpuN` in `folder`. Nobody but the owner and the group can read it.
+    /// Creates `cpuN` in `folder`, in place of one that is there. Nobody but the owner and the group can read it.
     ///
     /// ```
     /// # use relay_daemon::consumer::CpuFile;
@@ -191,9 +191,11 @@ impl CpuFile {
     /// When the file cannot be made.
     pub fn create(folder: &Path, cpu: u32) -> Result<Self> {
         let path = folder.join(format!("cpu{cpu}"));
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o640).custom_flags(libc::O_NOFOLLOW);
-        let file = options.open(&path);
+        let file = match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            // A new one: never through a link, and never with the mode of another.
+            _ => OpenOptions::new().write(true).create_new(true).mode(0o640).open(&path),
+        };
         let file = file.with_context(|| format!("making {}", path.display()))?;
         Ok(Self { file, path, len: 0 })
     }

@@ -181,8 +181,8 @@ impl Readers {
         }
     }
 
-    /// Stops the readers, having taken what was ready, and returns them. Nothing is flushed: stop the writers and flush
-    /// first.
+    /// Stops the readers and returns them; in no-overwrite mode they have taken what was ready. What is left is the caller's: stop
+    /// the writers, flush every CPU, and let each consumer [`Consumer::pass`] until nothing comes.
     ///
     /// ```ignore,standalone_crate
     /// # use std::sync::Arc;

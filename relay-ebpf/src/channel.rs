@@ -295,7 +295,8 @@ impl<C: Client<CpuBuffer> + Copy> Channel<C> {
     }
 }
 
-/// Room for one record in the buffer of this CPU. Dropping it commits it: the reader then gets it, with whatever is there.
+/// Room for one record in the buffer of this CPU. Dropping it commits it: the reader then gets it. Bytes that were not stored hold
+/// what an earlier record left there.
 ///
 /// ```
 /// # relay_ebpf::channel!(LOG);
@@ -316,7 +317,7 @@ pub struct Record<C: Client<CpuBuffer> + Copy> {
 }
 
 impl<C: Client<CpuBuffer> + Copy> Record<C> {
-    /// When it was reserved, by the client's clock.
+    /// When it was reserved, by the client's clock; zero for a client without.
     ///
     /// ```
     /// # relay_ebpf::channel!(LOG);

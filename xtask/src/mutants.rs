@@ -321,7 +321,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         test: EXPLORE,
         file: READER,
         edits: &[(
-            "self.reserved() <= self.geometry.begin(number + self.geometry.n_subbufs())",
+            "self.reserved() <= self.geometry.begin(number.saturating_add(self.geometry.n_subbufs()))",
             "self.reserved() != u64::MAX || number > 0",
         )],
     },
@@ -330,7 +330,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         test: EXPLORE,
         file: READER,
         edits: &[(
-            "self.reserved() <= self.geometry.begin(number + self.geometry.n_subbufs())",
+            "self.reserved() <= self.geometry.begin(number.saturating_add(self.geometry.n_subbufs()))",
             "self.reserved() < self.geometry.begin(number + self.geometry.n_subbufs() + 1)",
         )],
     },
