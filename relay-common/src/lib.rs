@@ -32,6 +32,7 @@ mod layout;
 #[cfg(not(target_arch = "bpf"))]
 pub mod memory;
 mod reader;
+pub mod recipe;
 pub mod trace;
 mod word;
 mod writer;

@@ -1,0 +1,258 @@
+//! What the tracer's programs do at an event beyond copying a tracepoint's fields: which values they fetch, which records they
+//! keep, how many of them.
+//!
+//! User space resolves names, types and expressions; the kernel side only follows these tables. They know registers by number
+//! and structures by offset, so that one program serves every function of every kernel.
+
+/// Most values that one event fetches.
+pub const MAX_FETCHES: usize = 20;
+/// Most pointers that are followed to one value.
+pub const MAX_STEPS: usize = 6;
+/// Most comparisons of one event's condition.
+pub const MAX_TESTS: usize = 24;
+/// Most text patterns of one event's condition.
+pub const MAX_PATTERNS: usize = 8;
+/// Bytes of a pattern, a NUL at its end included.
+pub const PATTERN_LEN: usize = 64;
+/// Most bytes of a text that are compared with a pattern: what comes after is as if it were not there.
+pub const MAX_TEXT: usize = 256;
+/// Most bytes of a string that is fetched, a NUL at its end included.
+pub const MAX_STRING: u16 = 4096;
+
+/// In a pattern, any run of bytes.
+pub const ANY_RUN: u8 = 1;
+/// In a pattern, any byte.
+pub const ANY_BYTE: u8 = 2;
+
+/// The inputs of a recipe, in words of 8 bytes: where [`Fetch::source`] points.
+pub mod input {
+    /// Registers as the kernel has them in `struct pt_regs` (kprobes, uprobes), or the arguments as the kernel passes them (raw
+    /// tracepoints, fentry; after them, at fexit, the value that is returned), or a system call's tracepoint from its number on.
+    pub const FIRST: u16 = 0;
+    /// How many of those there can be: arm64 has 31 registers, stack pointer, program counter and state.
+    pub const COUNT: u16 = 34;
+    /// At an exit, the words that came with the entry: the first of them.
+    pub const ENTRY: u16 = 40;
+    /// How many of those.
+    pub const ENTRY_COUNT: u16 = 8;
+    /// The calling thread's process, thread, user and group, one word each from here on.
+    pub const PID: u16 = 48;
+    /// Thread.
+    pub const TID: u16 = 49;
+    /// User.
+    pub const UID: u16 = 50;
+    /// The CPU.
+    pub const CPU: u16 = 51;
+    /// Nanoseconds since the entry.
+    pub const DURATION: u16 = 52;
+    /// The address that was probed (kprobes and uprobes of a pattern tell their functions apart by it).
+    pub const ADDRESS: u16 = 53;
+    /// All words.
+    pub const WORDS: u16 = 64;
+}
+
+/// Which memory a pointer is followed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Space {
+    /// The kernel's.
+    Kernel = 0,
+    /// The current process's.
+    User = 1,
+    /// The last pointer's number says it: kernel addresses have the highest bit set.
+    ByAddress = 2,
+}
+
+/// What is stored of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// The number itself.
+    Value = 0,
+    /// The number that it points to, of `len` bytes.
+    Load = 1,
+    /// `len` bytes from where it points to.
+    Bytes = 2,
+    /// The string that it points to, at most `len` bytes with its NUL. Stored after the fixed part; at `to` its location.
+    String = 3,
+    /// The name of the current thread, 16 bytes.
+    Comm = 4,
+}
+
+/// One value to fetch.
+///
+/// It begins as the input `source` plus `offsets[0]`; then, `steps` times, the 8 bytes there are loaded and the next offset is added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Fetch {
+    /// Index of the input.
+    pub source: u16,
+    /// Where the value is stored, in bytes from the payload's start.
+    pub to: u16,
+    /// Bytes: of a number, of bytes, or the most of a string.
+    pub len: u16,
+    /// [`Kind`].
+    pub kind: u8,
+    /// Pointers to follow, at most [`MAX_STEPS`].
+    pub steps: u8,
+    /// [`Space`] of the memory that the last pointer points to. Those before it point into the kernel, unless `user_steps`.
+    pub space: u8,
+    /// Not zero: every pointer is the process's.
+    pub user_steps: u8,
+    /// Of a number: bits to shift left, in 64, before it is shifted right. So bit fields are cut out.
+    pub left: u8,
+    /// Bits to shift right.
+    pub right: u8,
+    /// Not zero: shifted right as a signed number.
+    pub signed: u8,
+    /// Zeros.
+    pub zero: [u8; 3],
+    /// Added to the input, and to what each pointer loads.
+    pub offsets: [i32; MAX_STEPS + 1],
+    /// Zero.
+    pub pad: u32,
+}
+
+/// How a test compares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Operator {
+    /// Equal.
+    Equal = 0,
+    /// Less.
+    Less = 1,
+    /// Less or equal.
+    LessOrEqual = 2,
+    /// The text matches the pattern.
+    Matches = 3,
+}
+
+/// What a test looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Subject {
+    /// A number of `size` bytes at `at` in the payload.
+    Payload = 0,
+    /// An input: its index is `at`.
+    Input = 1,
+    /// A text of `size` bytes, or up to its NUL, at `at` in the payload.
+    Text = 2,
+    /// A text whose location word is at `at`; its offset counts from the payload's start less 8.
+    Located = 3,
+    /// The same, but the offset counts from the end of the location word.
+    LocatedRelative = 4,
+    /// The name of the current thread.
+    Comm = 5,
+}
+
+/// The condition holds.
+pub const PASS: u8 = 254;
+/// The condition does not hold.
+pub const FAIL: u8 = 255;
+
+/// One comparison, and which comes next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Test {
+    /// To compare with.
+    pub value: u64,
+    /// And-ed with the number first (after it was extended to 64 bits). All ones for a plain comparison.
+    pub mask: u64,
+    /// Where the subject is.
+    pub at: u16,
+    /// Its bytes: 1, 2, 4 or 8 of a number, up to [`MAX_TEXT`] of a text.
+    pub size: u16,
+    /// [`Subject`].
+    pub subject: u8,
+    /// [`Operator`].
+    pub operator: u8,
+    /// Not zero: the number is extended, and compared, as a signed one.
+    pub signed: u8,
+    /// Index of the pattern.
+    pub pattern: u8,
+    /// The next test where this one is true: a higher index than its own, [`PASS`] or [`FAIL`].
+    pub yes: u8,
+    /// The next where it is false.
+    pub no: u8,
+    /// Zeros.
+    pub zero: [u8; 6],
+}
+
+/// All that is to be done at one event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Recipe {
+    /// Values to fetch. Empty for a tracepoint whose own fields are the payload.
+    pub fetches: [Fetch; MAX_FETCHES],
+    /// The condition.
+    pub tests: [Test; MAX_TESTS],
+    /// Text patterns: bytes, [`ANY_RUN`] and [`ANY_BYTE`], a NUL at the end.
+    pub patterns: [[u8; PATTERN_LEN]; MAX_PATTERNS],
+    /// Nanoseconds between two records at the highest rate; zero for no limit.
+    pub interval: u64,
+    /// Nanoseconds' worth of records that may come at once.
+    pub burst: u64,
+    /// How many values to fetch.
+    pub n_fetches: u8,
+    /// How many of them are fetched at the entry, where entry and return are paired.
+    pub n_entry: u8,
+    /// How many comparisons; zero keeps every record.
+    pub n_tests: u8,
+    /// [`flag`]s.
+    pub flags: u8,
+    /// Bytes of the payload before its strings.
+    pub size: u16,
+    /// Index of the input that is the stack pointer, where entry and return are paired; [`input::WORDS`] for none.
+    pub stack_pointer: u16,
+}
+
+/// Bits of [`Recipe::flags`].
+pub mod flag {
+    /// Entry and return are one record: the entry is kept for the thread until the return.
+    pub const PAIR: u8 = 1;
+}
+
+impl Recipe {
+    /// Does nothing but record.
+    pub const EMPTY: Self = Self {
+        fetches: [Fetch {
+            source: 0,
+            to: 0,
+            len: 0,
+            kind: 0,
+            steps: 0,
+            space: 0,
+            user_steps: 0,
+            left: 0,
+            right: 0,
+            signed: 0,
+            zero: [0; 3],
+            offsets: [0; MAX_STEPS + 1],
+            pad: 0,
+        }; MAX_FETCHES],
+        tests: [Test {
+            value: 0,
+            mask: 0,
+            at: 0,
+            size: 0,
+            subject: 0,
+            operator: 0,
+            signed: 0,
+            pattern: 0,
+            yes: 0,
+            no: 0,
+            zero: [0; 6],
+        }; MAX_TESTS],
+        patterns: [[0; PATTERN_LEN]; MAX_PATTERNS],
+        interval: 0,
+        burst: 0,
+        n_fetches: 0,
+        n_entry: 0,
+        n_tests: 0,
+        flags: 0,
+        size: 0,
+        stack_pointer: input::WORDS,
+    };
+}
+
+const _: () = assert!(size_of::<Fetch>() == 48 && size_of::<Test>() == 32);
