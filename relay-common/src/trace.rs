@@ -90,7 +90,7 @@ const _: () = assert!(size_of::<RecordHeader>() as u64 == RECORD_HEADER);
 /// ```
 /// use relay_common::trace::Cookie;
 ///
-/// let cookie = Cookie { id: 3, size: 64, last_loc: 40, relative: false };
+/// let cookie = Cookie { id: 3, size: 64, last_loc: 40, relative: false, recipe: true, entry: false };
 /// assert_eq!(Cookie::unpack(cookie.pack()), cookie);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +104,10 @@ pub struct Cookie {
     pub last_loc: u16,
     /// The location counts from the end of its own word (`__rel_loc`), not from the context's start.
     pub relative: bool,
+    /// There is more to be done than to copy the fields: the event's [`Recipe`](crate::recipe::Recipe) says what.
+    pub recipe: bool,
+    /// This is the entry of a pair of entry and return.
+    pub entry: bool,
 }
 
 impl Cookie {
@@ -111,11 +115,17 @@ impl Cookie {
     ///
     /// ```
     /// # use relay_common::trace::Cookie;
-    /// assert_eq!(Cookie { id: 3, size: 64, last_loc: 40, relative: true }.pack(), 3 | 64 << 16 | 40 << 32 | 1 << 48);
+    /// let cookie = Cookie { id: 3, size: 64, last_loc: 40, relative: true, recipe: false, entry: false };
+    /// assert_eq!(cookie.pack(), 3 | 64 << 16 | 40 << 32 | 1 << 48);
     /// ```
     #[must_use]
     pub const fn pack(self) -> u64 {
-        self.id as u64 | (self.size as u64) << 16 | (self.last_loc as u64) << 32 | (self.relative as u64) << 48
+        self.id as u64
+            | (self.size as u64) << 16
+            | (self.last_loc as u64) << 32
+            | (self.relative as u64) << 48
+            | (self.recipe as u64) << 49
+            | (self.entry as u64) << 50
     }
 
     /// From the 64 bits that the kernel kept.
@@ -133,6 +143,8 @@ impl Cookie {
             size: (bits >> 16) as u16,
             last_loc: (bits >> 32) as u16,
             relative: bits >> 48 & 1 != 0,
+            recipe: bits >> 49 & 1 != 0,
+            entry: bits >> 50 & 1 != 0,
         }
     }
 }
