@@ -17,6 +17,9 @@ pub const MAX_TEXT: usize = 256;
 /// Most bytes of a string that is fetched, a NUL at its end included.
 pub const MAX_STRING: u16 = 4096;
 
+/// Offset in the location word of a string that could not be read. Its text is `(fault)`.
+pub const FAULT: u64 = 0xffff;
+
 /// The inputs of a recipe, in words of 8 bytes: where [`Fetch::source`] points.
 pub mod input {
     /// Registers as the kernel has them in `struct pt_regs` (kprobes, uprobes), or the arguments as the kernel passes them (raw
@@ -40,6 +43,50 @@ pub mod input {
     pub const DURATION: u16 = 52;
     /// All words.
     pub const WORDS: u16 = 64;
+}
+
+/// Whose events are recorded.
+pub mod choice {
+    /// Chosen processes alone.
+    pub const PID: u32 = 1;
+    /// Chosen threads.
+    pub const TID: u32 = 2;
+    /// Chosen users.
+    pub const UID: u32 = 4;
+    /// Chosen CPUs.
+    pub const CPU: u32 = 8;
+    /// Tasks in chosen cgroups, or below them.
+    pub const CGROUP: u32 = 16;
+    /// Threads whose name matches a pattern: one of the first of the session's patterns.
+    pub const NAME: u32 = 32;
+    /// Most cgroups.
+    pub const MAX_CGROUPS: u32 = 8;
+    /// Most patterns of names.
+    pub const MAX_NAMES: u32 = 8;
+
+    /// The key of a chosen number: what it numbers, one of the bits above, in the upper half.
+    #[inline(always)]
+    #[must_use]
+    pub const fn key(of: u32, number: u64) -> u64 {
+        (of as u64) << 32 | number & 0xffff_ffff
+    }
+}
+
+/// What stands before every payload when it is asked for: bits, in the order of the bytes.
+pub mod context {
+    /// u64: the id of the current task's cgroup.
+    pub const CGROUP: u32 = 1;
+    /// 16 bytes: the current thread's name.
+    pub const COMM: u32 = 2;
+    /// u32: its user.
+    pub const UID: u32 = 4;
+    /// The kernel's stack: addresses, innermost first.
+    pub const KSTACK: u32 = 8;
+    /// The process's stack: of each frame build id and offset in the file ([`FRAME`] bytes).
+    pub const USTACK: u32 = 16;
+    /// Bytes of a frame of the process's stack: s32 status, u8 `build_id[20]`, u64 offset, as the kernel has it
+    /// (`struct bpf_stack_build_id`). With status 1 the offset counts in the file of that build id; with 2 it is an address.
+    pub const FRAME: u64 = 32;
 }
 
 /// Which memory a pointer is followed in.
@@ -80,7 +127,7 @@ pub struct Fetch {
     pub source: u16,
     /// Where the value is stored, in bytes from the payload's start.
     pub to: u16,
-    /// Bytes: of a number, of bytes, or the most of a string.
+    /// Bytes to read: of a number, of bytes, or the most of a string.
     pub len: u16,
     /// [`Kind`].
     pub kind: u8,
@@ -96,8 +143,10 @@ pub struct Fetch {
     pub right: u8,
     /// Not zero: shifted right as a signed number.
     pub signed: u8,
+    /// Bytes of a number where it is stored: 1, 2, 4 or 8.
+    pub size: u8,
     /// Zeros.
-    pub zero: [u8; 3],
+    pub zero: [u8; 2],
     /// Added to the input, and to what each pointer loads.
     pub offsets: [i32; MAX_STEPS + 1],
     /// Zero.
@@ -290,7 +339,8 @@ impl Recipe {
             left: 0,
             right: 0,
             signed: 0,
-            zero: [0; 3],
+            size: 0,
+            zero: [0; 2],
             offsets: [0; MAX_STEPS + 1],
             pad: 0,
         }; MAX_FETCHES],

@@ -116,23 +116,23 @@ impl Cookie {
     /// ```
     /// # use relay_common::trace::Cookie;
     /// let cookie = Cookie { id: 3, size: 64, last_loc: 40, relative: true, recipe: false, entry: false };
-    /// assert_eq!(cookie.pack(), 3 | 64 << 16 | 40 << 32 | 1 << 48);
+    /// assert_eq!(cookie.pack(), 3 | 1 << 16 | 64 << 32 | 40 << 48);
     /// ```
     #[must_use]
     pub const fn pack(self) -> u64 {
         self.id as u64
-            | (self.size as u64) << 16
-            | (self.last_loc as u64) << 32
-            | (self.relative as u64) << 48
-            | (self.recipe as u64) << 49
-            | (self.entry as u64) << 50
+            | (self.relative as u64) << 16
+            | (self.recipe as u64) << 17
+            | (self.entry as u64) << 18
+            | (self.size as u64) << 32
+            | (self.last_loc as u64) << 48
     }
 
     /// From the 64 bits that the kernel kept.
     ///
     /// ```
     /// # use relay_common::trace::Cookie;
-    /// assert_eq!(Cookie::unpack(3 | 64 << 16).size, 64);
+    /// assert_eq!(Cookie::unpack(3 | 64 << 32).size, 64);
     /// ```
     #[inline(always)]
     #[must_use]
@@ -140,11 +140,11 @@ impl Cookie {
     pub const fn unpack(bits: u64) -> Self {
         Self {
             id: bits as u16,
-            size: (bits >> 16) as u16,
-            last_loc: (bits >> 32) as u16,
-            relative: bits >> 48 & 1 != 0,
-            recipe: bits >> 49 & 1 != 0,
-            entry: bits >> 50 & 1 != 0,
+            relative: bits >> 16 & 1 != 0,
+            recipe: bits >> 17 & 1 != 0,
+            entry: bits >> 18 & 1 != 0,
+            size: (bits >> 32) as u16,
+            last_loc: (bits >> 48) as u16,
         }
     }
 }
@@ -162,6 +162,8 @@ pub enum Request {
     Start = 0,
     /// Record nothing more.
     Stop = 1,
+    /// From now on the processes that the caller starts are chosen, where processes are.
+    Follow = 2,
 }
 
 /// The clock of the tracer's records.

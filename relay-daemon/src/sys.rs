@@ -7,7 +7,7 @@
 #![expect(clippy::cast_possible_truncation, reason = "addresses and lengths have 64 bits: asserted below")]
 
 use std::{
-    ffi::c_int,
+    ffi::{CStr, c_int},
     fs::File,
     io,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
@@ -16,18 +16,28 @@ use std::{
 
 use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
+use aya_obj::generated::bpf_insn;
 use memmap2::{MmapOptions, MmapRaw};
-use relay_common::{Buffer, COMMITTED_AT, Control, Geometry, MAX_RECORD, Reader};
+use relay_common::{
+    Buffer, COMMITTED_AT, Control, Geometry, MAX_RECORD, Reader,
+    recipe::{Pattern, Recipe},
+};
 use tokio::io::{Interest, unix::AsyncFd};
 
 const _: () = assert!(usize::BITS == 64, "relayd is for 64-bit machines");
 
 const BPF_MAP_CREATE: c_int = 0;
 const BPF_MAP_UPDATE_ELEM: c_int = 2;
+const BPF_PROG_LOAD: c_int = 5;
 const BPF_PROG_TEST_RUN: c_int = 10;
+const BPF_OBJ_GET_INFO_BY_FD: c_int = 15;
+const BPF_RAW_TRACEPOINT_OPEN: c_int = 17;
+const BPF_BTF_GET_FD_BY_ID: c_int = 19;
+const BPF_BTF_GET_NEXT_ID: c_int = 23;
 const BPF_MAP_UPDATE_BATCH: c_int = 26;
 const BPF_LINK_CREATE: c_int = 28;
 const BPF_PERF_EVENT: u32 = 41;
+const BPF_TRACE_KPROBE_MULTI: u32 = 42;
 const PERF_TYPE_TRACEPOINT: u32 = 2;
 const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 1 << 3;
 
@@ -124,44 +134,351 @@ fn fill_in_one_call(outer: BorrowedFd<'_>, inner: &[(u32, BorrowedFd<'_>)]) -> i
     bpf(BPF_MAP_UPDATE_BATCH, &mut attr).map(drop)
 }
 
-/// Opens the perf event of a tracepoint, by its id in tracefs. It belongs to one CPU and no task; a program linked to it runs
-/// on every CPU all the same, since the program hangs on the tracepoint, not on the event (kernel/trace/bpf_trace.c,
-/// `perf_event_attach_bpf_prog`). Disabled: the event itself counts nothing, and costs its CPU nothing.
-///
-/// # Errors
-/// What the kernel says.
-pub fn open_tracepoint(id: u64) -> io::Result<OwnedFd> {
-    /// `struct perf_event_attr` as of `PERF_ATTR_SIZE_VER0`.
-    #[derive(Default)]
-    #[repr(C)]
-    struct PerfEventAttr {
-        kind: u32,
-        size: u32,
-        config: u64,
-        sample_period: u64,
-        sample_type: u64,
-        read_format: u64,
-        flags: u64,
-        wakeup_events: u32,
-        bp_type: u32,
-        config1: u64,
-    }
-    const SIZE: u32 = 64;
-    const DISABLED: u64 = 1;
-    const _: () = assert!(size_of::<PerfEventAttr>() == SIZE as usize);
-    let attr = PerfEventAttr {
-        kind: PERF_TYPE_TRACEPOINT,
-        size: SIZE,
-        config: id,
-        flags: DISABLED,
-        ..PerfEventAttr::default()
-    };
-    let (any_process, cpu, no_group) = (-1, 0, -1);
-    // SAFETY: `attr` is a perf_event_attr of the size it says and outlives the call.
+/// `struct perf_event_attr` up to `PERF_ATTR_SIZE_VER1`.
+#[derive(Default)]
+#[repr(C)]
+struct PerfEventAttr {
+    kind: u32,
+    size: u32,
+    config: u64,
+    sample: u64,
+    sample_type: u64,
+    read_format: u64,
+    flags: u64,
+    wakeup_events: u32,
+    bp_type: u32,
+    config1: u64,
+    config2: u64,
+}
+
+/// On one CPU, for whatever runs there.
+fn open_perf_event(mut attr: PerfEventAttr, cpu: u32) -> io::Result<OwnedFd> {
+    attr.size = size_of::<PerfEventAttr>() as u32;
+    let (any_process, no_group) = (-1, -1);
+    // SAFETY: `attr` is a perf_event_attr of the size it says and outlives the call; the texts that it points to are kept alive by the
+    // callers.
     let fd = unsafe {
         libc::syscall(libc::SYS_perf_event_open, &raw const attr, any_process, cpu, no_group, PERF_FLAG_FD_CLOEXEC)
     };
     result(fd).map(owned)
+}
+
+/// `perf_event_attr.disabled`: the event itself counts nothing, and costs its CPU nothing.
+const PERF_DISABLED: u64 = 1;
+/// `perf_event_attr.freq`: samples are given by their number in a second.
+const PERF_FREQ: u64 = 1 << 10;
+
+/// Opens the perf event of a tracepoint, by its id in tracefs. It belongs to one CPU and no task; a program linked to it runs
+/// on every CPU all the same, since the program hangs on the tracepoint, not on the event (kernel/trace/bpf_trace.c,
+/// `perf_event_attach_bpf_prog`).
+///
+/// # Errors
+/// What the kernel says.
+pub fn open_tracepoint(id: u64) -> io::Result<OwnedFd> {
+    open_perf_event(
+        PerfEventAttr { kind: PERF_TYPE_TRACEPOINT, config: id, flags: PERF_DISABLED, ..PerfEventAttr::default() },
+        0,
+    )
+}
+
+/// Opens the perf event of a kprobe or uprobe: `kind` and `config` as sysfs has them for `kprobe` and `uprobe`, the name of a function or
+/// the path of a file, and an offset in it. As with tracepoints, one serves all CPUs.
+///
+/// # Errors
+/// What the kernel says.
+pub fn open_probe(kind: u32, config: u64, name: &CStr, offset: u64) -> io::Result<OwnedFd> {
+    let attr = PerfEventAttr {
+        kind,
+        config,
+        flags: PERF_DISABLED,
+        config1: name.as_ptr().expose_provenance() as u64,
+        config2: offset,
+        ..PerfEventAttr::default()
+    };
+    open_perf_event(attr, 0)
+}
+
+/// Opens a perf event that samples a CPU so many times a second, by its clock.
+///
+/// # Errors
+/// What the kernel says.
+pub fn open_sampler(hertz: u64, cpu: u32) -> io::Result<OwnedFd> {
+    const PERF_TYPE_SOFTWARE: u32 = 1;
+    const PERF_COUNT_SW_CPU_CLOCK: u64 = 0;
+    let attr = PerfEventAttr {
+        kind: PERF_TYPE_SOFTWARE,
+        config: PERF_COUNT_SW_CPU_CLOCK,
+        sample: hertz,
+        flags: PERF_FREQ,
+        ..PerfEventAttr::default()
+    };
+    open_perf_event(attr, cpu)
+}
+
+/// What a program is loaded with.
+#[derive(Debug)]
+pub struct ProgramLoad<'a> {
+    /// `enum bpf_prog_type`.
+    pub kind: u32,
+    /// `enum bpf_attach_type`.
+    pub attach: u32,
+    /// As `bpftool prog` shows it.
+    pub name: &'a str,
+    /// Instructions, 8 bytes each.
+    pub instructions: &'a [bpf_insn],
+    /// The program's own BTF.
+    pub btf: BorrowedFd<'a>,
+    /// `struct bpf_func_info`s, and the bytes of each.
+    pub functions: (&'a [u8], usize),
+    /// A kernel function by its BTF id, and the module's BTF that has it; for programs of functions.
+    pub target: Option<(u32, Option<BorrowedFd<'a>>)>,
+}
+
+/// Loads a program.
+///
+/// # Errors
+/// What the kernel says; the verifier's last words too, where there are any.
+pub fn load_program(load: &ProgramLoad<'_>) -> io::Result<OwnedFd> {
+    #[derive(Clone, Copy, Default)]
+    #[repr(C)]
+    struct Load {
+        prog_type: u32,
+        insn_cnt: u32,
+        insns: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log_buf: u64,
+        kern_version: u32,
+        prog_flags: u32,
+        prog_name: [u8; 16],
+        prog_ifindex: u32,
+        expected_attach_type: u32,
+        prog_btf_fd: u32,
+        func_info_rec_size: u32,
+        func_info: u64,
+        func_info_cnt: u32,
+        line_info_rec_size: u32,
+        line_info: u64,
+        line_info_cnt: u32,
+        attach_btf_id: u32,
+        attach_btf_obj_fd: u32,
+        zero: u32,
+    }
+    const LOG: usize = 1 << 24;
+    let (functions, record) = load.functions;
+    let mut attr = Load {
+        prog_type: load.kind,
+        insn_cnt: u32::try_from(load.instructions.len()).map_err(io::Error::other)?,
+        insns: load.instructions.as_ptr().expose_provenance() as u64,
+        license: c"Dual MIT/GPL".as_ptr().expose_provenance() as u64,
+        expected_attach_type: load.attach,
+        prog_btf_fd: raw(load.btf),
+        func_info_rec_size: record as u32,
+        func_info: functions.as_ptr().expose_provenance() as u64,
+        func_info_cnt: (functions.len() / record.max(1)) as u32,
+        attach_btf_id: load.target.map_or(0, |(id, _)| id),
+        attach_btf_obj_fd: load.target.and_then(|(_, module)| module).map_or(0, raw),
+        ..Load::default()
+    };
+    // One less, so that a NUL stays.
+    for (to, from) in attr.prog_name.iter_mut().take(15).zip(load.name.bytes()) {
+        *to = from;
+    }
+    let error = match bpf(BPF_PROG_LOAD, &mut attr) {
+        Ok(fd) => return Ok(owned(fd)),
+        Err(error) => error,
+    };
+    let mut log = vec![0u8; LOG];
+    let mut again = Load {
+        log_level: 1,
+        log_size: LOG as u32,
+        log_buf: log.as_mut_ptr().expose_provenance() as u64,
+        ..attr
+    };
+    if let Ok(fd) = bpf(BPF_PROG_LOAD, &mut again) {
+        return Ok(owned(fd));
+    }
+    log.truncate(log.iter().position(|byte| *byte == 0).unwrap_or(0));
+    let log = String::from_utf8_lossy(&log);
+    log::debug!("the verifier on {}:\n{log}", load.name);
+    // What it says last is statistics, or of the state of registers.
+    let words = log.lines().rev().find(|line| {
+        !line.is_empty() && !["processed ", "verification time", "stack depth", "max_states"].iter().any(|start| line.starts_with(start))
+    });
+    match words {
+        Some(words) => Err(io::Error::new(error.kind(), format!("{error}: {words}"))),
+        None => Err(error),
+    }
+}
+
+/// The BTF that the kernel has under an id.
+///
+/// # Errors
+/// What the kernel says.
+pub fn btf_by_id(id: u32) -> io::Result<OwnedFd> {
+    #[derive(Default)]
+    #[repr(C)]
+    struct ById {
+        id: u32,
+        next_id: u32,
+        open_flags: u32,
+    }
+    bpf(BPF_BTF_GET_FD_BY_ID, &mut ById { id, ..ById::default() }).map(owned)
+}
+
+/// The next BTF id after this one, if there is one.
+///
+/// # Errors
+/// What the kernel says.
+pub fn next_btf_id(id: u32) -> io::Result<Option<u32>> {
+    #[derive(Default)]
+    #[repr(C)]
+    struct ById {
+        id: u32,
+        next_id: u32,
+        open_flags: u32,
+    }
+    let mut attr = ById { id, ..ById::default() };
+    match bpf(BPF_BTF_GET_NEXT_ID, &mut attr) {
+        Ok(_) => Ok(Some(attr.next_id)),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// What the kernel tells of a program or a BTF, in a structure that it fills from the start.
+fn information<T>(fd: BorrowedFd<'_>, information: &mut T) -> io::Result<()> {
+    #[derive(Default)]
+    #[repr(C)]
+    struct GetInfo {
+        bpf_fd: u32,
+        info_len: u32,
+        info: u64,
+    }
+    let mut attr = GetInfo {
+        bpf_fd: raw(fd),
+        info_len: size_of::<T>() as u32,
+        info: (&raw mut *information).expose_provenance() as u64,
+    };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr).map(drop)
+}
+
+/// The name under which the kernel has a BTF: of a module, or `vmlinux`.
+///
+/// # Errors
+/// What the kernel says.
+pub fn btf_name(btf: BorrowedFd<'_>) -> io::Result<String> {
+    #[derive(Default)]
+    #[repr(C)]
+    struct Info {
+        btf: u64,
+        btf_size: u32,
+        id: u32,
+        name: u64,
+        name_len: u32,
+        kernel_btf: u32,
+    }
+    let mut name = [0u8; 64];
+    let mut info =
+        Info { name: name.as_mut_ptr().expose_provenance() as u64, name_len: name.len() as u32, ..Info::default() };
+    information(btf, &mut info)?;
+    Ok(name.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte)).collect())
+}
+
+/// Attaches a program of a raw tracepoint, or, without a name, one that was loaded for a certain function. Closing the link detaches.
+///
+/// # Errors
+/// What the kernel says.
+pub fn attach_raw(program: BorrowedFd<'_>, tracepoint: Option<&CStr>) -> io::Result<OwnedFd> {
+    #[derive(Default)]
+    #[repr(C)]
+    struct Open {
+        name: u64,
+        prog_fd: u32,
+        zero: u32,
+        cookie: u64,
+    }
+    let name = tracepoint.map_or(0, |name| name.as_ptr().expose_provenance() as u64);
+    bpf(BPF_RAW_TRACEPOINT_OPEN, &mut Open { name, prog_fd: raw(program), ..Open::default() }).map(owned)
+}
+
+/// Attaches a program to the entries, or returns, of many functions at once, each with a cookie.
+///
+/// # Errors
+/// What the kernel says; `EINVAL` before 5.18, `EOPNOTSUPP` where it was built without.
+pub fn link_functions(
+    program: BorrowedFd<'_>,
+    functions: &[&CStr],
+    cookies: &[u64],
+    returns: bool,
+) -> io::Result<OwnedFd> {
+    #[derive(Default)]
+    #[repr(C)]
+    struct LinkCreate {
+        prog_fd: u32,
+        target_fd: u32,
+        attach_type: u32,
+        flags: u32,
+        multi_flags: u32,
+        count: u32,
+        symbols: u64,
+        addresses: u64,
+        cookies: u64,
+    }
+    if functions.len() != cookies.len() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let symbols: Vec<u64> = functions.iter().map(|name| name.as_ptr().expose_provenance() as u64).collect();
+    let mut attr = LinkCreate {
+        prog_fd: raw(program),
+        attach_type: BPF_TRACE_KPROBE_MULTI,
+        multi_flags: u32::from(returns),
+        count: u32::try_from(functions.len()).map_err(io::Error::other)?,
+        symbols: symbols.as_ptr().expose_provenance() as u64,
+        cookies: cookies.as_ptr().expose_provenance() as u64,
+        ..LinkCreate::default()
+    };
+    bpf(BPF_LINK_CREATE, &mut attr).map(owned)
+}
+
+/// What a map's value can be made of: any bytes of it mean something, and there are none that mean nothing.
+///
+/// # Safety
+/// No padding, no references.
+pub unsafe trait Plain: Copy {}
+// SAFETY: their padding is spelt out as fields.
+unsafe impl Plain for Recipe {}
+// SAFETY: words.
+unsafe impl Plain for Pattern {}
+// SAFETY: words.
+unsafe impl Plain for [u64; 2] {}
+// SAFETY: a word.
+unsafe impl Plain for u64 {}
+// SAFETY: a word.
+unsafe impl Plain for u32 {}
+
+/// Sets the value of a key. The types have the sizes that the map was made with.
+///
+/// # Errors
+/// What the kernel says.
+pub fn set_value<K: Plain, V: Plain>(map: BorrowedFd<'_>, key: K, value: &V) -> io::Result<()> {
+    #[derive(Default)]
+    #[repr(C)]
+    struct Element {
+        map_fd: u32,
+        zero: u32,
+        key: u64,
+        value: u64,
+        flags: u64,
+    }
+    let mut attr = Element {
+        map_fd: raw(map),
+        key: (&raw const key).expose_provenance() as u64,
+        value: (&raw const *value).expose_provenance() as u64,
+        ..Element::default()
+    };
+    bpf(BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
 }
 
 /// Attaches a program to a perf event, with a cookie that `bpf_get_attach_cookie` returns to it. Dropping the link detaches.

@@ -201,6 +201,21 @@ impl<C: Client<CpuBuffer> + Copy> Channel<C> {
         Ok(Record { channel: *self, buffer, reservation, len })
     }
 
+    /// Counts a record as lost to nesting that its client could not even ask room for.
+    ///
+    /// ```
+    /// relay_ebpf::channel!(LOG);
+    /// fn log_nothing() {
+    ///     LOG.count_nested();
+    /// }
+    /// ```
+    #[inline(always)]
+    pub fn count_nested(&self) {
+        if let Some(control) = self.control.get(sys::cpu()) {
+            control.producer.lost_nested.count(1);
+        }
+    }
+
     /// Closes the open sub-buffer, if there is one, so that the reader gets it (`relay_flush`, for one CPU). Loses nothing.
     ///
     /// ```

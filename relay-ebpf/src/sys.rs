@@ -340,8 +340,9 @@ impl CpuBuffer {
 ///
 /// VERIFIER: what the compiler knows of a number it does not check again, and the verifier, which does not know it, refuses.
 #[cfg(target_arch = "bpf")]
+#[doc(hidden)]
 #[inline(always)]
-fn unknown(number: u64) -> u64 {
+pub fn unknown(number: u64) -> u64 {
     if is_known(number) {
         return number;
     }
@@ -359,7 +360,8 @@ fn is_known(number: u64) -> bool {
 }
 
 #[cfg(not(target_arch = "bpf"))]
-fn unknown(number: u64) -> u64 {
+#[doc(hidden)]
+pub fn unknown(number: u64) -> u64 {
     number
 }
 
@@ -664,4 +666,462 @@ pub fn format<const LEN: usize, const ARGS: usize>(
 #[must_use]
 pub fn comm() -> [u8; 16] {
     helpers::bpf_get_current_comm().unwrap_or_default()
+}
+
+/// Declares a function that the verifier checks by itself, once, and not again where it is called ("global function"). It takes and
+/// returns numbers alone.
+///
+/// ```
+/// relay_ebpf::subprogram! {
+///     /// Twice the number.
+///     fn twice(number: u64) -> u64 {
+///         number * 2
+///     }
+/// }
+/// ```
+#[macro_export]
+macro_rules! subprogram {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($argument:ident: $type:ty),*) -> u64 $body:block) => {
+        $(#[$meta])*
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        $vis extern "C" fn $name($($argument: $type),*) -> u64 $body
+    };
+}
+
+/// Declares a program of the section `$section`, under `$name`, that calls `$record` with its context and returns 0.
+///
+/// ```
+/// use aya_ebpf::programs::ProbeContext;
+/// use relay_ebpf::{channel, program, sys};
+///
+/// channel!(CALLS);
+/// program!(on_call("kprobe"): ProbeContext, record);
+///
+/// fn record(_: &ProbeContext) {
+///     let _ = CALLS.write(&sys::current().to_ne_bytes());
+/// }
+/// ```
+#[macro_export]
+macro_rules! program {
+    ($name:ident($section:literal): $context:ty, $record:path) => {
+        #[unsafe(no_mangle)]
+        #[unsafe(link_section = $section)]
+        fn $name(ctx: *mut core::ffi::c_void) -> u32 {
+            $record(&<$context>::new(ctx.cast()));
+            0
+        }
+    };
+}
+
+/// Flags of a stack: the process's, each frame as build id and offset (`BPF_F_USER_STACK | BPF_F_USER_BUILD_ID`).
+pub const USER_STACK_WITH_BUILD_IDS: u64 = 1 << 8 | 1 << 11;
+
+/// Loads the 8 bytes at an address; `None` when they cannot be read.
+///
+/// ```
+/// use relay_ebpf::sys::{self, KernelAddress};
+///
+/// fn follow(pointer: u64) -> Option<u64> {
+///     sys::load_kernel(KernelAddress::new(pointer))
+/// }
+/// ```
+#[inline(always)]
+#[must_use]
+pub fn load_kernel(address: KernelAddress) -> Option<u64> {
+    // SAFETY: the helper reads any address safely.
+    unsafe { helpers::bpf_probe_read_kernel(address.0.cast::<u64>()) }.ok()
+}
+
+/// Loads 8 bytes of the current process; `None` when they cannot be read.
+///
+/// ```
+/// use relay_ebpf::sys::{self, UserAddress};
+///
+/// fn follow(pointer: u64) -> Option<u64> {
+///     sys::load_user(UserAddress::new(pointer))
+/// }
+/// ```
+#[inline(always)]
+#[must_use]
+pub fn load_user(address: UserAddress) -> Option<u64> {
+    // SAFETY: the helper reads any address safely.
+    unsafe { helpers::bpf_probe_read_user(address.0.cast::<u64>()) }.ok()
+}
+
+/// User and group that are current, as the kernel packs them: `gid << 32 | uid`.
+///
+/// ```
+/// fn is_root() -> bool {
+///     relay_ebpf::sys::user() as u32 == 0
+/// }
+/// ```
+#[inline(always)]
+#[must_use]
+pub fn user() -> u64 {
+    helpers::bpf_get_current_uid_gid()
+}
+
+/// The id of the current task's cgroup in the unified hierarchy.
+///
+/// ```
+/// fn cgroup() -> u64 {
+///     relay_ebpf::sys::cgroup()
+/// }
+/// ```
+#[inline(always)]
+#[must_use]
+pub fn cgroup() -> u64 {
+    // SAFETY: the helper has no arguments.
+    unsafe { helpers::generated::bpf_get_current_cgroup_id() }
+}
+
+/// The id of the ancestor of the current task's cgroup that is so many levels below the root; the cgroup itself counts. Zero when there is
+/// none.
+///
+/// ```
+/// fn is_in(id: u64, level: u32) -> bool {
+///     relay_ebpf::sys::cgroup_at(level) == id
+/// }
+/// ```
+#[inline(always)]
+#[must_use]
+pub fn cgroup_at(level: u32) -> u64 {
+    // SAFETY: the helper checks the level.
+    unsafe { helpers::generated::bpf_get_current_ancestor_cgroup_id(level.cast_signed()) }
+}
+
+/// A value of a map whose key a program makes up. `None` when there is none.
+///
+/// ```
+/// use aya_ebpf::{btf_maps::HashMap, macros::btf_map};
+/// use relay_ebpf::sys::{self, BpfWord};
+///
+/// #[btf_map]
+/// static CALLS: HashMap<u64, BpfWord, 16> = HashMap::new();
+///
+/// fn calls() -> Option<&'static BpfWord> {
+///     sys::value(&CALLS, sys::current())
+/// }
+/// ```
+///
+/// What was taken out of a map may be given to another key while a program looks at it: whoever uses the value sees to it that no
+/// other program takes it out meanwhile, or can do with any content.
+#[inline(always)]
+#[must_use]
+pub fn value<V: Sync, const ENTRIES: usize>(
+    map: &'static aya_ebpf::btf_maps::HashMap<u64, V, ENTRIES>,
+    key: u64,
+) -> Option<&'static V> {
+    // SAFETY: an element's memory stays a `V` for as long as the program runs (the map is allocated in advance); `Sync`: only shared
+    // words are in it.
+    unsafe { map.get(key) }
+}
+
+/// Puts a value into a map; whether there was room. A copy is made.
+///
+/// ```
+/// use aya_ebpf::{btf_maps::HashMap, macros::btf_map};
+/// use relay_ebpf::sys::{self, BpfWord};
+///
+/// #[btf_map]
+/// static CALLS: HashMap<u64, BpfWord, 16> = HashMap::new();
+///
+/// fn begin() -> bool {
+///     sys::insert(&CALLS, sys::current(), &BpfWord::zero())
+/// }
+/// ```
+#[inline(always)]
+pub fn insert<V: Sync, const ENTRIES: usize>(
+    map: &'static aya_ebpf::btf_maps::HashMap<u64, V, ENTRIES>,
+    key: u64,
+    value: &V,
+) -> bool {
+    map.insert(key, value, 0).is_ok()
+}
+
+/// Takes the value of a key out of a map, if there is one.
+///
+/// ```
+/// use aya_ebpf::{btf_maps::HashMap, macros::btf_map};
+/// use relay_ebpf::sys::{self, BpfWord};
+///
+/// #[btf_map]
+/// static CALLS: HashMap<u64, BpfWord, 16> = HashMap::new();
+///
+/// fn end() {
+///     sys::remove(&CALLS, sys::current());
+/// }
+/// ```
+#[inline(always)]
+pub fn remove<V: Sync, const ENTRIES: usize>(map: &'static aya_ebpf::btf_maps::HashMap<u64, V, ENTRIES>, key: u64) {
+    let _ = map.remove(key);
+}
+
+/// Words of a map's value that a program copies to and from as bytes. Whoever uses them sees to it that one program at a time does, or can
+/// do with any content.
+#[repr(transparent)]
+pub struct Cells<const WORDS: usize>(UnsafeCell<[u64; WORDS]>);
+
+// SAFETY: every access is a single load or store, or a copy by a helper.
+unsafe impl<const WORDS: usize> Sync for Cells<WORDS> {}
+
+impl<const WORDS: usize> fmt::Debug for Cells<WORDS> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Cells")
+    }
+}
+
+impl<const WORDS: usize> Cells<WORDS> {
+    /// Words that hold zero, for a static.
+    ///
+    /// ```
+    /// # use relay_ebpf::sys::Cells;
+    /// assert_eq!(Cells::<4>::zero().get(3), 0);
+    /// ```
+    #[must_use]
+    pub const fn zero() -> Self {
+        Self(UnsafeCell::new([0; WORDS]))
+    }
+
+    /// The word of an index, taken modulo their number, which is a power of two.
+    ///
+    /// ```
+    /// # use relay_ebpf::sys::Cells;
+    /// let cells = Cells::<4>::zero();
+    /// cells.set(1, 7);
+    /// assert_eq!(cells.get(1), 7);
+    /// ```
+    #[inline(always)]
+    #[must_use]
+    pub fn get(&self, index: u64) -> u64 {
+        // SAFETY: `word` is inside.
+        unsafe { self.word(index).read_volatile() }
+    }
+
+    /// Sets the word of an index.
+    ///
+    /// ```
+    /// # use relay_ebpf::sys::Cells;
+    /// Cells::<4>::zero().set(1, 7);
+    /// ```
+    #[inline(always)]
+    pub fn set(&self, index: u64, value: u64) {
+        // SAFETY: `word` is inside.
+        unsafe { self.word(index).write_volatile(value) }
+    }
+
+    /// Copies `len` bytes of kernel memory to the words from `index` on; nothing when they have no room there. One of `index` and `len` is a
+    /// constant.
+    #[inline(always)]
+    pub fn copy_from(&self, index: u64, len: u64, source: KernelAddress) {
+        let len = unknown(len);
+        if len <= (WORDS as u64).saturating_sub(index) * 8 {
+            // SAFETY: the helper reads any address safely, and there is room for what it writes.
+            unsafe { helpers::generated::bpf_probe_read_kernel(self.word(index).cast(), len as u32, source.0) };
+        }
+    }
+
+    /// Where the word of an index is, to copy from.
+    #[inline(always)]
+    pub fn address(&self, index: u64) -> KernelAddress {
+        KernelAddress(self.word(index).cast_const().cast())
+    }
+
+    #[inline(always)]
+    fn word(&self, index: u64) -> *mut u64 {
+        const { assert!(WORDS.is_power_of_two()) };
+        // VERIFIER: the mask bounds the offset.
+        // SAFETY: less than the length.
+        unsafe { self.0.get().cast::<u64>().add(index as usize & (WORDS - 1)) }
+    }
+}
+
+/// Bytes of a workspace for what stands before the payload.
+pub const CONTEXT_SPACE: usize = 8192;
+/// Bytes of a workspace for the payload, without a tail that is never passed on.
+pub const PAYLOAD_SPACE: usize = 8192;
+/// Most bytes that are fetched at once: the tail.
+pub const PIECE: usize = 8192;
+/// Bytes for a text that is looked at.
+const TEXT_SPACE: usize = relay_common::recipe::MAX_TEXT;
+const _: () = assert!(relay_common::recipe::MAX_STRING as usize <= PIECE);
+
+/// Memory in which a program makes up a record whose length it does not know in advance.
+#[repr(C)]
+pub struct Workspace {
+    /// Not zero while a program uses it.
+    busy: BpfWord,
+    /// What recipes start from: `relay_common::recipe::input`.
+    pub inputs: Cells<{ relay_common::recipe::input::WORDS as usize }>,
+    text: UnsafeCell<[u8; TEXT_SPACE]>,
+    context: UnsafeCell<[u8; CONTEXT_SPACE]>,
+    payload: UnsafeCell<[u8; PAYLOAD_SPACE + PIECE]>,
+}
+
+// SAFETY: of the programs that a CPU runs, one at a time uses a workspace: the one that has set `busy`.
+unsafe impl Sync for Workspace {}
+
+impl fmt::Debug for Workspace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Workspace")
+    }
+}
+
+impl Workspace {
+    /// Takes it, unless a program that was interrupted has.
+    #[inline(always)]
+    pub fn claim(&self) -> bool {
+        self.busy.swap(1) == 0
+    }
+
+    /// Gives it back.
+    #[inline(always)]
+    pub fn release(&self) {
+        let _ = self.busy.swap(0);
+    }
+
+    /// Where what stands before the payload is.
+    #[inline(always)]
+    pub fn context(&self) -> KernelAddress {
+        KernelAddress(self.context.get().cast())
+    }
+
+    /// Where the payload is.
+    #[inline(always)]
+    pub fn payload(&self) -> KernelAddress {
+        KernelAddress(self.payload.get().cast())
+    }
+
+    /// Stores a number in front of the payload, at a multiple of 4.
+    #[inline(always)]
+    pub fn store_context(&self, at: u64, value: u32) {
+        let at = at as usize & (CONTEXT_SPACE - 4);
+        // SAFETY: in bounds, and aligned since the workspace is.
+        unsafe { self.context.get().cast::<u8>().add(at).cast::<u32>().write_volatile(value) }
+    }
+
+    /// Stores the stack of a context in front of the payload, `at` so many bytes, at most 4096 bytes of it; returns how many.
+    #[inline(always)]
+    pub fn store_stack(&self, ctx: &impl EbpfContext, at: u64, flags: u64) -> u64 {
+        const MOST: usize = CONTEXT_SPACE / 2;
+        // VERIFIER: the mask bounds where, the constant how much.
+        let at = (unknown(at) as usize) & (MOST - 1);
+        // SAFETY: in bounds.
+        let to = unsafe { self.context.get().cast::<u8>().add(at) };
+        // SAFETY: there is room for what the helper writes.
+        let len = unsafe { helpers::generated::bpf_get_stack(ctx.as_ptr(), to.cast(), MOST as u32, flags) };
+        if len < 0 { 0 } else { len.cast_unsigned() }
+    }
+
+    /// Where in the payload, kept inside it.
+    #[inline(always)]
+    fn at(&self, at: u64) -> *mut u8 {
+        // VERIFIER: the mask bounds the offset; the tail is as long as what is accessed from there on at most.
+        let at = (unknown(at) as usize) & (PAYLOAD_SPACE - 1);
+        // SAFETY: in bounds.
+        unsafe { self.payload.get().cast::<u8>().add(at) }
+    }
+
+    /// Fetches `len` bytes into the payload, at most [`PIECE`] of them; whether they could be read. Zeros where not.
+    #[inline(always)]
+    pub fn fetch(&self, at: u64, len: u64, from: Address) -> bool {
+        let (to, len) = (self.at(at), unknown(len));
+        if len > PIECE as u64 {
+            return false;
+        }
+        // SAFETY: the helpers read any address safely, and there is room for what they write.
+        0 == match from {
+            Address::Kernel(from) => unsafe { helpers::generated::bpf_probe_read_kernel(to.cast(), len as u32, from.0) },
+            // SAFETY: as above.
+            Address::User(from) => unsafe { helpers::generated::bpf_probe_read_user(to.cast(), len as u32, from.0) },
+        }
+    }
+
+    /// Fetches a string into the payload, at most `most` bytes with its NUL, and those at most [`PIECE`]; returns how many, NUL included.
+    /// `None` when it cannot be read.
+    #[inline(always)]
+    pub fn fetch_string(&self, at: u64, most: u64, from: Address) -> Option<u64> {
+        let (to, most) = (self.at(at), unknown(most));
+        if most > PIECE as u64 {
+            return None;
+        }
+        // SAFETY: the helpers read any address safely, and there is room for what they write.
+        let len = match from {
+            Address::Kernel(from) => unsafe {
+                helpers::generated::bpf_probe_read_kernel_str(to.cast(), most as u32, from.0)
+            },
+            // SAFETY: as above.
+            Address::User(from) => unsafe {
+                helpers::generated::bpf_probe_read_user_str(to.cast(), most as u32, from.0)
+            },
+        };
+        u64::try_from(len).ok()
+    }
+
+    /// The number of `size` bytes, at most 8, at an address.
+    #[inline(always)]
+    pub fn number(&self, size: u64, from: Address) -> Option<u64> {
+        let (mut number, size) = (0u64, unknown(size));
+        if size > 8 {
+            return None;
+        }
+        let to = (&raw mut number).cast();
+        // SAFETY: the helpers read any address safely, and there is room for what they write.
+        let error = match from {
+            Address::Kernel(from) => unsafe { helpers::generated::bpf_probe_read_kernel(to, size as u32, from.0) },
+            // SAFETY: as above.
+            Address::User(from) => unsafe { helpers::generated::bpf_probe_read_user(to, size as u32, from.0) },
+        };
+        (error == 0).then_some(number)
+    }
+
+    /// Stores the low `size` bytes of a number in the payload, at most 8.
+    #[inline(always)]
+    pub fn store_number(&self, at: u64, size: u64, number: u64) {
+        if size <= 8 {
+            let _ = self.fetch(at, size, Address::Kernel(KernelAddress::of(&number)));
+        }
+    }
+
+    /// The number of `size` bytes, at most 8, in the payload.
+    #[inline(always)]
+    pub fn payload_number(&self, at: u64, size: u64) -> u64 {
+        self.number(size, Address::Kernel(KernelAddress(self.at(at).cast()))).unwrap_or(0)
+    }
+
+    /// Takes a text of the payload to be looked at: `len` bytes, or up to its NUL, at most [`TEXT_SPACE`] in all with a NUL.
+    #[inline(always)]
+    pub fn take_text(&self, at: u64, len: u64) {
+        let from = KernelAddress(self.at(at).cast());
+        self.take_text_from(from, len);
+    }
+
+    /// The same with kernel memory.
+    #[inline(always)]
+    pub fn take_text_from(&self, from: KernelAddress, len: u64) {
+        let len = unknown(len);
+        // Room for the NUL that the helper adds.
+        let most = if len < TEXT_SPACE as u64 { len + 1 } else { TEXT_SPACE as u64 };
+        // SAFETY: the helper reads any address safely, and there is room for what it writes.
+        unsafe {
+            helpers::generated::bpf_probe_read_kernel_str(self.text.get().cast(), most as u32, from.0);
+        }
+    }
+
+    /// A byte of the text.
+    #[inline(always)]
+    pub fn text(&self, at: usize) -> u8 {
+        // SAFETY: the index is less than the length.
+        unsafe { self.text.get().cast::<u8>().add(at & (TEXT_SPACE - 1)).read_volatile() }
+    }
+}
+
+/// An address in one of the two memories.
+#[derive(Clone, Copy, Debug)]
+pub enum Address {
+    /// The kernel's.
+    Kernel(KernelAddress),
+    /// The current process's.
+    User(UserAddress),
 }

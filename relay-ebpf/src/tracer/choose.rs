@@ -1,0 +1,95 @@
+//! Whose events are recorded: the recorder itself, chosen tasks, users, cgroups and CPUs.
+
+use aya_ebpf::{
+    btf_maps::{Array, HashMap},
+    macros::btf_map,
+};
+use relay_common::{Word as _, recipe::choice};
+use relay_ebpf::{
+    setting,
+    sys::{self, BpfWord},
+};
+
+use crate::{account::count, patterns};
+
+// Which choices there are: bits of `relay_common::recipe::choice`.
+setting!(CHOICES: u32 = sys::UNSET);
+// How many patterns of names.
+setting!(NAMES: u32 = sys::UNSET);
+// How many cgroups.
+setting!(CHOSEN_CGROUPS: u32 = sys::UNSET);
+
+/// Whose events are left out: a process, as the kernel numbers it (the request to start tells; in a container the recorder
+/// itself does not know), [`NOBODY`], or zero for everybody's, while the session is not recording.
+pub(crate) static RECORDER: BpfWord = BpfWord::zero();
+
+/// No process has this number.
+pub(crate) const NOBODY: u64 = u64::MAX;
+
+/// Chosen processes, threads, users and CPUs: `choice::key`.
+#[btf_map]
+pub(crate) static CHOSEN: HashMap<u64, BpfWord, 1> = HashMap::new();
+
+/// A cgroup in the unified hierarchy.
+#[repr(C)]
+pub(crate) struct Cgroup {
+    level: u64,
+    id: u64,
+}
+
+#[btf_map]
+static CGROUPS: Array<Cgroup, { choice::MAX_CGROUPS as usize }> = Array::new();
+
+/// Whether an event of the current task, `tgid << 32 | tid`, is to be recorded. If not, it is counted.
+#[inline(always)]
+pub(crate) fn is_chosen(current: u64) -> bool {
+    let recorder = RECORDER.peek();
+    if recorder == 0 || recorder == current >> 32 {
+        count(|account| if recorder == 0 { &account.outside } else { &account.own });
+        return false;
+    }
+    if CHOICES.load() != 0 && is_unwanted(current) != 0 {
+        count(|account| &account.unwanted);
+        return false;
+    }
+    true
+}
+
+relay_ebpf::subprogram! {
+    /// Not zero when the current task, or the CPU, was not chosen.
+    fn is_unwanted(current: u64) -> u64 {
+        let choices = CHOICES.load();
+        let lacks = |bit: u32, number: u64| choices & bit != 0 && sys::value(&CHOSEN, choice::key(bit, number)).is_none();
+        let unwanted = lacks(choice::PID, current >> 32)
+            || lacks(choice::TID, current & 0xffff_ffff)
+            || lacks(choice::UID, sys::user() & 0xffff_ffff)
+            || lacks(choice::CPU, u64::from(sys::cpu()))
+            || choices & choice::CGROUP != 0 && !is_in_cgroup()
+            || choices & choice::NAME != 0 && !has_name();
+        u64::from(unwanted)
+    }
+}
+
+#[inline(always)]
+fn is_in_cgroup() -> bool {
+    for index in 0..choice::MAX_CGROUPS {
+        if index < CHOSEN_CGROUPS.load()
+            && let Some(cgroup) = CGROUPS.get(index)
+            && sys::cgroup_at(cgroup.level as u32) == cgroup.id
+        {
+            return true;
+        }
+    }
+    false
+}
+
+#[inline(always)]
+fn has_name() -> bool {
+    let comm = sys::comm();
+    for index in 0..choice::MAX_NAMES {
+        if index < NAMES.load() && patterns::name_matches(index, &comm) {
+            return true;
+        }
+    }
+    false
+}

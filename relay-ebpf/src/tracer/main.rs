@@ -1,0 +1,338 @@
+//! The tracer's programs: what runs at every event, and what the daemon runs to control the recording.
+//!
+//! Events are written as `relay_common::trace` lays them out. The channel is `relay_ebpf::channel`. A tracepoint's own fields are
+//! copied as they are; all else is done by recipe.
+#![no_std]
+#![no_main]
+
+mod account;
+mod choose;
+mod pairs;
+mod patterns;
+mod recipe;
+
+use aya_ebpf::{
+    EbpfContext,
+    macros::raw_tracepoint,
+    programs::{FEntryContext, PerfEventContext, ProbeContext, RawTracePointContext, TracePointContext},
+};
+use aya_log_ebpf::warn;
+use relay_common::{
+    Lost, Word as _,
+    recipe::{Recipe, choice, context, flag, input},
+    trace::{COMMON_FIELDS, Clock, Cookie, MAX_PAYLOAD, Packets, RECORD_HEADER, RecordHeader, Request},
+};
+use relay_ebpf::{
+    channel, license, program, setting,
+    sys::{self, Address, BpfWord, KernelAddress, Workspace},
+    tracepoint,
+};
+
+use crate::{
+    account::{count, may_notice},
+    choose::{CHOSEN, NOBODY, RECORDER, is_chosen},
+    pairs::UNPAIRED,
+};
+
+channel!(EVENTS: Packets<KernelClock> = Packets { clock: KernelClock });
+license!();
+
+// Whether a program of this session can run in NMI context.
+setting!(NMI: u32 = sys::UNSET);
+// What stands before every payload: bits of `relay_common::recipe::context`.
+setting!(CONTEXT: u32 = sys::UNSET);
+// Where the tracepoint of a fork has the child's number, and that of a task's end the task's.
+setting!(CHILD_AT: u32 = sys::UNSET);
+setting!(FREED_AT: u32 = sys::UNSET);
+
+/// The clock of the records.
+#[derive(Clone, Copy)]
+struct KernelClock;
+
+impl Clock for KernelClock {
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        sys::clock()
+    }
+    #[inline(always)]
+    fn steps_back(&self) -> bool {
+        NMI.load() != 0
+    }
+}
+
+tracepoint!(on_tracepoint, tracepoint_event);
+program!(on_raw_tracepoint("raw_tracepoint"): RawTracePointContext, raw_tracepoint_event);
+program!(on_probe("kprobe"): ProbeContext, probe_event);
+program!(on_entry("fentry"): FEntryContext, function_event);
+program!(on_exit("fexit"): FEntryContext, function_event);
+program!(on_sample("perf_event"): PerfEventContext, sample_event);
+tracepoint!(on_fork, task_begins);
+tracepoint!(on_free, task_ends);
+
+/// Words of a tracepoint's fields that recipes start from: a system call's number and arguments, or its number and what it returns.
+const SYSTEM_CALL_WORDS: usize = 7;
+/// Words of a raw tracepoint's arguments, and of a function's with what it returns (include/linux/bpf.h, `MAX_BPF_FUNC_ARGS`).
+const ARGUMENT_WORDS: usize = 13;
+
+/// An event of any tracepoint: the cookie says which.
+#[inline(always)]
+fn tracepoint_event(ctx: &TracePointContext) {
+    let current = sys::current();
+    if !is_chosen(current) {
+        return;
+    }
+    let event = Cookie::unpack(sys::cookie(ctx));
+    let fields = KernelAddress::in_context(ctx, COMMON_FIELDS);
+    if event.recipe {
+        with_recipe(ctx, event, current, |workspace, recipe| {
+            if recipe.n_fetches != 0 {
+                workspace.inputs.copy_from(0, SYSTEM_CALL_WORDS as u64 * 8, fields);
+                return None;
+            }
+            let len = payload_len(ctx, event);
+            if recipe.n_tests != 0 {
+                let _ = workspace.fetch(0, len, Address::Kernel(fields));
+            }
+            Some((fields, len))
+        });
+        return;
+    }
+    let len = payload_len(ctx, event);
+    match EVENTS.reserve(RECORD_HEADER + len) {
+        Ok(record) => {
+            record.store(0, RecordHeader::new(record.stamp(), event.id, len, current));
+            record.copy_from_kernel(RECORD_HEADER, len, fields);
+            record.commit();
+        }
+        Err(lost) => notice(ctx, lost),
+    }
+}
+
+/// Bytes of an event's fields, from the end of the common ones to the end of the dynamic ones.
+#[inline(always)]
+fn payload_len(ctx: &TracePointContext, event: Cookie) -> u64 {
+    let mut end = u64::from(event.size);
+    if event.last_loc != 0 {
+        let loc = sys::context_u32(ctx, event.last_loc);
+        let base = if event.relative { u64::from(event.last_loc) + 4 } else { 0 };
+        // Never less than the fixed part, whatever the word holds: the readers count on that.
+        end = end.max(base + u64::from(loc & 0xffff) + u64::from(loc >> 16));
+    }
+    end.saturating_sub(COMMON_FIELDS).min(MAX_PAYLOAD)
+}
+
+/// An event of a tracepoint, with its arguments as the kernel passes them.
+#[inline(always)]
+fn raw_tracepoint_event(ctx: &RawTracePointContext) {
+    arguments_event(ctx);
+}
+
+/// A function's entry or exit.
+#[inline(always)]
+fn function_event(ctx: &FEntryContext) {
+    arguments_event(ctx);
+}
+
+#[inline(always)]
+fn arguments_event(ctx: &impl EbpfContext) {
+    let current = sys::current();
+    if is_chosen(current) {
+        with_recipe(ctx, Cookie::unpack(sys::cookie(ctx)), current, |workspace, _| {
+            workspace.inputs.copy_from(0, ARGUMENT_WORDS as u64 * 8, KernelAddress::in_context(ctx, 0));
+            None
+        });
+    }
+}
+
+/// A kprobe, a kretprobe, or the same in a process.
+#[inline(always)]
+fn probe_event(ctx: &ProbeContext) {
+    registers_event(ctx);
+}
+
+/// A sample of what runs.
+#[inline(always)]
+fn sample_event(ctx: &PerfEventContext) {
+    registers_event(ctx);
+}
+
+#[inline(always)]
+fn registers_event(ctx: &impl EbpfContext) {
+    let current = sys::current();
+    if is_chosen(current) {
+        with_recipe(ctx, Cookie::unpack(sys::cookie(ctx)), current, |workspace, _| {
+            workspace.inputs.copy_from(0, u64::from(input::COUNT) * 8, KernelAddress::in_context(ctx, 0));
+            None
+        });
+    }
+}
+
+/// Makes up a record as the event's recipe says. `start` fills in the inputs; where the payload is not to be fetched it says where it is,
+/// and how many bytes.
+#[inline(always)]
+fn with_recipe<C: EbpfContext>(
+    ctx: &C,
+    event: Cookie,
+    current: u64,
+    start: impl FnOnce(&Workspace, &Recipe) -> Option<(KernelAddress, u64)>,
+) {
+    let Some(recipe) = recipe::recipe(event.id.into()) else { return };
+    let Some((level, workspace)) = recipe::claim() else {
+        EVENTS.count_nested();
+        return;
+    };
+    let given = start(workspace, recipe);
+    if let Some(len) = payload(workspace, recipe, event, (level, current), given.map(|(_, len)| len)) {
+        let source = given.map_or(workspace.payload(), |(source, _)| source);
+        let before = if CONTEXT.load() == 0 { 0 } else { store_context(ctx, workspace) };
+        match EVENTS.reserve(RECORD_HEADER + before + len) {
+            Ok(record) => {
+                record.store(0, RecordHeader::new(record.stamp(), event.id, before + len, current));
+                if CONTEXT.load() != 0 {
+                    record.copy_from_kernel(RECORD_HEADER, before, workspace.context());
+                }
+                record.copy_from_kernel(RECORD_HEADER + before, len, source);
+                record.commit();
+            }
+            Err(lost) => notice(ctx, lost),
+        }
+    }
+    workspace.release();
+}
+
+/// Bytes of the payload, when it is to be recorded. When not, that is counted.
+#[inline(always)]
+fn payload(
+    workspace: &Workspace,
+    recipe: &Recipe,
+    event: Cookie,
+    (level, current): (u32, u64),
+    given: Option<u64>,
+) -> Option<u64> {
+    let id = u32::from(event.id);
+    let (first, last) = (u32::from(recipe.n_entry), u32::from(recipe.n_fetches));
+    let is_pair = recipe.flags & flag::PAIR != 0;
+    if event.entry {
+        let end = recipe::gather(level, id, 0, first, recipe.size.into());
+        pairs::enter(level, id, current, end);
+        count(|account| &account.entries);
+        return None;
+    }
+    let mut end = u64::from(recipe.size);
+    if is_pair {
+        end = pairs::leave(level, id, current, sys::clock());
+        if end == UNPAIRED {
+            count(|account| &account.unpaired);
+            return None;
+        }
+    }
+    if last != 0 {
+        end = recipe::gather(level, id, if is_pair { first } else { 0 }, last, end);
+    }
+    if recipe.n_tests != 0 {
+        workspace.inputs.set(input::PID.into(), current >> 32);
+        workspace.inputs.set(input::TID.into(), current & 0xffff_ffff);
+        workspace.inputs.set(input::UID.into(), sys::user() & 0xffff_ffff);
+        workspace.inputs.set(input::CPU.into(), sys::cpu().into());
+        if recipe::holds(level, id) == 0 {
+            count(|account| &account.unwanted);
+            return None;
+        }
+    }
+    let len = given.unwrap_or(end).min(MAX_PAYLOAD);
+    recipe::is_within_limit(recipe, id).then_some(len)
+}
+
+/// Stores what stands before every payload; returns how many bytes.
+#[inline(always)]
+fn store_context(ctx: &impl EbpfContext, workspace: &Workspace) -> u64 {
+    let wanted = CONTEXT.load();
+    let mut at = 0;
+    if wanted & context::CGROUP != 0 {
+        let cgroup = sys::cgroup();
+        workspace.store_context(at, cgroup as u32);
+        workspace.store_context(at + 4, (cgroup >> 32) as u32);
+        at += 8;
+    }
+    if wanted & context::COMM != 0 {
+        for bytes in sys::comm().as_chunks().0 {
+            workspace.store_context(at, u32::from_le_bytes(*bytes));
+            at += 4;
+        }
+    }
+    if wanted & context::UID != 0 {
+        workspace.store_context(at, sys::user() as u32);
+        at += 4;
+    }
+    if wanted & (context::KSTACK | context::USTACK) != 0 {
+        // How many frames; the frames follow.
+        let counts = at;
+        at += 4;
+        let (mut kernel, mut user) = (0, 0);
+        if wanted & context::KSTACK != 0 {
+            kernel = workspace.store_stack(ctx, at, 0);
+            at += kernel;
+        }
+        if wanted & context::USTACK != 0 {
+            user = workspace.store_stack(ctx, at, sys::USER_STACK_WITH_BUILD_IDS);
+            at += user;
+        }
+        workspace.store_context(counts, (kernel / 8) as u32 | ((user / context::FRAME) as u32) << 16);
+    }
+    at
+}
+
+/// A chosen process has made another: that one is chosen too. A thread's number does no harm: no process has it.
+#[inline(always)]
+fn task_begins(ctx: &TracePointContext) {
+    if sys::value(&CHOSEN, choice::key(choice::PID, sys::current() >> 32)).is_some() {
+        let child = sys::context_u32(ctx, CHILD_AT.load() as u16);
+        if !sys::insert(&CHOSEN, choice::key(choice::PID, child.into()), &BpfWord::zero()) && may_notice() {
+            warn!(ctx, "too many processes to follow: the events of process {} are not recorded", child);
+        }
+    }
+}
+
+/// The task is gone, and a process with it when it was the process's last.
+#[inline(always)]
+fn task_ends(ctx: &TracePointContext) {
+    let freed = sys::context_u32(ctx, FREED_AT.load() as u16);
+    sys::remove(&CHOSEN, choice::key(choice::PID, freed.into()));
+}
+
+/// Run by the daemon, by BPF_PROG_TEST_RUN, in its own context: so the kernel says who that is.
+#[raw_tracepoint]
+fn on_request(ctx: RawTracePointContext) {
+    let request: u64 = ctx.arg(0);
+    let record_self: u64 = ctx.arg(1);
+    let caller = sys::current() >> 32;
+    if request == Request::Follow as u64 {
+        let _ = sys::insert(&CHOSEN, choice::key(choice::PID, caller), &BpfWord::zero());
+        return;
+    }
+    let recorder = if record_self == 0 { caller } else { NOBODY };
+    let _ = RECORDER.swap(if request == Request::Start as u64 { recorder } else { 0 });
+}
+
+#[inline(always)]
+fn notice(ctx: &impl EbpfContext, lost: Lost) {
+    match lost {
+        Lost::Full => notice_full(ctx),
+        Lost::NoBuffer => notice_no_buffer(ctx),
+        Lost::TooBig | Lost::Nested => {}
+    }
+}
+
+#[inline(never)]
+fn notice_full(ctx: &impl EbpfContext) {
+    if may_notice() {
+        warn!(ctx, "cpu {}: buffer full, records are being lost", sys::cpu());
+    }
+}
+
+#[inline(never)]
+fn notice_no_buffer(ctx: &impl EbpfContext) {
+    if may_notice() {
+        warn!(ctx, "cpu {}: no buffer, records are being lost", sys::cpu());
+    }
+}
