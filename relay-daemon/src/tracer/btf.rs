@@ -5,11 +5,13 @@
 //! a session asks about a few. Only the layout of the types is checked at first; what a type refers to is checked when it is
 //! asked for. Nothing here panics, recurses without end or takes more than a few times the input's memory, whatever the input.
 
+#[cfg(test)]
+pub(in crate::tracer) mod builder;
 mod kernel;
 mod members;
 mod names;
 #[cfg(test)]
-mod tests;
+pub(in crate::tracer) mod tests;
 
 use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
