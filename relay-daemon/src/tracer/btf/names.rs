@@ -1,0 +1,100 @@
+//! Types as C spells them.
+
+use super::{Btf, Kind, MAX_DEPTH, TypeId, VOID};
+
+/// A type that is not there, or too deep.
+const UNKNOWN: &str = "(unknown type)";
+
+/// How compilers name integers, and how people do.
+const INTEGERS: [(&str, &str); 9] = [
+    ("long unsigned int", "unsigned long"),
+    ("long long unsigned int", "unsigned long long"),
+    ("short unsigned int", "unsigned short"),
+    ("long int", "long"),
+    ("long long int", "long long"),
+    ("short int", "short"),
+    ("_Bool", "bool"),
+    ("__int128 unsigned", "unsigned __int128"),
+    ("unsigned __int128", "unsigned __int128"),
+];
+
+impl Btf {
+    /// A type as C spells it: `const char *`, `struct file *`, `u8[16]`, `int (*)(…)`. Typedefs keep their name.
+    #[must_use]
+    pub fn type_name(&self, id: TypeId) -> String {
+        let mut id = id;
+        // What stands after the type's name; and of the next type the words before and after it.
+        let (mut declarator, mut qualifiers, mut marks) = (String::new(), String::new(), String::new());
+        for _ in 0..MAX_DEPTH {
+            let this = match self.get(id) {
+                Some(this) => this,
+                None if id == VOID => return spell(&qualifiers, "void", &marks, &declarator),
+                None => break,
+            };
+            let name = self.string(this.name).unwrap_or_default();
+            let tagged = |keyword: &str| match name {
+                "" => format!("(anonymous {keyword})"),
+                name => format!("{keyword} {name}"),
+            };
+            let leaf = match this.kind {
+                Kind::Const | Kind::Volatile | Kind::Restrict => {
+                    qualifiers += match this.kind {
+                        Kind::Const => "const ",
+                        Kind::Volatile => "volatile ",
+                        _ => "restrict ",
+                    };
+                    None
+                }
+                Kind::TypeTag => {
+                    if !this.flag && matches!(name, "user" | "percpu" | "rcu") {
+                        marks += &format!(" __{name}");
+                    }
+                    None
+                }
+                Kind::Ptr => {
+                    let own = format!("{qualifiers}{}", marks.trim_start());
+                    let own = own.trim_end();
+                    let space = if own.is_empty() || declarator.is_empty() { "" } else { " " };
+                    declarator = format!("*{own}{space}{declarator}");
+                    (qualifiers, marks) = (String::new(), String::new());
+                    // What binds closer than the star.
+                    if self.get(this.word).is_some_and(|to| matches!(to.kind, Kind::Array | Kind::FuncProto)) {
+                        declarator = format!("({declarator})");
+                    }
+                    None
+                }
+                Kind::Array => {
+                    let [element, _, count] = this.entries().next().unwrap_or_default();
+                    declarator += &if count == 0 { "[]".to_owned() } else { format!("[{count}]") };
+                    id = element;
+                    continue;
+                }
+                Kind::FuncProto => {
+                    declarator += "(…)";
+                    None
+                }
+                Kind::Func | Kind::Var => None,
+                Kind::Int => {
+                    Some(INTEGERS.iter().find(|(theirs, _)| *theirs == name).map_or(name, |(_, ours)| ours).to_owned())
+                }
+                Kind::Float | Kind::Typedef => Some(name.to_owned()),
+                Kind::Struct => Some(tagged("struct")),
+                Kind::Union => Some(tagged("union")),
+                Kind::Fwd => Some(tagged(if this.flag { "union" } else { "struct" })),
+                Kind::Enum | Kind::Enum64 => Some(tagged("enum")),
+                Kind::Datasec | Kind::DeclTag => break,
+            };
+            match leaf {
+                Some(leaf) => return spell(&qualifiers, &leaf, &marks, &declarator),
+                None => id = this.word,
+            }
+        }
+        UNKNOWN.to_owned()
+    }
+}
+
+fn spell(qualifiers: &str, name: &str, marks: &str, declarator: &str) -> String {
+    let name = if name.is_empty() { UNKNOWN } else { name };
+    let space = if declarator.starts_with(['*', '(']) { " " } else { "" };
+    format!("{qualifiers}{name}{marks}{space}{declarator}")
+}
