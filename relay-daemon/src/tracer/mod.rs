@@ -1,15 +1,27 @@
 //! The tracer: a client of the channel that records kernel events as CTF.
 //!
-//! [`events`] finds tracepoints and their layouts, [`btf`] the kernel's types, [`path`] where values lie in them; [`programs`]
-//! loads what runs at events, [`metadata`] describes the records in CTF's own language, [`session`] is the account that goes
-//! beside the trace, [`recorder`] runs it all.
+//! From what the user asks for to events: [`spec`] takes it apart, [`probes`] finds what is meant, with [`events`] (tracepoints),
+//! [`btf`] and [`path`] (the kernel's types), [`binary`], [`usdt`] and [`registers`] (programs and libraries); [`arguments`] and
+//! [`layout`] say how values are fetched and where they lie in the record, [`choice`] whose events are wanted. [`object`] and
+//! [`programs`] load what runs at events and attach it. [`metadata`] describes the records in CTF's own language, [`session`] is the
+//! account that goes beside the trace, [`recorder`] runs it all.
 
+pub mod arguments;
+pub mod binary;
 pub mod btf;
+pub mod choice;
 pub mod directory;
+mod elf;
 pub mod events;
 pub mod format;
+pub mod layout;
 pub mod metadata;
+pub mod object;
 pub mod path;
+pub mod probes;
 pub mod programs;
 pub mod recorder;
+pub mod registers;
 pub mod session;
+pub mod spec;
+pub mod usdt;

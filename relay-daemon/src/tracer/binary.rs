@@ -1,0 +1,321 @@
+//! What uprobes need of an executable or a library: its functions, where in the file they are, and its USDT probes.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::Read as _,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use object::{elf, read::ReadCache};
+
+use super::{
+    elf::{Bounded, Contents, Rank, foreign},
+    usdt::{self, Usdt, UsdtError},
+};
+
+/// How many near names an error offers.
+const SUGGESTIONS: usize = 3;
+/// Longer names are not compared: it takes long, and nobody types them.
+const MAX_COMPARED: usize = 128;
+
+/// Where separate debug files are.
+const DEBUG_FILES: &str = "/usr/lib/debug/.build-id";
+
+/// Where libraries are; the machine's own folder in each comes before it.
+const LIBRARIES: [&str; 6] = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/local/lib64"];
+
+/// An executable or a library.
+#[derive(Debug)]
+pub struct Binary {
+    path: PathBuf,
+    contents: Contents,
+}
+
+/// Why a probe cannot be put where it was wanted.
+#[derive(Debug, thiserror::Error)]
+pub enum BinaryError {
+    /// No function has the name.
+    #[error("{path} has no function '{symbol}'{}{}", did_you_mean(.near), if *.stripped { STRIPPED } else { "" })]
+    Unknown {
+        /// The file.
+        path: String,
+        /// What was looked for.
+        symbol: String,
+        /// What it may have been meant to be.
+        near: Vec<String>,
+        /// Only exported functions are known.
+        stripped: bool,
+    },
+    /// The program chooses one of several functions when it starts.
+    #[error("'{symbol}' of {path} is chosen among several functions when a program starts; probe that which it is here{}", one_of(.near))]
+    Indirect {
+        /// The file.
+        path: String,
+        /// What was looked for.
+        symbol: String,
+        /// What it may be at run time.
+        near: Vec<String>,
+    },
+    /// Several functions have the name.
+    #[error("{path} has {count} functions '{symbol}'")]
+    Ambiguous {
+        /// The file.
+        path: String,
+        /// What was looked for.
+        symbol: String,
+        /// How many there are.
+        count: usize,
+    },
+    /// The file's USDT notes are damaged.
+    #[error("{path}: {error}")]
+    Usdt {
+        /// The file.
+        path: String,
+        /// What is wrong with them.
+        error: UsdtError,
+    },
+}
+
+const STRIPPED: &str = "; it is stripped of its symbols, and no debug file is installed: only the functions that it \
+                        exports are known";
+
+fn did_you_mean(near: &[String]) -> String {
+    if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(", ")) }
+}
+
+fn one_of(near: &[String]) -> String {
+    if near.is_empty() { String::new() } else { format!(", perhaps {}", near.join(", ")) }
+}
+
+impl Binary {
+    /// Reads a file's symbols and notes.
+    ///
+    /// # Errors
+    /// When it cannot be read, or when it is no program and no library of this machine.
+    pub fn open(path: &Path) -> Result<Self> {
+        Self::open_with(path, Path::new(DEBUG_FILES))
+    }
+
+    fn open_with(path: &Path, debug_files: &Path) -> Result<Self> {
+        let file = open_file(path).with_context(|| format!("opening {}", path.display()))?;
+        let contents = Contents::parse(Bounded(&ReadCache::new(file)));
+        let contents = contents.with_context(|| format!("{} cannot be probed", path.display()))?;
+        let mut binary = Self { path: path.to_owned(), contents };
+        if binary.is_stripped()
+            && let Some(debug) = binary.contents.build_id.as_deref().and_then(debug_path).map(|at| debug_files.join(at))
+            && let Ok(file) = open_file(&debug)
+        {
+            // The probes that need no debug file are not to fail for it.
+            if let Err(error) = binary.contents.add_debug_file(Bounded(&ReadCache::new(file))) {
+                log::warn!("the symbols of {} in {}: {error:#}", path.display(), debug.display());
+            }
+        }
+        Ok(binary)
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Names of the functions that can be probed, sorted, each once. Those that are chosen at run time are left out.
+    pub fn functions(&self) -> impl Iterator<Item = &str> {
+        self.contents.functions.chunk_by(|a, b| a.name == b.name).filter_map(|same| Some(&*same.first()?.name))
+    }
+
+    /// Where in the file a function begins.
+    ///
+    /// # Errors
+    /// When there is no such function, or several; [`offsets_of`](Self::offsets_of) has them all.
+    pub fn offset_of(&self, symbol: &str) -> Result<u64, BinaryError> {
+        match self.offsets_of(symbol)?[..] {
+            [offset] => Ok(offset),
+            ref offsets => {
+                let (path, symbol) = (self.name(), symbol.to_owned());
+                Err(BinaryError::Ambiguous { path, symbol, count: offsets.len() })
+            }
+        }
+    }
+
+    /// Where in the file functions of a name begin: at least one place, several where source files have functions of their own
+    /// by the same name. A function that others see comes before those, and its newest version before old ones.
+    ///
+    /// # Errors
+    /// When there is no such function.
+    pub fn offsets_of(&self, symbol: &str) -> Result<Vec<u64>, BinaryError> {
+        let functions = &self.contents.functions;
+        let rest = functions.get(functions.partition_point(|function| *function.name < *symbol)..).unwrap_or_default();
+        let rank = rest.first().map_or(Rank::Local, |function| function.rank);
+        let meant = rest.iter().take_while(|function| *function.name == *symbol && function.rank == rank);
+        let offsets: Vec<_> = meant.map(|function| function.offset).collect();
+        if !offsets.is_empty() {
+            return Ok(offsets);
+        }
+        let (path, symbol) = (self.name(), symbol.to_owned());
+        if self.contents.indirect.binary_search_by(|name| (**name).cmp(&*symbol)).is_ok() {
+            let near = self.functions().filter(|name| name.contains(&symbol)).take(SUGGESTIONS);
+            let near = near.map(str::to_owned).collect();
+            return Err(BinaryError::Indirect { path, symbol, near });
+        }
+        let near = self.nearest(&symbol);
+        Err(BinaryError::Unknown { path, symbol, near, stripped: self.is_stripped() })
+    }
+
+    /// What identifies the file among all others.
+    #[must_use]
+    pub fn build_id(&self) -> Option<Vec<u8>> {
+        self.contents.build_id.clone()
+    }
+
+    /// Only exported functions are known: all others' names are neither in the file nor in a separate debug file.
+    #[must_use]
+    pub fn is_stripped(&self) -> bool {
+        !self.contents.all_symbols
+    }
+
+    /// The places of USDT probes, in the file's order. Those that the linker took out of the program are left out.
+    ///
+    /// # Errors
+    /// When the notes are damaged.
+    pub fn probes(&self) -> Result<Vec<Usdt>, BinaryError> {
+        let notes = usdt::notes(&self.contents.usdt);
+        let notes = notes.map_err(|error| BinaryError::Usdt { path: self.name(), error })?;
+        let mut probes = Vec::new();
+        for note in notes {
+            // The file was moved after it had been linked: notes stay behind, sections do not.
+            let moved = match self.contents.usdt_base {
+                Some(base) if note.base != 0 => base.wrapping_sub(note.base),
+                _ => 0,
+            };
+            let place = |address: u64, flags| self.contents.file_offset(address.wrapping_add(moved), flags);
+            let semaphore = (note.semaphore != 0).then_some(note.semaphore);
+            let at = (place(note.location, elf::PF_X), semaphore.map(|address| place(address, elf::PF_W)));
+            let (Some(offset), None | Some(Some(_))) = at else {
+                log::debug!("{}: the probe {}:{} is nowhere", self.path.display(), note.provider, note.name);
+                continue;
+            };
+            probes.push(Usdt {
+                provider: note.provider.to_owned(),
+                name: note.name.to_owned(),
+                offset,
+                semaphore: at.1.flatten(),
+                arguments: note.arguments,
+            });
+        }
+        Ok(probes)
+    }
+
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    /// The names that are most like `wanted`, or else some that contain it, as the mangled names of C++ and Rust do.
+    fn nearest(&self, wanted: &str) -> Vec<String> {
+        if wanted.is_empty() || wanted.len() > MAX_COMPARED {
+            return Vec::new();
+        }
+        let mut near: Vec<(f64, &str)> = self
+            .functions()
+            .filter(|name| name.len() <= MAX_COMPARED)
+            .map(|name| (strsim::jaro_winkler(wanted, name), name))
+            .filter(|(likeness, _)| *likeness > 0.85)
+            .collect();
+        near.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let mut names: Vec<&str> = near.into_iter().take(SUGGESTIONS).map(|(_, name)| name).collect();
+        if names.is_empty() {
+            names.extend(self.functions().filter(|name| name.contains(wanted)).take(SUGGESTIONS));
+        }
+        names.into_iter().map(str::to_owned).collect()
+    }
+}
+
+/// Opens a regular file, and does not wait for a pipe's other end.
+fn open_file(path: &Path) -> Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    ensure!(file.metadata()?.is_file(), "not a regular file");
+    Ok(file)
+}
+
+/// `xx/yyyy.debug`.
+fn debug_path(build_id: &[u8]) -> Option<PathBuf> {
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let (first, rest) = build_id.split_at_checked(1)?;
+    Some(Path::new(&hex(first)).join(hex(rest) + ".debug"))
+}
+
+/// Finds what a user means: a path (anything with a `/`), a library (`libc`, `libc.so.6`), or a program in `PATH`.
+///
+/// # Errors
+/// When there is none; the message says where it was looked for.
+pub fn find(name: &str) -> Result<PathBuf> {
+    ensure!(!name.is_empty(), "an empty name; give a path, a program or a library, for example libc");
+    if name.contains('/') {
+        // Links stay: the kernel follows those in /proc/PID/root to other containers, their text does not.
+        let path = std::path::absolute(name).with_context(|| format!("the path {name}"))?;
+        fs::metadata(&path).with_context(|| format!("looking for {}", path.display()))?;
+        return Ok(path);
+    }
+    let folders = library_folders();
+    if is_library(name)
+        && let Some(path) = find_library(name, &folders)
+    {
+        return Ok(path);
+    }
+    if let Ok(path) = which::which(name) {
+        return Ok(path);
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let programs = path.to_string_lossy().replace(':', ", ");
+    if is_library(name) {
+        let folders: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
+        bail!("no library '{name}' for this machine in {}; nor a program in {programs}", folders.join(", "));
+    }
+    bail!("no program '{name}' in {programs}; a library's name begins with lib, any other file needs its path");
+}
+
+fn is_library(name: &str) -> bool {
+    name.starts_with("lib") || name.ends_with(".so") || name.contains(".so.")
+}
+
+fn library_folders() -> Vec<PathBuf> {
+    let triplet = format!("{}-linux-gnu", std::env::consts::ARCH);
+    let folders = LIBRARIES.iter().flat_map(|folder| [Path::new(folder).join(&triplet), PathBuf::from(folder)]);
+    folders.filter(|folder| folder.is_dir()).collect()
+}
+
+/// A file of just that name, or else of that name with `.so` and the highest version.
+fn find_library(name: &str, folders: &[PathBuf]) -> Option<PathBuf> {
+    let exact = folders.iter().map(|folder| folder.join(name)).find(|path| runs_here(path));
+    exact.or_else(|| folders.iter().find_map(|folder| newest_library(name, folder)))
+}
+
+fn newest_library(name: &str, folder: &Path) -> Option<PathBuf> {
+    let stem = if name.contains(".so") { name.to_owned() } else { format!("{name}.so") };
+    let mut found: Vec<(Vec<u64>, PathBuf)> = Vec::new();
+    for entry in fs::read_dir(folder).ok()?.map_while(Result::ok) {
+        let file = entry.file_name();
+        let Some(version) = file.to_str().and_then(|file| file.strip_prefix(&stem)) else { continue };
+        let numbers = match version.strip_prefix('.') {
+            Some(numbers) => numbers.split('.').map(|number| number.parse().ok()).collect(),
+            None => version.is_empty().then(Vec::new),
+        };
+        if let Some(numbers) = numbers {
+            found.push((numbers, entry.path()));
+        }
+    }
+    found.sort();
+    // A file without a version is a link to what programs are linked with; or a script for the linker, which does not run.
+    let unversioned = found.first().filter(|(numbers, _)| numbers.is_empty()).cloned();
+    let by_age = unversioned.into_iter().chain(found.into_iter().rev());
+    by_age.map(|(_, path)| path).find(|path| runs_here(path))
+}
+
+/// Whether a file is a program or library of this machine, judged by its first bytes.
+fn runs_here(path: &Path) -> bool {
+    let mut start = Vec::new();
+    let file = open_file(path).ok();
+    file.is_some_and(|file| file.take(64).read_to_end(&mut start).is_ok() && foreign(&start).is_none())
+}

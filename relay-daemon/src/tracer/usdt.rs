@@ -1,0 +1,306 @@
+//! USDT probes: the notes that `<sys/sdt.h>` leaves in a program, one for each place where a probe is.
+//!
+//! A note (owner `stapsdt`, type 3) has the probe's names, its address, its semaphore's and, as text in the assembler's words,
+//! where its arguments are at that place. An argument that is not understood is kept as text: the probe works without it.
+
+use super::registers::{Part, Register, arm64, x86_64};
+
+/// Most arguments of a probe; `<sys/sdt.h>` makes at most 12.
+const MAX_ARGUMENTS: usize = 32;
+/// The type of the notes.
+const TYPE: u32 = 3;
+
+/// A place of a probe. A probe may have many: each is one of these.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Usdt {
+    /// Whose probe.
+    pub provider: String,
+    /// Which.
+    pub name: String,
+    /// Where in the file the instruction is.
+    pub offset: u64,
+    /// Where in the file the counter is that tells the program that somebody listens.
+    pub semaphore: Option<u64>,
+    /// Its arguments at this place.
+    pub arguments: Vec<Argument>,
+}
+
+/// Where an argument is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Argument {
+    /// Bytes: 1, 2, 4 or 8; never more than the register has that it is in.
+    pub size: u8,
+    /// Whether it is a signed number.
+    pub signed: bool,
+    /// Where it is.
+    pub operand: Operand,
+}
+
+/// Where an argument's bytes are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operand {
+    /// Nowhere: always this number, already of the argument's size. An unsigned one of 8 bytes has its bits.
+    Constant(i64),
+    /// In a register, from the bit `shift` on.
+    Register {
+        /// The register.
+        register: Register,
+        /// Bits below it: 8 in `%ah`, else 0.
+        shift: u8,
+    },
+    /// In memory at `base` + `index` * scale + `offset`.
+    Memory {
+        /// The address.
+        base: Register,
+        /// Added to it, times 1, 2, 4 or 8.
+        index: Option<(Register, u8)>,
+        /// Added to it.
+        offset: i64,
+    },
+    /// Somewhere that is not understood, in the assembler's words: a floating-point number, a symbol's address.
+    Unsupported(String),
+}
+
+/// Why notes were not understood.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum UsdtError {
+    /// They end in the middle of one.
+    #[error("the USDT notes are cut off")]
+    CutOff,
+    /// A text is not there, or it is not printable.
+    #[error("a USDT note without proper names")]
+    Names,
+    /// There are too many arguments.
+    #[error("the USDT probe {0} has more than {MAX_ARGUMENTS} arguments")]
+    Arguments(String),
+}
+
+/// A note as it is in the file: addresses, not offsets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Note<'a> {
+    pub(super) provider: &'a str,
+    pub(super) name: &'a str,
+    pub(super) location: u64,
+    /// Where the linker put the section `.stapsdt.base`: tells whether the file was moved after that.
+    pub(super) base: u64,
+    /// 0: there is none.
+    pub(super) semaphore: u64,
+    pub(super) arguments: Vec<Argument>,
+}
+
+/// Parses the section `.note.stapsdt`; notes of others are skipped.
+pub(super) fn notes(mut bytes: &[u8]) -> Result<Vec<Note<'_>>, UsdtError> {
+    let mut notes = Vec::new();
+    while !bytes.is_empty() {
+        let (Some(owner_size), Some(size), Some(kind)) = (word(bytes, 0), word(bytes, 4), word(bytes, 8)) else {
+            return Err(UsdtError::CutOff);
+        };
+        let rest = bytes.get(12..).ok_or(UsdtError::CutOff)?;
+        let (owner, rest) = padded(rest, owner_size)?;
+        let (description, rest) = padded(rest, size)?;
+        bytes = rest;
+        if kind == TYPE && owner == b"stapsdt\0" {
+            notes.push(note(description)?);
+        }
+    }
+    Ok(notes)
+}
+
+fn note(description: &[u8]) -> Result<Note<'_>, UsdtError> {
+    let address = |at: usize| {
+        let bytes = description.get(at..at + 8)?;
+        bytes.try_into().ok().map(u64::from_le_bytes)
+    };
+    let (Some(location), Some(base), Some(semaphore)) = (address(0), address(8), address(16)) else {
+        return Err(UsdtError::CutOff);
+    };
+    let mut texts = description.get(24..).unwrap_or_default().split(|byte| *byte == 0);
+    let mut text = || {
+        let text = std::str::from_utf8(texts.next()?).ok()?;
+        // They come to people's terminals.
+        (!text.contains(char::is_control)).then_some(text)
+    };
+    let named = |text: &&str| !text.is_empty();
+    let provider = text().filter(named).ok_or(UsdtError::Names)?;
+    let name = text().filter(named).ok_or(UsdtError::Names)?;
+    let arguments = parse_arguments(text().ok_or(UsdtError::Names)?, NATIVE)
+        .ok_or_else(|| UsdtError::Arguments(format!("{provider}:{name}")))?;
+    Ok(Note { provider, name, location, base, semaphore, arguments })
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes)
+}
+
+/// Splits off `size` bytes and what fills them up to words; at the very end the filling may be left out.
+fn padded(bytes: &[u8], size: u32) -> Result<(&[u8], &[u8]), UsdtError> {
+    let size = usize::try_from(size).map_err(|_| UsdtError::CutOff)?;
+    let (part, rest) = bytes.split_at_checked(size).ok_or(UsdtError::CutOff)?;
+    let filling = size.next_multiple_of(4) - size;
+    Ok((part, rest.get(filling..).unwrap_or_default()))
+}
+
+/// What an operand's text means, the bytes of it if that is less than a word, or nothing.
+type ParseOperand = fn(&str) -> Option<(Operand, u8)>;
+
+/// This machine's.
+const NATIVE: ParseOperand = if cfg!(target_arch = "aarch64") { arm64_operand } else { x86_64_operand };
+
+/// Parses a probe's arguments: `-4@%eax 8@8(%rsp)`. Nothing when there are too many.
+fn parse_arguments(text: &str, operand: ParseOperand) -> Option<Vec<Argument>> {
+    let mut arguments = Vec::new();
+    let (mut depth, mut start) = (0_u32, None);
+    // Spaces part arguments, but not within brackets: `8@[sp, 16]`.
+    for (at, character) in text.char_indices().chain([(text.len(), ' ')]) {
+        match character {
+            '(' | '[' => depth += 1,
+            ')' | ']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        let space = character.is_ascii_whitespace() && (depth == 0 || at == text.len());
+        match start {
+            None if !space => start = Some(at),
+            Some(from) if space => {
+                if arguments.len() == MAX_ARGUMENTS {
+                    return None;
+                }
+                arguments.push(parse_argument(text.get(from..at)?, operand));
+                start = None;
+            }
+            _ => {}
+        }
+    }
+    Some(arguments)
+}
+
+fn parse_argument(text: &str, operand: ParseOperand) -> Argument {
+    // Without a size it is a word.
+    let (prefix, rest) = text.split_once('@').unwrap_or(("8", text));
+    let (signed, digits) = prefix.strip_prefix('-').map_or((false, prefix), |digits| (true, digits));
+    let (floating, digits) = digits.strip_suffix('f').map_or((false, digits), |digits| (true, digits));
+    let size = match digits {
+        "1" => Some(1),
+        "2" => Some(2),
+        "4" => Some(4),
+        "8" => Some(8),
+        _ => None,
+    };
+    let understood = size.filter(|_| !floating).and_then(|size| Some((size, operand(rest)?)));
+    match understood {
+        Some((size, (Operand::Constant(value), _))) => {
+            Argument { size, signed, operand: Operand::Constant(narrow(value, size, signed)) }
+        }
+        Some((size, (operand, most))) => Argument { size: size.min(most), signed, operand },
+        None => Argument { size: size.unwrap_or(8), signed, operand: Operand::Unsupported(text.to_owned()) },
+    }
+}
+
+/// The number that is left of `value` in `size` bytes.
+fn narrow(value: i64, size: u8, signed: bool) -> i64 {
+    let unused = 64 - 8 * u32::from(size);
+    if signed { value << unused >> unused } else { (value.cast_unsigned() << unused >> unused).cast_signed() }
+}
+
+/// `%rdi`, `$5`, `-0x14(%rbp)`, `(%rax,%rbx,8)`.
+fn x86_64_operand(text: &str) -> Option<(Operand, u8)> {
+    if let Some(number) = text.strip_prefix('$') {
+        return Some((Operand::Constant(sum(number)?), 8));
+    }
+    if let Some(name) = text.strip_prefix('%') {
+        return x86_64::named(name).map(in_register);
+    }
+    // Without an address in registers: a symbol's, which is not known before the program runs.
+    let (offset, inner) = text.strip_suffix(')')?.split_once('(')?;
+    let offset = if offset.trim().is_empty() { 0 } else { sum(offset)? };
+    let mut parts = inner.split(',').map(str::trim);
+    let whole = |text: &str| {
+        let part = x86_64::named(text.strip_prefix('%')?)?;
+        // Relative to an instruction that is not the probe's own; half a register would need to be cut out first.
+        (part.size == 8 && part.register.0 != x86_64::INSTRUCTION_POINTER).then_some(part.register)
+    };
+    let (base, index, scale) = (parts.next()?, parts.next(), parts.next());
+    if parts.next().is_some() {
+        return None;
+    }
+    let scale = match scale {
+        None | Some("1") => 1,
+        Some("2") => 2,
+        Some("4") => 4,
+        Some("8") => 8,
+        Some(_) => return None,
+    };
+    let (base, index) = match index {
+        None => (whole(base)?, None),
+        // `(,%rbx,1)`
+        Some(index) if base.is_empty() && scale == 1 => (whole(index)?, None),
+        Some(index) => (whole(base)?, Some((whole(index)?, scale))),
+    };
+    Some((Operand::Memory { base, index, offset }, 8))
+}
+
+/// `x0`, `5`, `#5`, `[sp, 16]`, `[x0, x1, lsl 3]`.
+fn arm64_operand(text: &str) -> Option<(Operand, u8)> {
+    if let Some(inner) = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
+        let mut parts = inner.split(',').map(str::trim);
+        let whole = |text: &str| arm64::named(text).filter(|part| part.size == 8).map(|part| part.register);
+        let (base, second, shift) = (whole(parts.next()?)?, parts.next(), parts.next());
+        if parts.next().is_some() {
+            return None;
+        }
+        let memory = |index, offset| Some((Operand::Memory { base, index, offset }, 8));
+        let Some(second) = second else { return memory(None, 0) };
+        if let Some(index) = whole(second) {
+            let scale = match shift.map(|shift| shift.strip_prefix("lsl")).map(|shift| shift.and_then(immediate)) {
+                None | Some(Some(0)) => 1,
+                Some(Some(1)) => 2,
+                Some(Some(2)) => 4,
+                Some(Some(3)) => 8,
+                Some(_) => return None,
+            };
+            return memory(Some((index, scale)), 0);
+        }
+        let offset = immediate(second)?;
+        return if shift.is_none() { memory(None, offset) } else { None };
+    }
+    if matches!(text, "xzr" | "wzr") {
+        return Some((Operand::Constant(0), 8));
+    }
+    match arm64::named(text) {
+        Some(part) => Some(in_register(part)),
+        None => Some((Operand::Constant(immediate(text)?), 8)),
+    }
+}
+
+fn in_register(part: Part) -> (Operand, u8) {
+    (Operand::Register { register: part.register, shift: part.shift }, part.size)
+}
+
+/// A number of arm64's: `5` or `#5`.
+fn immediate(text: &str) -> Option<i64> {
+    let text = text.trim();
+    sum(text.strip_prefix('#').unwrap_or(text))
+}
+
+/// A number, or several that compilers leave to the assembler to add: `-0x14`, `8+16`.
+fn sum(text: &str) -> Option<i64> {
+    let mut rest = text.trim();
+    let mut total = 0_i64;
+    let mut first = true;
+    while first || !rest.is_empty() {
+        let negative = rest.starts_with('-');
+        rest = match rest.strip_prefix(['+', '-']) {
+            Some(rest) => rest,
+            None if first => rest,
+            None => return None,
+        };
+        let (number, after) = rest.split_at(rest.find(['+', '-']).unwrap_or(rest.len()));
+        let value = match number.strip_prefix("0x") {
+            Some(digits) => u64::from_str_radix(digits, 16).ok()?,
+            None => number.parse().ok()?,
+        };
+        let value = value.cast_signed();
+        total = total.wrapping_add(if negative { value.wrapping_neg() } else { value });
+        (rest, first) = (after, false);
+    }
+    Some(total)
+}
