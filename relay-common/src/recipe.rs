@@ -14,6 +14,10 @@ pub const MAX_TESTS: usize = 24;
 pub const MAX_PATTERN: usize = 63;
 /// Most bytes of a text that are compared with a pattern: what comes after is as if it were not there.
 pub const MAX_TEXT: usize = 256;
+/// Where in the payload's space the values lie that only a condition needs: after what is recorded.
+pub const HIDDEN: u16 = 7680;
+/// Bytes of a payload that are kept from an entry to its return.
+pub const KEPT: u16 = 512;
 /// Most bytes of a string that is fetched, a NUL at its end included.
 pub const MAX_STRING: u16 = 4096;
 
@@ -41,6 +45,8 @@ pub mod input {
     pub const CPU: u16 = 51;
     /// Nanoseconds since the entry.
     pub const DURATION: u16 = 52;
+    /// Always zero.
+    pub const ZERO: u16 = 63;
     /// All words.
     pub const WORDS: u16 = 64;
 }
@@ -89,18 +95,6 @@ pub mod context {
     pub const FRAME: u64 = 32;
 }
 
-/// Which memory a pointer is followed in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Space {
-    /// The kernel's.
-    Kernel = 0,
-    /// The current process's.
-    User = 1,
-    /// The last pointer's number says it: kernel addresses have the highest bit set.
-    ByAddress = 2,
-}
-
 /// What is stored of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -120,6 +114,7 @@ pub enum Kind {
 /// One value to fetch.
 ///
 /// It begins as the input `source` plus `offsets[0]`; then, `steps` times, the 8 bytes there are loaded and the next offset is added.
+/// Addresses with the highest bit set are the kernel's, the others the current process's: so it is on x86-64 and arm64.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Fetch {
@@ -133,10 +128,6 @@ pub struct Fetch {
     pub kind: u8,
     /// Pointers to follow, at most [`MAX_STEPS`].
     pub steps: u8,
-    /// [`Space`] of the memory that the last pointer points to. Those before it point into the kernel, unless `user_steps`.
-    pub space: u8,
-    /// Not zero: every pointer is the process's.
-    pub user_steps: u8,
     /// Of a number: bits to shift left, in 64, before it is shifted right. So bit fields are cut out.
     pub left: u8,
     /// Bits to shift right.
@@ -146,7 +137,7 @@ pub struct Fetch {
     /// Bytes of a number where it is stored: 1, 2, 4 or 8.
     pub size: u8,
     /// Zeros.
-    pub zero: [u8; 2],
+    pub zero: [u8; 4],
     /// Added to the input, and to what each pointer loads.
     pub offsets: [i32; MAX_STEPS + 1],
     /// Zero.
@@ -334,13 +325,11 @@ impl Recipe {
             len: 0,
             kind: 0,
             steps: 0,
-            space: 0,
-            user_steps: 0,
             left: 0,
             right: 0,
             signed: 0,
             size: 0,
-            zero: [0; 2],
+            zero: [0; 4],
             offsets: [0; MAX_STEPS + 1],
             pad: 0,
         }; MAX_FETCHES],

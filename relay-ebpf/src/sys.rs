@@ -717,38 +717,6 @@ macro_rules! program {
 /// Flags of a stack: the process's, each frame as build id and offset (`BPF_F_USER_STACK | BPF_F_USER_BUILD_ID`).
 pub const USER_STACK_WITH_BUILD_IDS: u64 = 1 << 8 | 1 << 11;
 
-/// Loads the 8 bytes at an address; `None` when they cannot be read.
-///
-/// ```
-/// use relay_ebpf::sys::{self, KernelAddress};
-///
-/// fn follow(pointer: u64) -> Option<u64> {
-///     sys::load_kernel(KernelAddress::new(pointer))
-/// }
-/// ```
-#[inline(always)]
-#[must_use]
-pub fn load_kernel(address: KernelAddress) -> Option<u64> {
-    // SAFETY: the helper reads any address safely.
-    unsafe { helpers::bpf_probe_read_kernel(address.0.cast::<u64>()) }.ok()
-}
-
-/// Loads 8 bytes of the current process; `None` when they cannot be read.
-///
-/// ```
-/// use relay_ebpf::sys::{self, UserAddress};
-///
-/// fn follow(pointer: u64) -> Option<u64> {
-///     sys::load_user(UserAddress::new(pointer))
-/// }
-/// ```
-#[inline(always)]
-#[must_use]
-pub fn load_user(address: UserAddress) -> Option<u64> {
-    // SAFETY: the helper reads any address safely.
-    unsafe { helpers::bpf_probe_read_user(address.0.cast::<u64>()) }.ok()
-}
-
 /// User and group that are current, as the kernel packs them: `gid << 32 | uid`.
 ///
 /// ```
@@ -1124,4 +1092,13 @@ pub enum Address {
     Kernel(KernelAddress),
     /// The current process's.
     User(UserAddress),
+}
+
+impl Address {
+    /// On x86-64 and arm64 a number says by its highest bit whose address it is.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(number: u64) -> Self {
+        if number >> 63 == 0 { Self::User(UserAddress::new(number)) } else { Self::Kernel(KernelAddress::new(number)) }
+    }
 }

@@ -7,7 +7,9 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::format::Format;
+use relay_common::recipe::Recipe;
+
+use super::{format::Format, spec::Kind};
 
 /// Categories whose events run no eBPF programs, although the kernel lets one be attached (kernel/trace/trace_events_user.c and
 /// trace_events_synth.c).
@@ -16,17 +18,99 @@ const NO_PROGRAMS: [&str; 3] = ["synthetic", "user_events", "user_events_multi"]
 /// How many near names an error offers.
 const SUGGESTIONS: usize = 3;
 
-/// A tracepoint of the running kernel.
+/// An event that can be recorded.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// `category:name`.
+    /// `category:name` of a tracepoint, `kind:…` of anything else.
     pub name: String,
     /// Its layout.
     pub format: Format,
-    /// The kernel's description of the layout, as it stands.
+    /// The description of the layout: the kernel's as it stands, or one of the same form.
     pub text: String,
     /// Named by the user in full: it must be attached. A pattern's events may turn out not to be attachable.
     pub explicit: bool,
+    /// Where its program is attached.
+    pub probe: Probe,
+    /// What is to be done beyond copying a tracepoint's fields.
+    pub recipe: Option<Box<Recipe>>,
+}
+
+/// Where an event's program is attached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// To a tracepoint.
+    Tracepoint {
+        /// By its id in tracefs.
+        id: u64,
+    },
+    /// To the tracepoints of a system call.
+    Syscall {
+        /// By its id in tracefs: before it.
+        enter: u64,
+        /// After it.
+        exit: u64,
+    },
+    /// To a tracepoint, without its fields.
+    RawTracepoint {
+        /// By its name.
+        name: String,
+    },
+    /// To an instruction of the kernel, or to the return of a function.
+    Kprobe {
+        /// By its function.
+        function: String,
+        /// Bytes from there.
+        offset: u64,
+        /// To its return.
+        returns: bool,
+    },
+    /// To a function of the kernel, by a trampoline.
+    Function {
+        /// Its name.
+        name: String,
+        /// Its BTF id.
+        id: u32,
+        /// The module that has it.
+        module: Option<String>,
+        /// To its return.
+        returns: bool,
+    },
+    /// To an instruction of a program or a library, or to the return of a function.
+    Uprobe {
+        /// The file.
+        path: PathBuf,
+        /// Where it is in the file.
+        offset: u64,
+        /// To the return.
+        returns: bool,
+        /// Where in the file a number is kept above zero while it is attached.
+        semaphore: Option<u64>,
+    },
+    /// To the clock of every CPU.
+    Sampler {
+        /// Samples a second.
+        hertz: u64,
+    },
+}
+
+impl Event {
+    /// Its kind.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match &self.probe {
+            Probe::Tracepoint { .. } => Kind::Tracepoint,
+            Probe::Syscall { .. } => Kind::Syscall,
+            Probe::RawTracepoint { .. } => Kind::RawTracepoint,
+            Probe::Kprobe { returns: false, .. } => Kind::Kprobe,
+            Probe::Kprobe { .. } => Kind::Kretprobe,
+            Probe::Function { returns: false, .. } => Kind::Fentry,
+            Probe::Function { .. } => Kind::Fexit,
+            Probe::Uprobe { semaphore: Some(_), .. } => Kind::Usdt,
+            Probe::Uprobe { returns: false, .. } => Kind::Uprobe,
+            Probe::Uprobe { .. } => Kind::Uretprobe,
+            Probe::Sampler { .. } => Kind::Profile,
+        }
+    }
 }
 
 /// The tracepoints of the running kernel.
@@ -100,11 +184,16 @@ impl Catalogue {
         Ok(events)
     }
 
-    fn event(&self, name: &str, explicit: bool) -> Result<Event> {
+    /// The tracepoint of a name.
+    ///
+    /// # Errors
+    /// When its format cannot be read, or not be understood.
+    pub fn event(&self, name: &str, explicit: bool) -> Result<Event> {
         let path = self.folder.join(name.replacen(':', "/", 1)).join("format");
         let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
         let format = Format::parse(&text).with_context(|| format!("parsing {}", path.display()))?;
-        Ok(Event { name: name.to_owned(), format, text, explicit })
+        let probe = Probe::Tracepoint { id: format.id };
+        Ok(Event { name: name.to_owned(), format, text, explicit, probe, recipe: None })
     }
 
     fn not_found(&self, pattern: &str, explicit: bool) -> String {

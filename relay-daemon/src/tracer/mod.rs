@@ -24,4 +24,5 @@ pub mod recorder;
 pub mod registers;
 pub mod session;
 pub mod spec;
+pub mod symbols;
 pub mod usdt;

@@ -4,15 +4,18 @@ use aya_ebpf::{
     btf_maps::{Array, HashMap},
     macros::btf_map,
 };
-use relay_common::{Word as _, recipe::input};
+use relay_common::{
+    Word as _,
+    recipe::{KEPT, input},
+};
 use relay_ebpf::sys::{self, BpfWord, Cells, Workspace};
 
 use crate::recipe::{recipe, workspace};
 
 /// How many calls of one function by one thread can be under way (recursion), and be paired.
 const DEPTH: u64 = 4;
-/// Words of a payload that are kept. A longer one is cut off.
-const KEPT: usize = 32;
+/// Words of a payload that are kept.
+const WORDS: usize = KEPT as usize / 8;
 
 /// The calls of one function that one thread is in.
 #[repr(C)]
@@ -28,7 +31,7 @@ struct Call {
     /// When it began, the stack pointer then, and the bytes of the payload.
     head: Cells<4>,
     inputs: Cells<{ input::ENTRY_COUNT as usize }>,
-    payload: Cells<KEPT>,
+    payload: Cells<WORDS>,
 }
 
 const TIME: u64 = 0;
@@ -88,7 +91,7 @@ fn call(calls: &Calls, depth: u64) -> &Call {
 
 #[inline(always)]
 fn keep(call: &Call, workspace: &Workspace, stack: u64, end: u64) {
-    const MOST: u64 = KEPT as u64 * 8;
+    const MOST: u64 = KEPT as u64;
     let len = if end < MOST { end } else { MOST };
     call.head.set(STACK, stack);
     call.head.set(LEN, len);

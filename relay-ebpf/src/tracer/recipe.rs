@@ -9,10 +9,10 @@ use aya_ebpf::{
 };
 use relay_common::{
     Word as _,
-    recipe::{FAULT, Fetch, Kind, MAX_FETCHES, MAX_STEPS, MAX_TESTS, Operator, PASS, Recipe, Space, Subject, Test},
+    recipe::{FAULT, Fetch, HIDDEN, Kind, MAX_FETCHES, MAX_STEPS, MAX_TESTS, Operator, PASS, Recipe, Subject, Test},
     trace::COMMON_FIELDS,
 };
-use relay_ebpf::sys::{self, Address, BpfWord, KernelAddress, PAYLOAD_SPACE, UserAddress, Workspace};
+use relay_ebpf::sys::{self, Address, BpfWord, KernelAddress, Workspace};
 
 use crate::{account::count, patterns};
 
@@ -84,21 +84,12 @@ fn fetch(workspace: &Workspace, fetch: &Fetch, end: u64) -> u64 {
     let mut whole = true;
     for step in 0..MAX_STEPS {
         if step < usize::from(fetch.steps) {
-            let loaded = if fetch.user_steps != 0 {
-                sys::load_user(UserAddress::new(value))
-            } else {
-                sys::load_kernel(KernelAddress::new(value))
-            };
+            let loaded = workspace.number(8, Address::of(value));
             whole &= loaded.is_some();
             value = loaded.map_or(0, |loaded| loaded.wrapping_add_signed(fetch.offsets[step + 1].into()));
         }
     }
-    let is_user = fetch.space == Space::User as u8 || fetch.space == Space::ByAddress as u8 && value >> 63 == 0;
-    let from = if is_user {
-        Address::User(UserAddress::new(value))
-    } else {
-        Address::Kernel(KernelAddress::new(value))
-    };
+    let from = Address::of(value);
     let (at, len) = (u64::from(fetch.to), u64::from(fetch.len));
     let mut end = end;
     if fetch.kind == Kind::String as u8 {
@@ -128,7 +119,7 @@ fn fetch(workspace: &Workspace, fetch: &Fetch, end: u64) -> u64 {
 #[inline(always)]
 fn string(workspace: &Workspace, end: u64, most: u64, from: Address, whole: &mut bool) -> (u64, u64) {
     const TEXT: [u8; 8] = *b"(fault)\0";
-    let room = (PAYLOAD_SPACE as u64).saturating_sub(end);
+    let room = u64::from(HIDDEN).saturating_sub(end);
     let most = if most < room { most } else { room };
     if most < TEXT.len() as u64 {
         return (end + COMMON_FIELDS, 0);
