@@ -2,7 +2,10 @@
 
 use std::collections::HashSet;
 
-use super::{Btf, Kind, Type, TypeId};
+use super::{
+    Btf, TypeId,
+    raw::{Kind, Type},
+};
 
 /// Where a member of a structure lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Types as C spells them.
 
-use super::{Btf, Kind, MAX_DEPTH, TypeId, VOID};
+use super::{Btf, MAX_DEPTH, TypeId, VOID, raw::Kind};
 
 /// A type that is not there, or too deep.
 const UNKNOWN: &str = "(unknown type)";
