@@ -46,7 +46,7 @@ impl Builder {
     }
 
     pub(crate) fn int(&mut self, name: &str, size: u32, encoding: u32) -> TypeId {
-        self.add(name, 1, size, &[encoding << 24 | size * 8])
+        self.add(name, 1, size, &[(encoding << 24) | (size * 8)])
     }
 
     pub(crate) fn pointer(&mut self, to: TypeId) -> TypeId {

@@ -2,7 +2,10 @@
 
 use std::collections::HashSet;
 
-use super::{Btf, Kind, Type, TypeId};
+use super::{
+    Btf, TypeId,
+    raw::{Kind, Type},
+};
 
 /// Where a member of a structure lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +104,7 @@ impl Btf {
         let mut bit_offset = start.checked_add(u64::from(offset))?;
         let mut bit_size = (size != 0).then_some(size);
         // The old way: the integer's type says which of its bits they are.
-        if bit_size.is_none()
+        if !has_sizes
             && let Some(this) = self.resolve(type_id).and_then(|id| self.get(id)).filter(|this| this.kind == Kind::Int)
         {
             let (bits, shift) = (this.extra_word() & 0xFF, this.extra_word() >> 16 & 0xFF);

@@ -1,12 +1,12 @@
 //! Types as C spells them.
 
-use super::{Btf, Kind, MAX_DEPTH, TypeId, VOID};
+use super::{Btf, MAX_DEPTH, TypeId, VOID, raw::Kind};
 
 /// A type that is not there, or too deep.
 const UNKNOWN: &str = "(unknown type)";
 
 /// How compilers name integers, and how people do.
-const INTEGERS: [(&str, &str); 9] = [
+const INTEGERS: [(&str, &str); 8] = [
     ("long unsigned int", "unsigned long"),
     ("long long unsigned int", "unsigned long long"),
     ("short unsigned int", "unsigned short"),
@@ -15,7 +15,6 @@ const INTEGERS: [(&str, &str); 9] = [
     ("short int", "short"),
     ("_Bool", "bool"),
     ("__int128 unsigned", "unsigned __int128"),
-    ("unsigned __int128", "unsigned __int128"),
 ];
 
 impl Btf {
@@ -31,8 +30,8 @@ impl Btf {
                 None if id == VOID => return spell(&qualifiers, "void", &marks, &declarator),
                 None => break,
             };
-            let name = self.string(this.name).unwrap_or_default();
-            let tagged = |keyword: &str| match name {
+            let name = || self.string(this.name).unwrap_or_default();
+            let tagged = |keyword: &str| match name() {
                 "" => format!("(anonymous {keyword})"),
                 name => format!("{keyword} {name}"),
             };
@@ -46,7 +45,7 @@ impl Btf {
                     None
                 }
                 Kind::TypeTag => {
-                    if !this.flag && matches!(name, "user" | "percpu" | "rcu") {
+                    if let (false, name @ ("user" | "percpu" | "rcu")) = (this.flag, name()) {
                         marks += &format!(" __{name}");
                     }
                     None
@@ -75,9 +74,10 @@ impl Btf {
                 }
                 Kind::Func | Kind::Var => None,
                 Kind::Int => {
-                    Some(INTEGERS.iter().find(|(theirs, _)| *theirs == name).map_or(name, |(_, ours)| ours).to_owned())
+                    let ours = INTEGERS.iter().find(|(theirs, _)| *theirs == name());
+                    Some(ours.map_or_else(name, |(_, ours)| ours).to_owned())
                 }
-                Kind::Float | Kind::Typedef => Some(name.to_owned()),
+                Kind::Float | Kind::Typedef => Some(name().to_owned()),
                 Kind::Struct => Some(tagged("struct")),
                 Kind::Union => Some(tagged("union")),
                 Kind::Fwd => Some(tagged(if this.flag { "union" } else { "struct" })),
