@@ -25,6 +25,8 @@ pub struct Field {
     pub bytes: Range<usize>,
     /// What they are.
     pub kind: Kind,
+    /// Their type, as C spells it, without the brackets of an array.
+    pub c_type: String,
 }
 
 /// What a field holds.
@@ -147,20 +149,20 @@ fn parse_field(line: &str) -> Option<Field> {
     }
     let (start, size, signed) = (offset?, size?, signed?);
     let bytes = start..start.checked_add(size).filter(|end| *end <= usize::from(u16::MAX))?;
-    let (name, kind) = parse_declaration(declaration, size, signed)?;
+    let (name, c_type, kind) = parse_declaration(declaration, size, signed)?;
     // It becomes a name in the metadata.
     let identifier = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    identifier.then_some(Field { name, bytes, kind })
+    identifier.then_some(Field { name, bytes, kind, c_type })
 }
 
-fn parse_declaration(declaration: &str, size: usize, signed: bool) -> Option<(String, Kind)> {
+fn parse_declaration(declaration: &str, size: usize, signed: bool) -> Option<(String, String, Kind)> {
     for (prefix, relative) in [("__data_loc ", false), ("__rel_loc ", true)] {
         if let Some(rest) = declaration.strip_prefix(prefix) {
             // `char[] name`
             let (of, name) = rest.rsplit_once(' ')?;
             let of = of.trim().trim_end_matches("[]").trim();
             let element = element(of, c_size(of).unwrap_or(1), signed);
-            return (size == 4).then(|| (name.to_owned(), Kind::Dynamic { element, relative }));
+            return (size == 4).then(|| (name.to_owned(), of.to_owned(), Kind::Dynamic { element, relative }));
         }
     }
     // `unsigned long args[6]`, `char comm[16]`, `struct page * page`, `u8 addr[IFHWADDRLEN]`
@@ -187,7 +189,7 @@ fn parse_declaration(declaration: &str, size: usize, signed: bool) -> Option<(St
             Kind::Array(width.map_or(element("", 1, false), |width| element(of, width, signed)))
         }
     };
-    Some((name.to_owned(), kind))
+    Some((name.to_owned(), of.to_owned(), kind))
 }
 
 fn element(of: &str, size: usize, signed: bool) -> Element {
