@@ -19,7 +19,7 @@ use super::{
 const SUGGESTIONS: usize = 3;
 /// How many functions among which a program chooses.
 const CHOICES: usize = 8;
-/// Longer names are not compared: it takes long, and nobody types them.
+/// Longer names are not offered: comparing them takes long, and nobody types them.
 const MAX_COMPARED: usize = 128;
 
 /// Where separate debug files are.
@@ -231,7 +231,7 @@ impl Binary {
             .collect();
         near.sort_by(|a, b| b.0.total_cmp(&a.0));
         let mut names: Vec<&str> = near.into_iter().take(SUGGESTIONS).map(|(_, name)| name).collect();
-        for name in self.functions().filter(|name| name.contains(wanted)) {
+        for name in self.functions().filter(|name| name.len() <= MAX_COMPARED && name.contains(wanted)) {
             if names.len() == SUGGESTIONS {
                 break;
             }
