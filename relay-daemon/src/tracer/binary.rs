@@ -17,7 +17,9 @@ use super::{
 
 /// How many near names an error offers.
 const SUGGESTIONS: usize = 3;
-/// Longer names are not compared: it takes long, and nobody types them.
+/// How many functions among which a program chooses.
+const CHOICES: usize = 8;
+/// Longer names are not offered: comparing them takes long, and nobody types them.
 const MAX_COMPARED: usize = 128;
 
 /// Where separate debug files are.
@@ -49,7 +51,7 @@ pub enum BinaryError {
         stripped: bool,
     },
     /// The program chooses one of several functions when it starts.
-    #[error("'{symbol}' of {path} is chosen among several functions when a program starts; probe that which it is here{}", one_of(.near))]
+    #[error("'{symbol}' of {path} is chosen among several functions when a program starts; probe the one that it is here{}", one_of(.near))]
     Indirect {
         /// The file.
         path: String,
@@ -86,7 +88,7 @@ fn did_you_mean(near: &[String]) -> String {
 }
 
 fn one_of(near: &[String]) -> String {
-    if near.is_empty() { String::new() } else { format!(", perhaps {}", near.join(", ")) }
+    if near.is_empty() { String::new() } else { format!(", such as {}", near.join(", ")) }
 }
 
 impl Binary {
@@ -155,9 +157,13 @@ impl Binary {
             return Ok(offsets);
         }
         let (path, symbol) = (self.name(), symbol.to_owned());
-        if self.contents.indirect.binary_search_by(|name| (**name).cmp(&*symbol)).is_ok() {
-            let near = self.functions().filter(|name| name.contains(&symbol)).take(SUGGESTIONS);
-            let near = near.map(str::to_owned).collect();
+        if self.contents.indirect.binary_search_by(|(name, _)| (**name).cmp(&*symbol)).is_ok() {
+            // `__memcpy_avx_unaligned`, but not `__memcpy_ifunc`, which chooses.
+            let is_choice = |name: &&str| {
+                let rest = name.trim_start_matches('_').strip_prefix(symbol.trim_start_matches('_'));
+                rest.is_some_and(|rest| rest.starts_with('_') && rest != "_ifunc")
+            };
+            let near = self.functions().filter(is_choice).take(CHOICES).map(str::to_owned).collect();
             return Err(BinaryError::Indirect { path, symbol, near });
         }
         let near = self.nearest(&symbol);
@@ -212,7 +218,7 @@ impl Binary {
         self.path.display().to_string()
     }
 
-    /// The names that are most like `wanted`, or else some that contain it, as the mangled names of C++ and Rust do.
+    /// The names that are most like `wanted`, then some that contain it, as the mangled names of C++ and Rust do.
     fn nearest(&self, wanted: &str) -> Vec<String> {
         if wanted.is_empty() || wanted.len() > MAX_COMPARED {
             return Vec::new();
@@ -225,8 +231,13 @@ impl Binary {
             .collect();
         near.sort_by(|a, b| b.0.total_cmp(&a.0));
         let mut names: Vec<&str> = near.into_iter().take(SUGGESTIONS).map(|(_, name)| name).collect();
-        if names.is_empty() {
-            names.extend(self.functions().filter(|name| name.contains(wanted)).take(SUGGESTIONS));
+        for name in self.functions().filter(|name| name.len() <= MAX_COMPARED && name.contains(wanted)) {
+            if names.len() == SUGGESTIONS {
+                break;
+            }
+            if !names.contains(&name) {
+                names.push(name);
+            }
         }
         names.into_iter().map(str::to_owned).collect()
     }
@@ -318,4 +329,170 @@ fn runs_here(path: &Path) -> bool {
     let mut start = Vec::new();
     let file = open_file(path).ok();
     file.is_some_and(|file| file.take(64).read_to_end(&mut start).is_ok() && foreign(&start).is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+    use crate::tracer::elf::tests::{Made, made};
+
+    fn file(bytes: &[u8]) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(bytes).unwrap();
+        file
+    }
+
+    fn opened(made_of: &Made) -> Binary {
+        Binary::open(file(&made(made_of)).path()).unwrap()
+    }
+
+    fn error<T: std::fmt::Debug>(result: Result<T>) -> String {
+        format!("{:#}", result.unwrap_err())
+    }
+
+    #[test]
+    fn this_program_has_its_functions_where_it_says() {
+        let path = std::env::current_exe().unwrap();
+        let binary = Binary::open(&path).unwrap();
+        assert!(!binary.is_stripped());
+        let names: Vec<_> = binary.functions().collect();
+        assert!(names.is_sorted_by(|a, b| a < b));
+        assert!(names.contains(&"main"));
+        // Where the program really is: its address, less where the file's part begins that holds it.
+        let here = find as fn(&str) -> Result<PathBuf> as usize;
+        let maps = fs::read_to_string("/proc/self/maps").unwrap();
+        let offset = maps.lines().find_map(|line| {
+            let fields: Vec<_> = line.split_whitespace().collect();
+            let (start, end) = fields[0].split_once('-')?;
+            let number = |text| usize::from_str_radix(text, 16).ok();
+            let (start, end) = (number(start)?, number(end)?);
+            Some(number(fields[2])? + here.checked_sub(start).filter(|_| here < end)?)
+        });
+        let wanted = u64::try_from(offset.unwrap()).unwrap();
+        let offsets: Vec<_> = names
+            .iter()
+            .filter(|name| name.contains("binary4find"))
+            .flat_map(|name| binary.offsets_of(name).unwrap())
+            .collect();
+        assert!(offsets.contains(&wanted), "{wanted:#x} in {offsets:x?}");
+    }
+
+    #[test]
+    fn offsets_are_of_the_file() {
+        let binary = opened(&Made::default());
+        assert_eq!(
+            binary.functions().collect::<Vec<_>>(),
+            ["chosen_fast", "compress", "decompress", "own", "versioned"]
+        );
+        assert_eq!(binary.offset_of("compress").unwrap(), 0x1010);
+        assert_eq!(binary.offset_of("versioned").unwrap(), 0x1050);
+        assert_eq!(binary.offsets_of("own").unwrap(), [0x1030, 0x1040]);
+        assert_eq!(binary.build_id().unwrap(), [0xab; 20]);
+        let message = |symbol| binary.offset_of(symbol).unwrap_err().to_string();
+        assert!(message("own").ends_with("has 2 functions 'own'"));
+        assert!(message("compres").ends_with("has no function 'compres'; did you mean compress, decompress?"));
+        assert!(message("press").ends_with("did you mean compress, decompress?"));
+        assert!(message("chosen").contains("chosen among several functions"));
+        assert!(message("chosen").ends_with(", such as chosen_fast"));
+        for name in ["", "elsewhere", "zzz"] {
+            assert!(message(name).ends_with(&format!("has no function '{name}'")), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_stripped_file_says_so_unless_there_is_its_debug_file() {
+        let stripped = file(&made(&Made { stripped: true, ..Made::default() }));
+        let folder = tempfile::tempdir().unwrap();
+        let binary = Binary::open_with(stripped.path(), folder.path()).unwrap();
+        assert!(binary.is_stripped());
+        assert!(binary.offset_of("compress").unwrap_err().to_string().ends_with(STRIPPED));
+
+        let debug = folder.path().join("ab").join("ab".repeat(19) + ".debug");
+        fs::create_dir(debug.parent().unwrap()).unwrap();
+        fs::write(&debug, made(&Made { offset: 0x800, ..Made::default() })).unwrap();
+        let binary = Binary::open_with(stripped.path(), folder.path()).unwrap();
+        assert!(!binary.is_stripped());
+        assert_eq!(binary.offset_of("compress").unwrap(), 0x1010);
+
+        fs::write(&debug, made(&Made { build_id: 1, ..Made::default() })).unwrap();
+        assert!(Binary::open_with(stripped.path(), folder.path()).unwrap().is_stripped());
+        fs::write(&debug, "what?").unwrap();
+        assert!(Binary::open_with(stripped.path(), folder.path()).unwrap().is_stripped());
+    }
+
+    #[test]
+    fn probes_are_placed_in_the_file() {
+        let places = |made_of| {
+            let probes = opened(&made_of).probes().unwrap();
+            probes
+                .into_iter()
+                .map(|probe| (probe.provider + ":" + &probe.name, probe.offset, probe.semaphore))
+                .collect::<Vec<_>>()
+        };
+        let expected = [
+            ("app:start".to_owned(), 0x1014, Some(0x2008)),
+            ("app:start".to_owned(), 0x1018, Some(0x2008)),
+            ("app:stop".to_owned(), 0x1020, None),
+        ];
+        assert_eq!(places(Made::default()), expected);
+        // Moved after it was linked: the notes' addresses are the former ones.
+        assert_eq!(places(Made { moved: 0x10_0000, ..Made::default() }), expected);
+        let damaged = opened(&Made { notes: Some(vec![1; 20]), ..Made::default() });
+        assert!(damaged.probes().unwrap_err().to_string().ends_with("the USDT notes are cut off"));
+    }
+
+    #[test]
+    fn what_cannot_be_probed_is_said() {
+        let open = |bytes: &[u8]| error(Binary::open(file(bytes).path()));
+        assert!(error(Binary::open(Path::new("/nowhere/x"))).starts_with("opening /nowhere/x: No such file"));
+        assert!(error(Binary::open(Path::new("/"))).ends_with("not a regular file"));
+        assert!(open(b"").ends_with("cannot be probed: not an ELF file"));
+        assert!(open(b"#!/bin/sh -e\ntrue").ends_with("a script of /bin/sh -e, not an ELF file"));
+        let changed = |at: usize, value: u8| {
+            let mut bytes = made(&Made::default());
+            bytes[at] = value;
+            open(&bytes)
+        };
+        assert!(changed(4, 1).contains("a 32-bit ELF file"));
+        assert!(changed(5, 2).contains("big-endian"));
+        assert!(changed(18, 243).contains("for riscv64; this machine is"));
+        assert!(changed(16, 1).contains("an object file"));
+        assert!(changed(16, 4).contains("a core dump"));
+        assert!(open(&made(&Made::default())[..18]).contains("a damaged header"));
+    }
+
+    #[test]
+    fn names_are_found_as_programs_and_libraries() {
+        assert!(find("sh").unwrap().is_absolute());
+        assert_eq!(find("/bin/../bin/sh").unwrap(), Path::new("/bin/../bin/sh"));
+        assert!(error(find("no-such-program")).starts_with("no program 'no-such-program' in "));
+        assert!(error(find("libno-such")).starts_with("no library 'libno-such' for this machine in /"));
+        assert!(error(find("/no/such")).starts_with("looking for /no/such: No such file"));
+        assert!(find("").is_err());
+    }
+
+    #[test]
+    fn of_several_libraries_the_newest_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let add = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes).unwrap();
+        let found = |name: &str| {
+            let path = find_library(name, &[folder.path().to_owned()])?;
+            Some(path.file_name()?.to_str()?.to_owned())
+        };
+        let library = made(&Made::default());
+        add("libx.so", b"INPUT(libx.so.2)");
+        add("libx.so.11", b"not for this machine");
+        for name in ["libx.so.2", "libx.so.10", "libx.so.10.debug", "libxy.so.99", "libx-3.so"] {
+            add(name, &library);
+        }
+        assert_eq!(found("libx").as_deref(), Some("libx.so.10"));
+        assert_eq!(found("libx.so").as_deref(), Some("libx.so.10"));
+        assert_eq!(found("libx.so.2").as_deref(), Some("libx.so.2"));
+        assert_eq!(found("libx.so.1"), None);
+        assert_eq!(found("lib"), None);
+        add("libx.so", &library);
+        assert_eq!(found("libx").as_deref(), Some("libx.so"));
+    }
 }

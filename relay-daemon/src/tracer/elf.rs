@@ -62,7 +62,7 @@ pub(super) struct Contents {
     /// Its functions, sorted.
     pub(super) functions: Vec<Function>,
     /// Names of functions that the dynamic loader chooses at run time, sorted.
-    pub(super) indirect: Vec<Box<str>>,
+    pub(super) indirect: Vec<(Box<str>, Rank)>,
     /// It has the table of all its symbols, not only that of those it exports.
     pub(super) all_symbols: bool,
     /// What identifies it.
@@ -187,7 +187,13 @@ impl Contents {
         self.functions.sort_unstable();
         self.functions.dedup();
         self.indirect.sort_unstable();
-        self.indirect.dedup();
+        self.indirect.dedup_by(|b, a| a.0 == b.0);
+        // An old version of libc's memcpy is a function, but who says memcpy means the one that is chosen.
+        let indirect = &self.indirect;
+        self.functions.retain(|function| {
+            let chosen = indirect.binary_search_by(|(name, _)| name.cmp(&function.name)).ok();
+            chosen.and_then(|at| indirect.get(at)).is_none_or(|(_, rank)| *rank >= function.rank)
+        });
         Ok(())
     }
 
@@ -197,23 +203,23 @@ impl Contents {
             return Ok(());
         }
         let Some(offset) = self.file_offset(symbol.st_value(ENDIAN), elf::PF_X) else { return Ok(()) };
-        let Some(name) = text_at(names, symbol.st_name(ENDIAN)).and_then(|name| std::str::from_utf8(name).ok()) else {
-            return Ok(());
-        };
+        let Some(name) = text_at(names, symbol.st_name(ENDIAN)) else { return Ok(()) };
+        // Names that are not kept count too: looking at them takes time.
+        let Some(rest) = left.checked_sub(name.len()) else { bail!("too many names of symbols") };
+        *left = rest;
+        let Ok(name) = std::str::from_utf8(name) else { return Ok(()) };
         // `memcpy@@GLIBC_2.14` is what others see, `memcpy@GLIBC_2.2.5` is old.
         let (name, version) = name.split_once('@').unwrap_or((name, "@"));
         if name.is_empty() || name.contains(char::is_control) {
             return Ok(());
         }
-        let Some(rest) = left.checked_sub(name.len()) else { bail!("too many names of symbols") };
-        *left = rest;
         let rank = match symbol.st_bind() {
             elf::STB_LOCAL => Rank::Local,
             _ if hidden || !version.starts_with('@') => Rank::OldVersion,
             _ => Rank::Global,
         };
         if indirect {
-            self.indirect.push(name.into());
+            self.indirect.push((name.into(), rank));
         } else {
             self.functions.push(Function { name: name.into(), rank, offset });
         }
@@ -311,4 +317,198 @@ fn id_of(notes: NoteIterator<'_, Header>) -> Option<Vec<u8>> {
 fn text_at(table: &[u8], offset: u32) -> Option<&[u8]> {
     let rest = table.get(usize::try_from(offset).ok()?..)?;
     rest.split(|byte| *byte == 0).next()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// What a small ELF file is to have.
+    pub(in crate::tracer) struct Made {
+        /// Without a table of all symbols.
+        pub(in crate::tracer) stripped: bool,
+        /// Every byte of it.
+        pub(in crate::tracer) build_id: u8,
+        /// How far the file was moved after it had been linked.
+        pub(in crate::tracer) moved: u64,
+        /// Added to where the segments are said to be in the file.
+        pub(in crate::tracer) offset: u64,
+        /// Other USDT notes.
+        pub(in crate::tracer) notes: Option<Vec<u8>>,
+    }
+
+    impl Default for Made {
+        fn default() -> Self {
+            Self { stripped: false, build_id: 0xab, moved: 0, offset: 0, notes: None }
+        }
+    }
+
+    /// Makes an ELF file: code at 0x401000 (in the file at 0x1000), data at 0x403000 (0x2000).
+    pub(in crate::tracer) fn made(made: &Made) -> Vec<u8> {
+        let symbols = [
+            // Name, type, binding, section, address.
+            ("compress", elf::STT_FUNC, elf::STB_GLOBAL, 1, 0x40_1010),
+            ("decompress", elf::STT_FUNC, elf::STB_WEAK, 1, 0x40_1020),
+            ("own", elf::STT_FUNC, elf::STB_LOCAL, 1, 0x40_1030),
+            ("own", elf::STT_FUNC, elf::STB_LOCAL, 1, 0x40_1040),
+            ("versioned@@V2", elf::STT_FUNC, elf::STB_GLOBAL, 1, 0x40_1050),
+            ("versioned@V1", elf::STT_FUNC, elf::STB_GLOBAL, 1, 0x40_1060),
+            ("versioned", elf::STT_FUNC, elf::STB_LOCAL, 1, 0x40_1070),
+            ("chosen@@V2", elf::STT_GNU_IFUNC, elf::STB_GLOBAL, 1, 0x40_1080),
+            ("chosen@V1", elf::STT_FUNC, elf::STB_GLOBAL, 1, 0x40_1088),
+            ("chosen", elf::STT_GNU_IFUNC, elf::STB_LOCAL, 1, 0x40_1080),
+            ("chosen_fast", elf::STT_FUNC, elf::STB_LOCAL, 1, 0x40_108c),
+            // Not to be found: elsewhere, no function, not code, outside of the file, without a name.
+            ("elsewhere", elf::STT_FUNC, elf::STB_GLOBAL, 0, 0x40_1090),
+            ("variable", elf::STT_OBJECT, elf::STB_GLOBAL, 1, 0x40_1090),
+            ("data", elf::STT_FUNC, elf::STB_GLOBAL, 1, 0x40_3000),
+            ("outside", elf::STT_FUNC, elf::STB_GLOBAL, 1, 0x40_1100),
+            ("", elf::STT_FUNC, elf::STB_GLOBAL, 1, 0x40_1010),
+        ];
+        let (mut table, mut names) = (vec![0; 24], vec![0]);
+        for (name, kind, binding, section, address) in symbols {
+            table.extend_from_slice(&u32::try_from(names.len()).unwrap().to_le_bytes());
+            table.extend_from_slice(&[binding << 4 | kind, 0, section, 0]);
+            table.extend([address + made.moved, 16].map(u64::to_le_bytes).concat());
+            names.extend(name.bytes().chain([0]));
+        }
+
+        let note = |owner: &[u8], kind: u32, description: &[u8]| {
+            let sizes = [owner.len(), description.len()].map(|size| u32::try_from(size).unwrap());
+            let mut note = [sizes[0], sizes[1], kind].map(u32::to_le_bytes).concat();
+            note.extend_from_slice(owner);
+            note.extend_from_slice(description);
+            note.resize(note.len().next_multiple_of(4), 0);
+            note
+        };
+        let probe = |texts: &str, location: u64, semaphore: u64| {
+            let addresses = [location, 0x40_3000, semaphore].map(u64::to_le_bytes).concat();
+            note(b"stapsdt\0", 3, &[&addresses, texts.as_bytes()].concat())
+        };
+        let notes = [
+            probe("app\0start\08@$1 8@x\0", 0x40_1014, 0x40_3008),
+            probe("app\0start\0\0", 0x40_1018, 0x40_3008),
+            // Taken out by the linker, and one whose semaphore is.
+            probe("app\0gone\0\0", 0, 0),
+            probe("app\0gone\0\0", 0x40_1018, 0x40_1000),
+            probe("app\0stop\0\0", 0x40_1020, 0),
+        ]
+        .concat();
+        let notes = made.notes.clone().unwrap_or(notes);
+        let build_id = note(b"GNU\0", elf::NT_GNU_BUILD_ID, &[made.build_id; 20]);
+        let section_names = b"\0.text\0.symtab\0.strtab\0.note.stapsdt\0.stapsdt.base\0.note.gnu.build-id\0.shstrtab\0";
+
+        // After the header, three program headers.
+        let mut file = vec![0; 64 + 3 * 56];
+        let mut sections = vec![0; 64];
+        let mut add = |name: &[u8], kind: u32, link: u32, address: u64, bytes: &[u8]| {
+            file.resize(file.len().next_multiple_of(8), 0);
+            let at = section_names.windows(name.len()).position(|window| window == name).unwrap();
+            sections.extend([u32::try_from(at).unwrap(), kind].map(u32::to_le_bytes).concat());
+            let (start, size) = (u64::try_from(file.len()).unwrap(), u64::try_from(bytes.len()).unwrap());
+            sections.extend([0, address, start, size].map(u64::to_le_bytes).concat());
+            sections.extend([link, 0].map(u32::to_le_bytes).concat());
+            sections.extend([4, 24].map(u64::to_le_bytes).concat());
+            file.extend_from_slice(bytes);
+            start
+        };
+        add(b".text\0", elf::SHT_PROGBITS, 0, 0x40_1000 + made.moved, &[]);
+        let kind = if made.stripped { elf::SHT_PROGBITS } else { elf::SHT_SYMTAB };
+        add(b".symtab\0", kind, 3, 0, &table);
+        add(b".strtab\0", elf::SHT_STRTAB, 0, 0, &names);
+        add(b".note.stapsdt\0", elf::SHT_NOTE, 0, 0, &notes);
+        add(b".stapsdt.base\0", elf::SHT_PROGBITS, 0, 0x40_3000 + made.moved, &[0]);
+        let id_at = add(b".note.gnu.build-id\0", elf::SHT_NOTE, 0, 0, &build_id);
+        add(b".shstrtab\0", elf::SHT_STRTAB, 0, 0, section_names);
+        file.resize(file.len().next_multiple_of(8), 0);
+        let sections_at = u64::try_from(file.len()).unwrap();
+        file.extend_from_slice(&sections);
+
+        let mut head = elf::ELFMAG.to_vec();
+        head.extend_from_slice(&[elf::ELFCLASS64, elf::ELFDATA2LSB, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        head.extend([elf::ET_DYN, MACHINE, 1, 0].map(u16::to_le_bytes).concat());
+        head.extend([0, 64, sections_at].map(u64::to_le_bytes).concat());
+        head.extend([0, 0, 64, 56, 3, 64, 8, 7].map(u16::to_le_bytes).concat());
+        for (kind, flags, offset, address, size) in [
+            (elf::PT_LOAD, elf::PF_R | elf::PF_X, 0x1000 + made.offset, 0x40_1000 + made.moved, 0x100),
+            (elf::PT_LOAD, elf::PF_R | elf::PF_W, 0x2000 + made.offset, 0x40_3000 + made.moved, 0x100),
+            (elf::PT_NOTE, elf::PF_R, id_at, 0, u64::try_from(build_id.len()).unwrap()),
+        ] {
+            head.extend([kind, flags].map(u32::to_le_bytes).concat());
+            head.extend([offset, address, address, size, size, 4].map(u64::to_le_bytes).concat());
+        }
+        file[..head.len()].copy_from_slice(&head);
+        file
+    }
+
+    /// The first 64 KiB of this program.
+    fn start_of_this_program() -> Vec<u8> {
+        use std::io::Read as _;
+        let file = File::open(std::env::current_exe().unwrap()).unwrap();
+        let mut start = Vec::new();
+        file.take(1 << 16).read_to_end(&mut start).unwrap();
+        start
+    }
+
+    fn changed(mut bytes: Vec<u8>, changes: &[(usize, u8)], length: usize) -> Vec<u8> {
+        for (at, value) in changes {
+            let at = at % bytes.len();
+            bytes[at] = *value;
+        }
+        bytes.truncate(length);
+        bytes
+    }
+
+    fn changes() -> impl proptest::strategy::Strategy<Value = Vec<(usize, u8)>> {
+        proptest::collection::vec((0_usize..1 << 16, proptest::num::u8::ANY), 0..12)
+    }
+
+    proptest::proptest! {
+        /// The headers are where changes matter most, so half of them are made there.
+        #[test]
+        fn a_changed_file_is_refused_or_read(
+            changes in changes(),
+            headers in proptest::collection::vec((0_usize..64 + 3 * 56, proptest::num::u8::ANY), 0..4),
+            length in proptest::option::of(0_usize..2500),
+        ) {
+            let all = [changes, headers].concat();
+            let bytes = changed(made(&Made::default()), &all, length.unwrap_or(usize::MAX));
+            if let Ok(contents) = Contents::parse(&*bytes) {
+                assert!(contents.functions.is_sorted());
+                let _ = crate::tracer::usdt::notes(&contents.usdt);
+            }
+        }
+
+        #[test]
+        fn a_changed_program_is_refused_or_read(changes in changes(), length in 0_usize..1 << 16) {
+            let start = start_of_this_program();
+            let _ = Contents::parse(&*changed(start.clone(), &changes, usize::MAX));
+            let _ = Contents::parse(&*changed(start, &changes, length));
+        }
+    }
+
+    #[test]
+    fn the_made_file_is_read_whole() {
+        let bytes = made(&Made::default());
+        let contents = Contents::parse(&*bytes).unwrap();
+        assert_eq!((contents.segments.len(), contents.functions.len(), contents.indirect.len()), (2, 8, 1));
+        assert!(contents.all_symbols && contents.build_id.is_some() && !contents.usdt.is_empty());
+    }
+
+    #[test]
+    fn few_bytes_cannot_name_very_many_symbols() {
+        let mut contents = Contents::parse(&*made(&Made::default())).unwrap();
+        let mut symbol = Symbol {
+            st_name: object::U32::new(ENDIAN, 0),
+            st_info: 0,
+            st_other: 0,
+            st_shndx: object::U16::new(ENDIAN, 1),
+            st_value: object::U64::new(ENDIAN, 0x40_1000),
+            st_size: object::U64::new(ENDIAN, 0),
+        };
+        symbol.set_st_info(elf::STB_GLOBAL, elf::STT_FUNC);
+        let mut left = 8;
+        assert!(contents.add_symbol(&symbol, b"compress\0", false, &mut left).is_ok());
+        assert!(contents.add_symbol(&symbol, b"\xff\0", false, &mut left).is_err());
+    }
 }

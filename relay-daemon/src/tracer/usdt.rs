@@ -304,3 +304,200 @@ fn sum(text: &str) -> Option<i64> {
     }
     Some(total)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn register(word: u16) -> Operand {
+        Operand::Register { register: Register(word), shift: 0 }
+    }
+
+    fn memory(base: u16, index: Option<(u16, u8)>, offset: i64) -> Operand {
+        Operand::Memory { base: Register(base), index: index.map(|(index, scale)| (Register(index), scale)), offset }
+    }
+
+    fn unsupported(text: &str) -> Operand {
+        Operand::Unsupported(text.to_owned())
+    }
+
+    fn check(operand: ParseOperand, cases: impl IntoIterator<Item = (&'static str, u8, bool, Operand)>) {
+        for (text, size, signed, expected) in cases {
+            let parsed = parse_arguments(text, operand).unwrap();
+            assert_eq!(parsed, [Argument { size, signed, operand: expected }], "{text}");
+        }
+    }
+
+    #[test]
+    fn operands_of_x86_64() {
+        check(
+            x86_64_operand,
+            [
+                ("8@%rdi", 8, false, register(14)),
+                ("%rdi", 8, false, register(14)),
+                ("-4@%eax", 4, true, register(10)),
+                ("-8@%eax", 4, true, register(10)),
+                ("2@%r8d", 2, false, register(9)),
+                ("1@%ah", 1, false, Operand::Register { register: Register(10), shift: 8 }),
+                ("4@$5", 4, false, Operand::Constant(5)),
+                ("-4@$-5", 4, true, Operand::Constant(-5)),
+                ("4@$-1", 4, false, Operand::Constant(0xffff_ffff)),
+                ("-4@$4294967295", 4, true, Operand::Constant(-1)),
+                ("8@$18446744073709551615", 8, false, Operand::Constant(-1)),
+                ("8@$0x10", 8, false, Operand::Constant(16)),
+                ("-4@-0x14(%rbp)", 4, true, memory(4, None, -0x14)),
+                ("8@8+16(%rsp)", 8, false, memory(19, None, 24)),
+                ("8@-1+8-2(%rsp)", 8, false, memory(19, None, 5)),
+                ("8@(%rax,%rbx,8)", 8, false, memory(10, Some((5, 8)), 0)),
+                ("8@16(%rax,%rbx)", 8, false, memory(10, Some((5, 1)), 16)),
+                ("8@16(%rax, %rbx, 4)", 8, false, memory(10, Some((5, 4)), 16)),
+                ("8@16(,%rbx,1)", 8, false, memory(5, None, 16)),
+            ],
+        );
+        for text in [
+            "8@sym+8(%rip)",
+            "8@sym(%rip)",
+            "8@8(%rip)",
+            "8@sym",
+            "8@$sym",
+            "8@%fs:8(%rax)",
+            "8f@%xmm0",
+            "-8f@%rdi",
+            "8@%xmm0",
+            "8@(%eax)",
+            "8@(,%rbx,8)",
+            "8@(%rax,%rbx,3)",
+            "8@(%rax,%rbx,8,1)",
+            "8@()",
+            "8@",
+            "8@$",
+            "8@$--5",
+            "8@$5+",
+            "8@)(%rax",
+        ] {
+            check(x86_64_operand, [(text, 8, text.starts_with('-'), unsupported(text))]);
+        }
+        check(x86_64_operand, [("16@%rdi", 8, false, unsupported("16@%rdi")), ("@", 8, false, unsupported("@"))]);
+    }
+
+    #[test]
+    fn operands_of_arm64() {
+        check(
+            arm64_operand,
+            [
+                ("8@x0", 8, false, register(0)),
+                ("-4@w1", 4, true, register(1)),
+                ("8@w1", 4, false, register(1)),
+                ("8@sp", 8, false, register(31)),
+                ("4@[sp, 16]", 4, false, memory(31, None, 16)),
+                ("4@[sp,#16]", 4, false, memory(31, None, 16)),
+                ("8@[x29, -8]", 8, false, memory(29, None, -8)),
+                ("8@[x3]", 8, false, memory(3, None, 0)),
+                ("8@[x3, x4]", 8, false, memory(3, Some((4, 1)), 0)),
+                ("8@[x3, x4, lsl 3]", 8, false, memory(3, Some((4, 8)), 0)),
+                ("8@[x3, x4, lsl #2]", 8, false, memory(3, Some((4, 4)), 0)),
+                ("8@5", 8, false, Operand::Constant(5)),
+                ("-4@-5", 4, true, Operand::Constant(-5)),
+                ("8@#5", 8, false, Operand::Constant(5)),
+                ("8@xzr", 8, false, Operand::Constant(0)),
+            ],
+        );
+        for text in [
+            "8@[x3, w4, sxtw 3]",
+            "8@[x3, x4, lsl 4]",
+            "8@[x3, x4, lsl]",
+            "8@[x3, 8, lsl 3]",
+            "8@[x3, :lo12:sym]",
+            "8@[x3, 8]!",
+            "8@[w3]",
+            "8@[",
+            "8@[]",
+            "8@d0",
+            "8@sym",
+            "8f@d0",
+        ] {
+            check(arm64_operand, [(text, 8, false, unsupported(text))]);
+        }
+    }
+
+    #[test]
+    fn arguments_are_parted_by_spaces_outside_of_brackets() {
+        let arguments = parse_arguments(" 8@x0  4@[sp, 16] -4@5 ", arm64_operand).unwrap();
+        let operands: Vec<_> = arguments.into_iter().map(|argument| argument.operand).collect();
+        assert_eq!(operands, [register(0), memory(31, None, 16), Operand::Constant(5)]);
+        // Unbalanced: the rest is one argument.
+        assert_eq!(parse_arguments("8@x0 8@[sp 8@x1", arm64_operand).unwrap().len(), 2);
+        assert_eq!(parse_arguments("", arm64_operand), Some(vec![]));
+        assert_eq!(parse_arguments(&"8@x0 ".repeat(MAX_ARGUMENTS), arm64_operand).unwrap().len(), MAX_ARGUMENTS);
+        assert_eq!(parse_arguments(&"8@x0 ".repeat(MAX_ARGUMENTS + 1), arm64_operand), None);
+    }
+
+    fn a_note(owner: &[u8], kind: u32, texts: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for word in [owner.len(), 24 + texts.len(), usize::try_from(kind).unwrap()] {
+            bytes.extend_from_slice(&u32::try_from(word).unwrap().to_le_bytes());
+        }
+        bytes.extend_from_slice(owner);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        for address in [0x1234_u64, 0x2000, 0x3000] {
+            bytes.extend_from_slice(&address.to_le_bytes());
+        }
+        bytes.extend_from_slice(texts);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    #[test]
+    fn notes_have_names_addresses_and_arguments() {
+        let mut bytes = a_note(b"stapsdt\0", 3, b"libc\0setjmp\08@$1 8@$2\0");
+        bytes.extend(a_note(b"other\0", 3, b"x\0y\0\0"));
+        bytes.extend(a_note(b"stapsdt\0", 4, b"x\0y\0\0"));
+        bytes.extend(a_note(b"stapsdt\0", 3, b"libc\0longjmp\0\0"));
+        let parsed = notes(&bytes).unwrap();
+        let names: Vec<_> = parsed.iter().map(|note| (note.provider, note.name, note.arguments.len())).collect();
+        assert_eq!(names, [("libc", "setjmp", 2), ("libc", "longjmp", 0)]);
+        assert_eq!((parsed[0].location, parsed[0].base, parsed[0].semaphore), (0x1234, 0x2000, 0x3000));
+        assert_eq!(notes(&[]), Ok(vec![]));
+    }
+
+    #[test]
+    fn damaged_notes_are_refused() {
+        let good = a_note(b"stapsdt\0", 3, b"libc\0setjmp\0\0");
+        // Only what fills up the last word may be missing.
+        for length in 1..12 + 8 + 24 + 13 {
+            assert_eq!(notes(&good[..length]), Err(UsdtError::CutOff), "{length}");
+        }
+        for texts in [&b""[..], b"libc", b"libc\0", b"\0setjmp\0\0", b"libc\0set\x1bjmp\0\0", b"libc\0\xff\0\0"] {
+            assert_eq!(notes(&a_note(b"stapsdt\0", 3, texts)), Err(UsdtError::Names), "{texts:?}");
+        }
+        let many = format!("libc\0setjmp\0{}\0", "1@1 ".repeat(MAX_ARGUMENTS + 1));
+        let many = a_note(b"stapsdt\0", 3, many.as_bytes());
+        assert_eq!(notes(&many), Err(UsdtError::Arguments("libc:setjmp".to_owned())));
+        let short = [8_u32, 8, 3].map(u32::to_le_bytes).concat();
+        assert_eq!(notes(&[&short[..], b"stapsdt\0", &[0; 8]].concat()), Err(UsdtError::CutOff));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_notes_or_refused(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+            let _ = notes(&bytes);
+        }
+
+        #[test]
+        fn any_description_is_a_note_or_refused(texts in proptest::collection::vec(proptest::num::u8::ANY, 0..60)) {
+            let _ = notes(&a_note(b"stapsdt\0", 3, &texts));
+        }
+
+        /// Every argument is understood or kept; sizes are those of numbers.
+        #[test]
+        fn any_text_is_arguments(
+            text in "(-?[0-9]{1,2}f?@)?([$%#]?(rax|r9d|ah|x1|w30|sp|rip)?|[-+0-9x#$]{0,22})?[(\\[]?[%a-z0-9, ]{0,16}[)\\]]?|.{0,40}"
+        ) {
+            for operand in [x86_64_operand as ParseOperand, arm64_operand] {
+                for argument in parse_arguments(&text, operand).unwrap_or_default() {
+                    assert!(matches!(argument.size, 1 | 2 | 4 | 8), "{argument:?}");
+                }
+            }
+        }
+    }
+}
