@@ -311,3 +311,23 @@ mod tests {
         assert_eq!(parse_cpu_list("0-x"), None);
     }
 }
+
+/// Whether the kernel has kprobes.
+///
+/// ```
+/// println!("{}", relay_daemon::machine::has_kprobes());
+/// ```
+#[must_use]
+pub fn has_kprobes() -> bool {
+    Path::new("/sys/bus/event_source/devices/kprobe/type").exists()
+}
+
+/// Whether the kernel loads programs for the entries and exits of its functions (fentry, fexit). It needs CAP_BPF to tell.
+///
+/// ```
+/// println!("{}", relay_daemon::machine::has_trampolines());
+/// ```
+#[must_use]
+pub fn has_trampolines() -> bool {
+    aya::sys::is_program_supported(aya::programs::ProgramType::Tracing).unwrap_or(false)
+}

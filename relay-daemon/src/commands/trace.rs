@@ -8,15 +8,15 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use relay_common::{Geometry, MAX_BUFFER_SIZE, MAX_SUBBUF_SIZE, Mode};
+use relay_common::{Geometry, MAX_BUFFER_SIZE, MAX_SUBBUF_SIZE, Mode, recipe::context};
 use relay_daemon::{
-    machine,
     tracer::{
-        events::Catalogue,
+        choice::{Choice, parse_cpus},
         programs::Notices,
         recorder::{Options, Recording},
+        selection::Selection,
         session::Cpu,
     },
 };
@@ -33,7 +33,7 @@ const MIN_SUBBUF_SIZE: u64 = 4096;
 /// How often the status line changes.
 const STATUS_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Record kernel tracepoints into a trace directory: cpu0…cpuN and metadata, which any CTF reader opens.
+/// Record events of the kernel and of programs into a trace directory: cpu0…cpuN and metadata, which any CTF reader opens.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -42,9 +42,41 @@ Examples:
   relayd trace -e 'raw_syscalls:*' --overwrite -b 1M -n 16    (the newest 16 MiB of each CPU)
   babeltrace2 relayd-20260102-030405")]
 pub(crate) struct Arguments {
-    /// Tracepoints to record: CATEGORY:NAME, with * ? [] as wildcards; repeat it or separate by commas.
+    /// Events to record: CATEGORY:NAME of a tracepoint, or KIND:…, with * ? [] as wildcards; (ARGUMENTS) select what is
+    /// recorded, `if CONDITION` when; repeat it or separate by commas. Kinds: tracepoint, rawtracepoint, syscall, kprobe,
+    /// kretprobe, fentry, fexit, uprobe, uretprobe, usdt, profile. `relayd list` shows what there is.
     #[arg(short, long = "event", value_name = "EVENT", required = true)]
     events: Vec<String>,
+    /// At returns record the time since the entry (duration_ns), and the arguments of the entry.
+    #[arg(long, help_heading = "What is recorded")]
+    latency: bool,
+    /// With every record: comm, cgroup (id), uid, kstack, ustack; separated by commas.
+    #[arg(long = "context", value_name = "LIST", value_delimiter = ',', help_heading = "What is recorded")]
+    contexts: Vec<ContextField>,
+    /// Record at most so many of an event a second on each CPU, like 'sched:*=10000/s'; what is over is counted as suppressed.
+    #[arg(long = "limit", value_name = "EVENT=RATE/s", help_heading = "What is recorded")]
+    limits: Vec<String>,
+    /// Only events of these processes.
+    #[arg(short, long = "pid", value_name = "PID", value_delimiter = ',', help_heading = "Whose events")]
+    pids: Vec<u32>,
+    /// Only events of these threads.
+    #[arg(long = "tid", value_name = "TID", value_delimiter = ',', help_heading = "Whose events")]
+    tids: Vec<u32>,
+    /// Only events of these users, by number.
+    #[arg(long = "uid", value_name = "UID", value_delimiter = ',', help_heading = "Whose events")]
+    uids: Vec<u32>,
+    /// Only events of threads of these names, with * ? as wildcards.
+    #[arg(long = "comm", value_name = "NAME", value_delimiter = ',', help_heading = "Whose events")]
+    names: Vec<String>,
+    /// Only events of tasks in these cgroups and below, by path in the unified hierarchy.
+    #[arg(long = "cgroup", value_name = "PATH", help_heading = "Whose events")]
+    cgroups: Vec<PathBuf>,
+    /// Also events of the processes that those of --pid start later; without --pid, of COMMAND and what it starts, alone.
+    #[arg(long, help_heading = "Whose events")]
+    follow: bool,
+    /// Only events on these CPUs, like 0-3,8.
+    #[arg(long = "cpu", value_name = "LIST", help_heading = "Whose events")]
+    cpus: Option<String>,
     /// Trace directory to make [default: relayd-YYYYmmdd-HHMMSS].
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
@@ -81,6 +113,46 @@ pub(crate) struct Arguments {
     command: Vec<String>,
 }
 
+/// What can stand with every record.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ContextField {
+    Comm,
+    Cgroup,
+    Uid,
+    Kstack,
+    Ustack,
+}
+
+impl Arguments {
+    /// Bits of `relay_common::recipe::context`.
+    fn context(&self) -> u32 {
+        let bit = |field: &ContextField| match field {
+            ContextField::Comm => context::COMM,
+            ContextField::Cgroup => context::CGROUP,
+            ContextField::Uid => context::UID,
+            ContextField::Kstack => context::KSTACK,
+            ContextField::Ustack => context::USTACK,
+        };
+        self.contexts.iter().map(bit).fold(0, |all, bit| all | bit)
+    }
+
+    fn choice(&self) -> Result<Choice> {
+        if self.follow && self.pids.is_empty() && self.command.is_empty() {
+            bail!("--follow needs --pid, or a COMMAND whose processes are followed");
+        }
+        Ok(Choice {
+            pids: self.pids.clone(),
+            tids: self.tids.clone(),
+            uids: self.uids.clone(),
+            cpus: self.cpus.as_deref().map_or(Ok(Vec::new()), parse_cpus).context("--cpu")?,
+            cgroups: self.cgroups.clone(),
+            names: self.names.clone(),
+            follow: self.follow,
+            own_children: self.follow && !self.command.is_empty(),
+        })
+    }
+}
+
 /// Why recording stopped.
 enum Stop {
     /// SIGINT, SIGTERM, SIGHUP, or the time is over.
@@ -101,9 +173,12 @@ async fn trace(arguments: Arguments) -> Result<ExitCode> {
     if let Some(program) = arguments.command.first() {
         which::which(program).with_context(|| format!("the command '{program}' cannot be run"))?;
     }
-    let catalogue = Catalogue::read(&machine::tracefs()?).context("listing tracepoints (run as root)")?;
+    let selection = Selection::find(&arguments.events, arguments.latency, &arguments.limits, arguments.context())?;
     let options = Options {
-        events: catalogue.select(&arguments.events)?,
+        events: selection.events,
+        patterns: selection.patterns,
+        choice: arguments.choice()?,
+        context: arguments.context(),
         output: arguments.output.clone().unwrap_or_else(default_output),
         force: arguments.force,
         geometry,

@@ -4,6 +4,8 @@
 
 use std::fmt::Write as _;
 
+use relay_common::recipe::context;
+
 use super::{
     events::Event,
     format::{Display, Element, Kind},
@@ -23,6 +25,23 @@ pub struct Trace<'a> {
     pub boot_id: &'a str,
     /// When recording began.
     pub start: Instant,
+    /// What stands before every payload: bits of `relay_common::recipe::context`.
+    pub context: u32,
+}
+
+/// What stands before a payload: bit, name, and the fields as they lie.
+const CONTEXT: [(u32, &str, &str); 5] = [
+    (context::CGROUP, "cgroup", "\t\tu64 cgroup;\n"),
+    (context::COMM, "comm", "\t\tchr comm[16];\n"),
+    (context::UID, "uid", "\t\tu32 uid;\n"),
+    (context::KSTACK, "kstack", ""),
+    (context::USTACK, "ustack", ""),
+];
+
+/// The names of what stands before every payload, in the order of the bytes.
+#[must_use]
+pub fn context_fields(context: u32) -> Vec<&'static str> {
+    CONTEXT.iter().filter(|(bit, ..)| context & bit != 0).map(|(_, name, _)| *name).collect()
 }
 
 /// The metadata of a trace of `events`, each with its id.
@@ -53,8 +72,10 @@ pub fn write<'a>(trace: &Trace<'_>, events: impl IntoIterator<Item = (u16, &'a E
          \tpacket.context := struct {\n\t\tts64 timestamp_begin;\n\t\tts64 timestamp_end;\n\t\tu64 content_size;\n\
          \t\tu64 packet_size;\n\t\tu64 packet_seq_num;\n\t\tu64 events_discarded;\n\t\tu32 cpu_id;\n\t\tu32 zero;\n\t};\n\
          \tevent.header := struct {\n\t\tts64 timestamp;\n\t\tu16 id;\n\t} align(32);\n\
-         \tevent.context := struct {\n\t\tu16 len;\n\t\ts32 tid;\n\t\ts32 pid;\n\t};\n};\n",
+         \tevent.context := struct {\n\t\tu16 len;\n\t\ts32 tid;\n\t\ts32 pid;\n",
     );
+    push_context(&mut text, trace.context);
+    push(&mut text, "\t};\n};\n");
     for (id, event) in events {
         push_event(&mut text, id, event);
     }
@@ -63,6 +84,16 @@ pub fn write<'a>(trace: &Trace<'_>, events: impl IntoIterator<Item = (u16, &'a E
 
 fn push(text: &mut String, more: &str) {
     text.push_str(more);
+}
+
+fn push_context(text: &mut String, wanted: u32) {
+    for (_, _, fields) in CONTEXT.iter().filter(|(bit, ..)| wanted & bit != 0) {
+        push(text, fields);
+    }
+    if wanted & (context::KSTACK | context::USTACK) != 0 {
+        push(text, "\t\tu16 kstack_len;\n\t\tu16 ustack_len;\n\t\tx64 kstack[kstack_len];\n");
+        push(text, "\t\tstruct { s32 status; x8 build_id[20]; x64 offset; } ustack[ustack_len];\n");
+    }
 }
 
 fn push_env(text: &mut String, trace: &Trace<'_>) {

@@ -7,6 +7,7 @@
 //! account that goes beside the trace, [`recorder`] runs it all.
 
 pub mod arguments;
+mod attach;
 pub mod binary;
 pub mod btf;
 pub mod choice;
@@ -22,6 +23,7 @@ pub mod probes;
 pub mod programs;
 pub mod recorder;
 pub mod registers;
+pub mod selection;
 pub mod session;
 pub mod spec;
 pub mod symbols;

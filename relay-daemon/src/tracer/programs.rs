@@ -1,36 +1,45 @@
-//! The tracer's eBPF programs: loading, attaching, running on request, and what the kernel counts of them.
+//! The tracer's eBPF programs: what they are told, running them on request, and what they and the kernel count.
 
-use std::{
-    io,
-    os::fd::{AsFd as _, OwnedFd},
-};
+use std::os::fd::{AsFd as _, OwnedFd};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Map, MapData, PerCpuArray},
-    programs::{RawTracePoint, TracePoint},
+    programs::RawTracePoint,
     sys::{Stats, enable_stats},
 };
 use aya_log::EbpfLogger;
-use relay_common::trace::{Cookie, Request};
+use relay_common::{
+    recipe::{Pattern, flag},
+    trace::Request,
+};
 use tokio::io::unix::AsyncFd;
 
-use super::{events::Event, session::Program};
+use super::{
+    attach::{Attached, is_out_of_files},
+    choice::Choice,
+    events::{Catalogue, Event, Probe},
+    object::{self, Object},
+    session::Program,
+    spec::Kind,
+};
 use crate::{
     channel::{self, Channel},
     machine,
-    sys::{link_perf_event, open_tracepoint, run_program, watch_log},
+    sys::{run_program, set_value, watch_log},
 };
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tracer"));
 
 /// The channel that they write to.
 const CHANNEL: &str = "EVENTS";
-/// The program that every tracepoint runs.
-const RECORD: &str = "on_tracepoint";
 /// The program that starts and stops the recording.
 const REQUEST: &str = "on_request";
+/// How many threads can be in calls whose entry and return are paired.
+const CALLS: u32 = 8192;
+/// How many processes can be followed.
+const FOLLOWED: u32 = 65_536;
 
 /// Categories whose tracepoints never run in NMI context: they stand where locks are held or where only tasks and ordinary
 /// interrupts come by. Where a session has others, stamps are kept from falling, at the cost of one exchange a record.
@@ -53,13 +62,29 @@ const NEVER_IN_NMI: [&str; 16] = [
     "writeback",
 ];
 
+/// What the programs are told before they are loaded.
+#[derive(Debug)]
+pub struct Orders<'a> {
+    /// What they will be attached to.
+    pub events: &'a [Event],
+    /// The patterns of the events' conditions.
+    pub patterns: &'a [Pattern],
+    /// Whose events are recorded.
+    pub choice: &'a Choice,
+    /// What stands before every payload: bits of `relay_common::recipe::context`.
+    pub context: u32,
+}
+
 /// The programs, loaded for a channel and, after [`Programs::attach`], attached.
 #[expect(missing_debug_implementations, reason = "aya's maps have none")]
 pub struct Programs {
-    ebpf: Ebpf,
+    object: Object,
     request: OwnedFd,
-    local: PerCpuArray<MapData, [u64; 3]>,
-    links: Vec<OwnedFd>,
+    account: PerCpuArray<MapData, [u64; 8]>,
+    limits: PerCpuArray<MapData, [u64; 2]>,
+    attached: Attached,
+    /// The maps.
+    _ebpf: Ebpf,
     /// While this is open, the kernel counts runs.
     stats: Option<OwnedFd>,
 }
@@ -73,40 +98,71 @@ pub struct Refused {
     pub error: anyhow::Error,
 }
 
-/// Events that were left out on a CPU.
+/// Events that were not recorded on a CPU, other than by loss.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LeftOut {
     /// The recorder's own.
     pub own: u64,
     /// Before recording began, or after it ended.
     pub outside: u64,
+    /// Of tasks or CPUs that were not chosen, or whose condition does not hold.
+    pub unwanted: u64,
+    /// Over an event's limit.
+    pub suppressed: u64,
+    /// Entries of pairs, kept until the return.
+    pub entries: u64,
+    /// Returns whose entry is not known.
+    pub unpaired: u64,
+    /// Values that could not be fetched.
+    pub faults: u64,
 }
 
 /// The kernel side's notices, as they come.
 pub type Notices = AsyncFd<EbpfLogger<&'static dyn log::Log>>;
 
 impl Programs {
-    /// Loads the programs to write into `channel`. `events` is what they will be attached to.
+    /// Loads the programs to write into `channel`, and tells them what to do.
     ///
     /// # Errors
     /// When the kernel refuses them.
-    pub fn load(channel: &Channel, events: &[Event]) -> Result<(Self, Option<Notices>)> {
-        let nmi = events.iter().any(|event| {
-            let category = event.name.split(':').next().unwrap_or_default();
-            !NEVER_IN_NMI.contains(&category)
-        });
-        let nmi = u32::from(nmi);
+    pub fn load(channel: &Channel, orders: &Orders<'_>) -> Result<(Self, Option<Notices>)> {
+        let Orders { events, choice, .. } = orders;
+        let nmi = u32::from(events.iter().any(can_run_in_nmi));
+        let names = choice.patterns()?;
+        let cgroups = choice.cgroup_ids()?;
+        let (choices, context) = (choice.bits(), orders.context);
+        let (name_count, cgroup_count) = (u32::try_from(names.len())?, u32::try_from(cgroups.len())?);
+        let (child_at, freed_at) = if choice.follow { task_numbers()? } else { (0, 0) };
         let mut loader = EbpfLoader::new();
-        loader.override_global("NMI", &nmi, true);
+        for (name, value) in [
+            ("NMI", &nmi),
+            ("CONTEXT", &context),
+            ("CHOICES", &choices),
+            ("NAMES", &name_count),
+            ("CHOSEN_CGROUPS", &cgroup_count),
+            ("CHILD_AT", &child_at),
+            ("FREED_AT", &freed_at),
+        ] {
+            loader.override_global(name, value, true);
+        }
+        let recipes = if events.iter().any(|event| event.recipe.is_some()) { events.len() } else { 1 };
+        let recipes = u32::try_from(recipes.max(1))?;
+        let is_pair = |event: &Event| event.recipe.as_ref().is_some_and(|recipe| recipe.flags & flag::PAIR != 0);
+        let chosen = u32::try_from(choice.keys().count())? + if choice.follow { FOLLOWED } else { 1 };
+        loader.map_max_entries("RECIPES", recipes).map_max_entries("LIMITS", recipes);
+        loader.map_max_entries("PATTERNS", u32::try_from(names.len() + orders.patterns.len())?.max(1));
+        loader.map_max_entries("CALLS", if events.iter().any(is_pair) { CALLS } else { 1 });
+        loader.map_max_entries("CHOSEN", chosen);
         let mut ebpf = channel::load(OBJECT, &[(CHANNEL, channel)], loader)?;
-        let record: &mut TracePoint =
-            ebpf.program_mut(RECORD).context("the object has no recording program")?.try_into()?;
-        record.load().context("loading the program for tracepoints (needs CAP_BPF and CAP_PERFMON, and Linux 5.15)")?;
         let request: &mut RawTracePoint =
             ebpf.program_mut(REQUEST).context("the object has no program for requests")?.try_into()?;
-        request.load().context("loading the program for requests")?;
+        request.load().context("loading the program for requests (needs CAP_BPF and CAP_PERFMON, and Linux 5.15)")?;
+        let btf = request.info()?.btf_id().context("the kernel did not take the object's BTF")?;
         let request = request.fd()?.as_fd().try_clone_to_owned()?;
-        let local: Map = ebpf.take_map("LOCAL").context("the object has no map LOCAL")?;
+        let object = Object::new(OBJECT, &ebpf, btf)?;
+        tell(&ebpf, orders, &names, &cgroups)?;
+        let account: Map = ebpf.take_map("ACCOUNT").context("the object has no map ACCOUNT")?;
+        let limits: Map = ebpf.take_map("LIMITS").context("the object has no map LIMITS")?;
         let notices = match EbpfLogger::init(&mut ebpf) {
             Ok(logger) => Some(watch_log(logger).context("listening to the kernel side's notices")?),
             Err(error) => {
@@ -114,8 +170,30 @@ impl Programs {
                 None
             }
         };
-        let programs = Self { ebpf, request, local: local.try_into()?, links: Vec::new(), stats: None };
+        let mut programs = Self {
+            object,
+            request,
+            account: account.try_into()?,
+            limits: limits.try_into()?,
+            attached: Attached::default(),
+            _ebpf: ebpf,
+            stats: None,
+        };
+        if choice.follow {
+            programs.follow(choice)?;
+        }
         Ok((programs, notices))
+    }
+
+    /// Begins to follow chosen processes.
+    fn follow(&mut self, choice: &Choice) -> Result<()> {
+        let catalogue = Catalogue::read(&machine::tracefs()?)?;
+        let id = |name: &str| anyhow::Ok(catalogue.event(name, true)?.format.id);
+        self.attached.follow(&self.object, id("sched:sched_process_fork")?, id("sched:sched_process_free")?)?;
+        if choice.own_children {
+            self.run(Request::Follow, false)?;
+        }
+        Ok(())
     }
 
     /// From now on events are recorded; those of this process too, if `record_self`.
@@ -156,85 +234,129 @@ impl Programs {
     /// # Errors
     /// When an event that was named in full, or every one, is refused.
     pub fn attach(&mut self, events: &[Event]) -> Result<Vec<Refused>> {
-        let program = self.record()?.fd()?.as_fd().try_clone_to_owned()?;
         let mut refused = Vec::new();
-        for (index, event) in events.iter().enumerate() {
-            match attach(&program, event, index) {
-                Ok(link) => self.links.push(link),
+        let together = self.attach_together(events)?;
+        for (index, event) in events.iter().enumerate().filter(|(index, _)| !together.contains(index)) {
+            match self.attached.attach(&self.object, index, event) {
+                Ok(()) => {}
                 Err(error) if event.explicit || is_out_of_files(&error) => return Err(error),
                 Err(error) => refused.push(Refused { index, error }),
             }
         }
-        if self.links.is_empty() {
+        if refused.len() == events.len() {
             let reason = refused.pop().map_or_else(|| anyhow::anyhow!("no event is selected"), |refused| refused.error);
             return Err(reason.context("none of the selected events could be attached"));
         }
         Ok(refused)
     }
 
-    /// Detaches from every event. The kernel waits for several RCU grace periods at each (measured: 75 ms).
-    pub fn detach(&mut self) {
-        self.links.clear();
+    /// Attaches to the functions that patterns mean, all at once, where the kernel can do that; returns which events were.
+    fn attach_together(&mut self, events: &[Event]) -> Result<Vec<usize>> {
+        let mut together = Vec::new();
+        for returns in [false, true] {
+            let is_meant = |event: &Event| match &event.probe {
+                Probe::Kprobe { offset: 0, returns: at_return, .. } => !event.explicit && *at_return == returns,
+                _ => false,
+            };
+            let group: Vec<(usize, &Event)> = events.iter().enumerate().filter(|(_, event)| is_meant(event)).collect();
+            if !group.is_empty() && self.attached.attach_functions(&self.object, &group, returns)? {
+                together.extend(group.iter().map(|(index, _)| *index));
+            }
+        }
+        Ok(together)
     }
 
-    /// Events that were left out, by possible CPU.
+    /// Detaches from every event. The kernel waits for several RCU grace periods at each (measured: 75 ms).
+    pub fn detach(&mut self) {
+        self.attached.links.clear();
+    }
+
+    /// Events that were not recorded, other than by loss, by possible CPU.
     ///
     /// # Errors
     /// What the kernel says.
     pub fn left_out(&self) -> Result<Vec<LeftOut>> {
-        let values = self.local.get(&0, 0).context("reading how many events were filtered")?;
-        Ok(values.iter().map(|&[own, outside, _noticed]| LeftOut { own, outside }).collect())
+        let values = self.account.get(&0, 0).context("reading how many events were filtered")?;
+        let left_out = |&[own, outside, unwanted, suppressed, entries, unpaired, faults, _noticed]: &[u64; 8]| LeftOut {
+            own,
+            outside,
+            unwanted,
+            suppressed,
+            entries,
+            unpaired,
+            faults,
+        };
+        Ok(values.iter().map(left_out).collect())
     }
 
-    /// What the kernel has counted of the recording program.
+    /// How many records of an event were over its limit, on all CPUs.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn suppressed(&self, event: u16) -> Result<u64> {
+        let values = self.limits.get(&event.into(), 0).context("reading how many records were over the limit")?;
+        Ok(values.iter().map(|[_next, suppressed]| suppressed).sum())
+    }
+
+    /// What the kernel has counted of each program that runs at events.
     ///
     /// # Errors
     /// When `/proc` does not say.
-    pub fn report(&self) -> Result<Program> {
-        let counts = machine::program_counts(self.record()?.fd()?.as_fd())?;
-        let runs = self.stats.is_some().then_some(counts.runs);
+    pub fn report(&self) -> Result<Vec<Program>> {
         // Before, the kernel skips without counting (kernel/trace/bpf_trace.c, `trace_call_bpf`).
         let counted = machine::kernel_version().is_none_or(|version| version >= (6, 7));
-        Ok(Program { name: RECORD.to_owned(), recursion_misses: counted.then_some(counts.recursion_misses), runs })
+        let events = self.attached.programs.iter().filter(|loaded| !matches!(&*loaded.name, "on_fork" | "on_free"));
+        let reports = events.map(|loaded| {
+            let counts = machine::program_counts(loaded.program.as_fd())?;
+            let runs = self.stats.is_some().then_some(counts.runs);
+            Ok(Program { name: loaded.name.clone(), recursion_misses: counted.then_some(counts.recursion_misses), runs })
+        });
+        reports.collect()
     }
+}
 
-    fn record(&self) -> Result<&TracePoint> {
-        Ok(self.ebpf.program(RECORD).context("the object has no recording program")?.try_into()?)
+fn can_run_in_nmi(event: &Event) -> bool {
+    match event.kind() {
+        Kind::Tracepoint => !NEVER_IN_NMI.contains(&event.name.split(':').next().unwrap_or_default()),
+        Kind::Syscall | Kind::Uprobe | Kind::Uretprobe | Kind::Usdt => false,
+        Kind::RawTracepoint | Kind::Kprobe | Kind::Kretprobe | Kind::Fentry | Kind::Fexit | Kind::Profile => true,
     }
 }
 
-fn attach(program: &OwnedFd, event: &Event, index: usize) -> Result<OwnedFd> {
-    let cookie = cookie(event, index)?;
-    let perf_event = open_tracepoint(event.format.id).map_err(|error| explain(error, "opening", &event.name))?;
-    // The link keeps the perf event.
-    link_perf_event(program.as_fd(), perf_event.as_fd(), cookie.pack())
-        .map_err(|error| explain(error, "attaching to", &event.name))
+/// Writes into the maps what the programs look up.
+fn tell(ebpf: &Ebpf, orders: &Orders<'_>, names: &[Pattern], cgroups: &[[u64; 2]]) -> Result<()> {
+    let recipes = object::map(ebpf, "RECIPES")?;
+    let first = u16::try_from(names.len())?;
+    for (index, event) in orders.events.iter().enumerate() {
+        let Some(recipe) = &event.recipe else { continue };
+        let mut recipe = (**recipe).clone();
+        // The patterns of names come first.
+        recipe.tests.iter_mut().for_each(|test| test.pattern += first);
+        set_value(recipes, u32::try_from(index)?, &recipe).context("writing what is to be done at an event")?;
+    }
+    let patterns = object::map(ebpf, "PATTERNS")?;
+    for (index, pattern) in names.iter().chain(orders.patterns).enumerate() {
+        set_value(patterns, u32::try_from(index)?, pattern).context("writing a pattern")?;
+    }
+    let chosen = object::map(ebpf, "CHOSEN")?;
+    for key in orders.choice.keys() {
+        set_value(chosen, key, &0u64).context("writing whose events are recorded")?;
+    }
+    let map = object::map(ebpf, "CGROUPS")?;
+    for (index, cgroup) in cgroups.iter().enumerate() {
+        set_value(map, u32::try_from(index)?, cgroup).context("writing a cgroup")?;
+    }
+    Ok(())
 }
 
-fn is_out_of_files(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.raw_os_error() == Some(libc::EMFILE))
-}
-
-fn explain(error: io::Error, what: &str, name: &str) -> anyhow::Error {
-    let advice = match error.kind() {
-        io::ErrorKind::PermissionDenied => "; run as root, or with CAP_BPF and CAP_PERFMON",
-        io::ErrorKind::InvalidInput => "; it may be no static tracepoint, or the kernel older than 5.15",
-        _ if error.raw_os_error() == Some(libc::EMFILE) => "; too many open files: raise `ulimit -n`",
-        _ => "",
+/// Where the tracepoint of a fork has the child's number, and that of a task's end the task's.
+fn task_numbers() -> Result<(u32, u32)> {
+    let catalogue = Catalogue::read(&machine::tracefs()?)?;
+    let place = |event: &str, field: &str| {
+        let format = catalogue.event(event, true)?.format;
+        let found = format.fields.iter().find(|other| other.name == field);
+        let found = found.with_context(|| format!("{event} has no field {field}"))?;
+        anyhow::Ok(u32::try_from(found.bytes.start)?)
     };
-    anyhow::Error::new(error).context(format!("{what} the tracepoint {name}{advice}"))
-}
-
-fn cookie(event: &Event, index: usize) -> Result<Cookie> {
-    let Ok(id) = u16::try_from(index) else {
-        bail!("{} events are too many for one trace: ids have 16 bits", index + 1);
-    };
-    // Dynamic data lie in the order of their location words: the last ends the record.
-    let last = event.format.dynamic().next_back();
-    Ok(Cookie {
-        id,
-        size: u16::try_from(event.format.size())?,
-        last_loc: last.map_or(Ok(0), |(field, ..)| u16::try_from(field.bytes.start))?,
-        relative: last.is_some_and(|(.., relative)| relative),
-    })
+    Ok((place("sched:sched_process_fork", "child_pid")?, place("sched:sched_process_free", "pid")?))
 }

@@ -9,14 +9,16 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use relay_common::{
     Buffer as _, Geometry, HEADER, Mode,
+    recipe::Pattern,
     trace::{self as packets, CPU_ID_AT, EVENTS_DISCARDED_AT, MAGIC, Packets, STREAM_ID_AT, UUID_AT},
 };
 
 use super::{
+    choice::Choice,
     directory::TraceDirectory,
     events::Event,
     metadata,
-    programs::{LeftOut, Notices, Programs},
+    programs::{LeftOut, Notices, Orders, Programs},
     session::{Clock, Cpu, Session, SessionEvent},
 };
 use crate::{
@@ -35,6 +37,12 @@ const ACCOUNT_SIZE: u64 = 1024;
 pub struct Options {
     /// The events.
     pub events: Vec<Event>,
+    /// The patterns of their conditions.
+    pub patterns: Vec<Pattern>,
+    /// Whose events are recorded.
+    pub choice: Choice,
+    /// What stands before every payload: bits of `relay_common::recipe::context`.
+    pub context: u32,
     /// The trace's directory.
     pub output: PathBuf,
     /// Whether a trace that is there is replaced.
@@ -82,11 +90,13 @@ impl Recording {
     /// # Errors
     /// When anything is missing; nothing stays behind then.
     pub fn start(options: Options) -> Result<(Self, Option<Notices>)> {
-        let Options { events, output, force, geometry, mode, bpf_stats, record_self, command } = options;
+        let Options { events, patterns, choice, context, output, force, geometry, mode, bpf_stats, record_self, command } =
+            options;
         machine::raise_limits();
         let uuid = machine::new_uuid()?;
         let channel = Arc::new(Channel::create(geometry, mode, Packets { clock: HostClock { uuid } })?);
-        let (mut programs, notices) = Programs::load(&channel, &events)?;
+        let orders = Orders { events: &events, patterns: &patterns, choice: &choice, context };
+        let (mut programs, notices) = Programs::load(&channel, &orders)?;
         let mut directory = TraceDirectory::create(&output, force)?;
         let (folder, marking) = (directory.path().to_path_buf(), Arc::clone(&channel));
         let readers = Readers::start(Arc::clone(&channel), move |cpu| {
@@ -109,9 +119,9 @@ impl Recording {
             .filter(|(id, _)| refused.iter().all(|refused| refused.index != usize::from(*id)))
             .collect();
         let start = Instant::now();
-        let session = describe(uuid, command, &channel, start, &attached)?;
+        let session = describe(uuid, command, &channel, context, start, &attached)?;
         let trace =
-            metadata::Trace { uuid, host: &session.host, kernel: &session.kernel, boot_id: &session.boot_id, start };
+            metadata::Trace { uuid, host: &session.host, kernel: &session.kernel, boot_id: &session.boot_id, start, context };
         let metadata = metadata::write(&trace, attached.iter().copied());
         directory.write_metadata(&metadata)?;
         let written = session.write(&directory.private())?;
@@ -186,11 +196,20 @@ impl Recording {
             }
             session.cpus.push(account);
         }
-        session.programs = vec![self.programs.report()?];
+        session.programs = self.programs.report()?;
+        self.count_suppressed(&mut session)?;
         directory.write_metadata(&self.metadata)?;
         session.write(&directory.private())?;
         directory.keep();
         Ok((folder, session))
+    }
+
+    /// Writes how many records of each event were over its limit.
+    fn count_suppressed(&self, session: &mut Session) -> Result<()> {
+        for event in session.events.iter_mut().filter(|event| event.suppressed.is_some()) {
+            event.suppressed = Some(self.programs.suppressed(event.id)?);
+        }
+        Ok(())
     }
 
     /// The first `DIR-snapshot-N` that is not there.
@@ -225,7 +244,10 @@ impl Recording {
         }
         self.programs.detach();
         self.channel.wait_for_running_programs()?;
-        self.session.programs = vec![self.programs.report()?];
+        self.session.programs = self.programs.report()?;
+        let mut session = self.session.clone();
+        self.count_suppressed(&mut session)?;
+        self.session = session;
         // A per-CPU map has a value for every possible CPU, in their order.
         for (&cpu, left_out) in self.channel.possible().iter().zip(self.programs.left_out()?) {
             let mut account = lost(&self.channel, cpu, left_out)?;
@@ -296,6 +318,7 @@ fn describe(
     uuid: [u8; 16],
     command: Vec<String>,
     channel: &Channel,
+    context: u32,
     start: Instant,
     events: &[(u16, &Event)],
 ) -> Result<Session> {
@@ -313,6 +336,7 @@ fn describe(
         },
         subbuf_size: channel.geometry().subbuf_size(),
         n_subbufs: channel.geometry().n_subbufs(),
+        context: metadata::context_fields(context),
         clock: Clock { start, end: None },
         events: events
             .iter()
@@ -321,6 +345,7 @@ fn describe(
                 name: event.name.clone(),
                 size: event.format.payload_size(),
                 format: event.text.clone(),
+                suppressed: event.recipe.as_ref().filter(|recipe| recipe.interval != 0).map(|_| 0),
             })
             .collect(),
         cpus: Vec::new(),
@@ -334,8 +359,12 @@ fn lost(channel: &Channel, cpu: u32, left_out: LeftOut) -> Result<Cpu> {
     let counters = channel.counters(cpu).with_context(|| format!("cpu {cpu} has no control row"))?;
     Ok(Cpu {
         cpu,
-        filtered: left_out.own + left_out.outside,
+        filtered: left_out.own + left_out.outside + left_out.unwanted,
         filtered_outside: left_out.outside,
+        suppressed: left_out.suppressed,
+        entries: left_out.entries,
+        unpaired: left_out.unpaired,
+        faults: left_out.faults,
         lost_full: counters.lost_full,
         lost_too_big: counters.lost_too_big,
         lost_nested: counters.lost_nested,

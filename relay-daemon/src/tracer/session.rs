@@ -33,6 +33,8 @@ pub struct Session {
     pub subbuf_size: u64,
     /// Sub-buffers per CPU.
     pub n_subbufs: u64,
+    /// What stands before every payload, in the order of the bytes.
+    pub context: Vec<&'static str>,
     /// Clocks at start and end.
     pub clock: Clock,
     /// What was recorded.
@@ -60,12 +62,15 @@ pub struct Clock {
 pub struct SessionEvent {
     /// In every record.
     pub id: u16,
-    /// `category:name`.
+    /// `category:name` of a tracepoint, `kind:…` of anything else.
     pub name: String,
     /// Bytes of the payload's fixed part.
     pub size: usize,
-    /// tracefs' `format` file, as it stands.
+    /// tracefs' `format` file as it stands, or a description of the same form.
     pub format: String,
+    /// Records that were over the event's limit, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suppressed: Option<u64>,
 }
 
 /// The account of one CPU: `recorded - overrun - unwritten` records are in its file.
@@ -85,6 +90,14 @@ pub struct Cpu {
     pub filtered: u64,
     /// Of these, those that came before recording began or after it ended.
     pub filtered_outside: u64,
+    /// Events over their limit.
+    pub suppressed: u64,
+    /// Entries of pairs: the record is made at the return.
+    pub entries: u64,
+    /// Returns whose entry is not known: it came before recording began, or there was no room to keep it.
+    pub unpaired: u64,
+    /// Values that could not be fetched since their address could not be read.
+    pub faults: u64,
     /// Lost: every sub-buffer was waiting for the reader.
     pub lost_full: u64,
     /// Lost: no sub-buffer could hold it.

@@ -1,0 +1,290 @@
+//! Attaches the tracer's programs to events, each kind in its own way.
+
+use std::{
+    collections::HashMap,
+    ffi::{CStr, CString},
+    fs, io,
+    os::{
+        fd::{AsFd as _, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use relay_common::{recipe::flag, trace::Cookie};
+
+use super::{
+    events::{Event, Probe},
+    object::{Kind, Object},
+};
+use crate::{
+    machine,
+    sys::{
+        attach_raw, btf_by_id, btf_name, link_functions, link_perf_event, next_btf_id, open_probe, open_sampler,
+        open_tracepoint,
+    },
+};
+
+/// A program that the kernel has loaded.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    /// Its name in the object, and the event's when it serves one alone.
+    pub(super) name: String,
+    pub(super) program: OwnedFd,
+}
+
+/// What is attached, and by which programs.
+#[derive(Debug, Default)]
+pub(super) struct Attached {
+    pub(super) programs: Vec<Loaded>,
+    /// Closing them detaches.
+    pub(super) links: Vec<OwnedFd>,
+    /// Of the programs, those that serve many events: by name and `BPF_TRACE_*`.
+    shared: HashMap<(&'static str, bool), usize>,
+    modules: HashMap<String, OwnedFd>,
+}
+
+impl Attached {
+    /// The program of a name that serves any number of events, loaded when it is first needed.
+    fn shared(&mut self, object: &Object, name: &'static str, kind: Kind<'_>) -> Result<BorrowedFd<'_>> {
+        let key = (name, matches!(kind, Kind::Probes));
+        let index = match self.shared.get(&key) {
+            Some(index) => *index,
+            None => {
+                let program = object.load(name, kind, None)?;
+                self.programs.push(Loaded { name: name.to_owned(), program });
+                self.shared.insert(key, self.programs.len() - 1);
+                self.programs.len() - 1
+            }
+        };
+        Ok(self.programs[index].program.as_fd())
+    }
+
+    /// A program for one event.
+    fn own(&mut self, object: &Object, name: &str, kind: Kind<'_>, event: &Event, cookie: Cookie) -> Result<BorrowedFd<'_>> {
+        let number = i32::try_from(cookie.pack()).context("the event's cookie")?;
+        let program = object.load(name, kind, Some(number))?;
+        self.programs.push(Loaded { name: format!("{name} ({})", event.name), program });
+        let last = self.programs.last().context("a program")?;
+        Ok(last.program.as_fd())
+    }
+
+    /// Attaches what follows processes to those that they start.
+    pub(super) fn follow(&mut self, object: &Object, fork: u64, free: u64) -> Result<()> {
+        for (name, id) in [("on_free", free), ("on_fork", fork)] {
+            let program = self.shared(object, name, Kind::Tracepoint)?;
+            let link = tracepoint(program, id, 0).with_context(|| format!("attaching {name}"))?;
+            self.links.push(link);
+        }
+        Ok(())
+    }
+
+    /// Attaches to an event; `index` is its id.
+    pub(super) fn attach(&mut self, object: &Object, index: usize, event: &Event) -> Result<()> {
+        let exit = cookie(event, index)?;
+        let entry = Cookie { entry: true, ..exit };
+        let is_pair = event.recipe.as_ref().is_some_and(|recipe| recipe.flags & flag::PAIR != 0);
+        // The return first: an entry that nobody takes up again would stay for ever.
+        match &event.probe {
+            Probe::Tracepoint { id } => self.tracepoint(object, event, *id, exit),
+            Probe::Syscall { enter, exit: after } => {
+                self.tracepoint(object, event, *after, exit)?;
+                self.tracepoint(object, event, *enter, entry)
+            }
+            Probe::RawTracepoint { name } => {
+                let program = self.own(object, "on_raw_tracepoint", Kind::RawTracepoint, event, exit)?;
+                let link = attach_raw(program, Some(&CString::new(name.as_str())?));
+                self.links.push(link.map_err(|error| explain(error, "attaching to", event))?);
+                Ok(())
+            }
+            Probe::Kprobe { function, offset, returns } => {
+                let name = CString::new(function.as_str())?;
+                self.probe(object, event, "kprobe", &name, *offset, u64::from(*returns), exit)?;
+                if *returns && is_pair {
+                    self.probe(object, event, "kprobe", &name, 0, 0, entry)?;
+                }
+                Ok(())
+            }
+            Probe::Uprobe { path, offset, returns, semaphore } => {
+                let name = CString::new(path.as_os_str().as_bytes())?;
+                // The reference counter's place is in the upper half of the configuration.
+                let config = u64::from(*returns) | semaphore.unwrap_or(0) << 32;
+                self.probe(object, event, "uprobe", &name, *offset, config, exit)?;
+                if *returns && is_pair {
+                    self.probe(object, event, "uprobe", &name, *offset, 0, entry)?;
+                }
+                Ok(())
+            }
+            Probe::Function { id, module, returns, .. } => {
+                self.function(object, event, *id, module.as_deref(), *returns, exit)?;
+                if *returns && is_pair {
+                    self.function(object, event, *id, module.as_deref(), false, entry)?;
+                }
+                Ok(())
+            }
+            Probe::Sampler { hertz } => {
+                let program = self.shared(object, "on_sample", Kind::Sample)?.try_clone_to_owned()?;
+                for cpu in machine::online_cpus()? {
+                    let sampler = open_sampler(*hertz, cpu).map_err(|error| explain(error, "opening", event))?;
+                    let link = link_perf_event(program.as_fd(), sampler.as_fd(), exit.pack());
+                    self.links.push(link.map_err(|error| explain(error, "attaching to", event))?);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn tracepoint(&mut self, object: &Object, event: &Event, id: u64, cookie: Cookie) -> Result<()> {
+        let program = self.shared(object, "on_tracepoint", Kind::Tracepoint)?;
+        let link = tracepoint(program, id, cookie.pack()).map_err(|error| explain(error, "attaching to", event))?;
+        self.links.push(link);
+        Ok(())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what perf_event_open wants to know of a probe")]
+    fn probe(
+        &mut self,
+        object: &Object,
+        event: &Event,
+        source: &str,
+        name: &CStr,
+        offset: u64,
+        config: u64,
+        cookie: Cookie,
+    ) -> Result<()> {
+        let kind = perf_source(source)?;
+        let program = self.shared(object, "on_probe", Kind::Probe)?;
+        let opened = open_probe(kind, config, name, offset).map_err(|error| explain(error, "opening", event))?;
+        let link = link_perf_event(program, opened.as_fd(), cookie.pack());
+        self.links.push(link.map_err(|error| explain(error, "attaching to", event))?);
+        Ok(())
+    }
+
+    fn function(
+        &mut self,
+        object: &Object,
+        event: &Event,
+        id: u32,
+        module: Option<&str>,
+        returns: bool,
+        cookie: Cookie,
+    ) -> Result<()> {
+        let module = module.map(|module| self.module(module)).transpose()?;
+        let module = module.as_ref().map(|module| module.as_fd());
+        let (name, kind) = if returns { ("on_exit", Kind::Exit(id, module)) } else { ("on_entry", Kind::Entry(id, module)) };
+        let program = self.own(object, name, kind, event, cookie).map_err(|error| no_trampoline(error, event))?;
+        let link = attach_raw(program, None).map_err(|error| no_trampoline(error.into(), event))?;
+        self.links.push(link);
+        Ok(())
+    }
+
+    /// The BTF of a module.
+    fn module(&mut self, name: &str) -> Result<OwnedFd> {
+        if let Some(btf) = self.modules.get(name) {
+            return Ok(btf.try_clone()?);
+        }
+        let mut id = 0;
+        while let Some(next) = next_btf_id(id).context("listing the kernel's BTF")? {
+            id = next;
+            // One that is gone meanwhile is not the one.
+            let Ok(btf) = btf_by_id(id) else { continue };
+            if btf_name(btf.as_fd()).is_ok_and(|found| found == name) {
+                self.modules.insert(name.to_owned(), btf.try_clone()?);
+                return Ok(btf);
+            }
+        }
+        bail!("the module {name} is not loaded")
+    }
+
+    /// Attaches to many functions of the kernel at once, where it can do that; `false` where not.
+    pub(super) fn attach_functions(&mut self, object: &Object, events: &[(usize, &Event)], returns: bool) -> Result<bool> {
+        let function = |event: &Event| match &event.probe {
+            Probe::Kprobe { function, .. } => Ok(CString::new(function.as_str())?),
+            _ => bail!("{} is no kprobe", event.name),
+        };
+        let names: Vec<CString> = events.iter().map(|(_, event)| function(event)).collect::<Result<_>>()?;
+        let names: Vec<&CStr> = names.iter().map(CString::as_c_str).collect();
+        let cookies = |entry| -> Result<Vec<u64>> {
+            events.iter().map(|(index, event)| Ok(Cookie { entry, ..cookie(event, *index)? }.pack())).collect()
+        };
+        let Ok(program) = self.shared(object, "on_probe", Kind::Probes).and_then(|program| Ok(program.try_clone_to_owned()?))
+        else {
+            return Ok(false);
+        };
+        let link = |cookies: Vec<u64>, returns| link_functions(program.as_fd(), &names, &cookies, returns);
+        let Ok(first) = link(cookies(false)?, returns) else { return Ok(false) };
+        let is_pair = |event: &Event| event.recipe.as_ref().is_some_and(|recipe| recipe.flags & flag::PAIR != 0);
+        if returns && events.iter().all(|(_, event)| is_pair(event)) {
+            let Ok(second) = link(cookies(true)?, false) else { return Ok(false) };
+            self.links.push(second);
+        }
+        self.links.push(first);
+        Ok(true)
+    }
+}
+
+fn tracepoint(program: BorrowedFd<'_>, id: u64, cookie: u64) -> io::Result<OwnedFd> {
+    let event = open_tracepoint(id)?;
+    // The link keeps the perf event.
+    link_perf_event(program, event.as_fd(), cookie)
+}
+
+/// The type of perf events of a source, by its name in sysfs.
+fn perf_source(name: &str) -> Result<u32> {
+    let path = Path::new("/sys/bus/event_source/devices").join(name).join("type");
+    let text = fs::read_to_string(&path)
+        .map_err(|_| anyhow!("this kernel has no {name}s ({} is not there: it was built without)", path.display()))?;
+    text.trim().parse().with_context(|| format!("reading {}", path.display()))
+}
+
+pub(super) fn is_out_of_files(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.raw_os_error() == Some(libc::EMFILE))
+}
+
+fn explain(error: io::Error, what: &str, event: &Event) -> anyhow::Error {
+    let is_tracepoint = matches!(event.probe, Probe::Tracepoint { .. });
+    let advice = match error.kind() {
+        io::ErrorKind::PermissionDenied => "; run as root, or with CAP_BPF and CAP_PERFMON",
+        io::ErrorKind::InvalidInput if is_tracepoint => "; it may be no static tracepoint, or the kernel older than 5.15",
+        io::ErrorKind::InvalidInput => {
+            "; no probe may be put there: the kernel uses it to handle probes, or it is not the start of an instruction"
+        }
+        io::ErrorKind::NotFound => "; it may have been inlined everywhere, or its module not be loaded",
+        _ if error.raw_os_error() == Some(libc::EILSEQ) => "; no instruction begins at that offset",
+        _ if error.raw_os_error() == Some(libc::EMFILE) => "; too many open files: raise `ulimit -n`",
+        _ => "",
+    };
+    let name = if is_tracepoint { format!("the tracepoint {}", event.name) } else { event.name.clone() };
+    anyhow::Error::new(error).context(format!("{what} {name}{advice}"))
+}
+
+/// Of a kernel, or a function, without fentry.
+fn no_trampoline(error: anyhow::Error, event: &Event) -> anyhow::Error {
+    let Probe::Function { name, returns, .. } = &event.probe else { return error };
+    let advice = if machine::has_kprobes() {
+        format!("{}:{name} would work here", if *returns { "kretprobe" } else { "kprobe" })
+    } else {
+        "this kernel has no kprobes either; tracepoint:, rawtracepoint: and syscall: work here".to_owned()
+    };
+    error.context(format!("{}: the kernel lets no trampoline be put there; {advice}", event.name))
+}
+
+fn cookie(event: &Event, index: usize) -> Result<Cookie> {
+    let Ok(id) = u16::try_from(index) else {
+        bail!("{} events are too many for one trace: ids have 16 bits", index + 1);
+    };
+    let recipe = event.recipe.is_some();
+    let whole = Cookie { id, size: 0, last_loc: 0, relative: false, recipe, entry: false };
+    if !matches!(event.probe, Probe::Tracepoint { .. }) {
+        return Ok(whole);
+    }
+    // Dynamic data lie in the order of their location words: the last ends the record.
+    let last = event.format.dynamic().next_back();
+    Ok(Cookie {
+        size: u16::try_from(event.format.size())?,
+        last_loc: last.map_or(Ok(0), |(field, ..)| u16::try_from(field.bytes.start))?,
+        relative: last.is_some_and(|(.., relative)| relative),
+        ..whole
+    })
+}
