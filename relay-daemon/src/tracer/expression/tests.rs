@@ -1,0 +1,6 @@
+use super::*;
+
+#[test]
+fn renders() {
+    println!("{}", Expression::parse("next_prio < && x").unwrap_err().render());
+}
