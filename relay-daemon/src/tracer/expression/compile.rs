@@ -298,7 +298,7 @@ impl Number {
 
 /// The number in two's complement.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the low bits are what is asked for")]
-const fn low_bits(number: i128) -> u64 {
+pub(super) const fn low_bits(number: i128) -> u64 {
     number as u64
 }
 
