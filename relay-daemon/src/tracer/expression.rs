@@ -6,12 +6,13 @@
 //!
 //! - Comparisons `== != < <= > >=` have a field on one side and a constant on the other. Texts have only `==`, `!=`, and `~` and
 //!   `!~`: whether they match a pattern, where `*` is any run of bytes and `?` any byte.
+//! - A field is a name, or a way from one: `file->f_inode->i_ino`, `args[2]`. What it means is for the caller to know.
 //! - Numbers are decimal, `0x` or `0o`; `ns us ms s` after them make nanoseconds, `K M G` multiply by 1024. `'x'` is a character's
 //!   number.
 //! - Texts are in double quotes, with `\"`, `\\`, `\n`, `\t`, `\xNN`, and `\*` and `\?` for what is not a wildcard.
 //!
-//! Numbers compare as in mathematics: no field is cut to the constant's width, nor the constant to the field's. [`compile`] makes
-//! the kernel's tests of the tree.
+//! Numbers compare as in mathematics: no field is cut to the constant's width, nor the constant to the field's.
+//! [`Expression::compile`] makes the kernel's tests of the tree, [`Expression::evaluate`] needs no kernel.
 
 mod compile;
 mod parse;
