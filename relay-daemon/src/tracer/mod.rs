@@ -1,6 +1,6 @@
 //! The tracer: a client of the channel that records kernel events as CTF.
 //!
-//! From what the user asks for to events: [`spec`] takes it apart, [`probes`] finds what is meant, with [`events`] (tracepoints),
+//! From what the user asks for to events: [`spec`] takes it apart, [`probes`] finds what is meant, with [`events`] (tracepoints), [`symbols`],
 //! [`btf`] and [`path`] (the kernel's types), [`binary`], [`usdt`] and [`registers`] (programs and libraries); [`arguments`] and
 //! [`layout`] say how values are fetched and where they lie in the record, [`choice`] whose events are wanted. [`object`] and
 //! [`programs`] load what runs at events and attach it. [`metadata`] describes the records in CTF's own language, [`session`] is the
@@ -14,6 +14,7 @@ pub mod choice;
 pub mod directory;
 mod elf;
 pub mod events;
+pub mod expression;
 pub mod format;
 pub mod layout;
 pub mod metadata;

@@ -8,11 +8,11 @@ use relay_common::recipe::{Fetch, Kind as FetchKind, MAX_STRING, Recipe, flag, i
 use super::{
     arguments::{self, Call, Convention},
     binary::{self, Binary},
-    btf::{Btf, Function, Kernel},
+    btf::{Btf, Function, Kernel, Prototype},
     events::{Catalogue, Event, Probe},
     layout::{self, Content, Value},
     registers,
-    spec::{Kind, Spec},
+    spec::{Argument, Kind, Read, Spec},
     symbols::{Symbols, did_you_mean},
     usdt::{Operand, Usdt},
 };
@@ -140,7 +140,7 @@ impl Finder {
     /// What can be named at an entry or a return, and of a pair also what can be at the entry.
     fn calls<'a>(
         &self,
-        typed: Option<(&'a Btf, &super::btf::Prototype)>,
+        typed: Option<(&'a Btf, &Prototype)>,
         at_start: bool,
         returns: bool,
         convention: Convention,
@@ -396,7 +396,41 @@ impl Finder {
                 recipe.stack_pointer = registers::STACK_POINTER;
             }
         }
-        self::event(name, explicit, probe, &mut values, n_entry, &mut recipe)
+        event(name, explicit, probe, &mut values, n_entry, &mut recipe)
+    }
+
+    /// A value that an event's condition asks for and that is not recorded. `None` where there can be none.
+    ///
+    /// # Errors
+    /// When there is no such argument, or of a pair: what was at the entry is gone.
+    pub fn hidden(&self, event: &Event, path: &str) -> Result<Option<Value>> {
+        if event.recipe.as_ref().is_some_and(|recipe| recipe.flags & flag::PAIR != 0) {
+            return Ok(None);
+        }
+        let argument = Argument { name: None, path: path.to_owned(), read: Read::AsTyped };
+        let typed;
+        let (convention, returns) = match &event.probe {
+            Probe::Kprobe { function, offset: 0, returns } => {
+                typed = self.function(function).map(|(btf, _, function)| (btf, function.prototype));
+                (Convention::Registers, *returns)
+            }
+            Probe::Function { name, returns, .. } => {
+                typed = self.function(name).map(|(btf, _, function)| (btf, function.prototype));
+                (Convention::Context, *returns)
+            }
+            Probe::RawTracepoint { name } => {
+                let btf = Arc::clone(self.kernel()?.vmlinux());
+                typed = btf.tracepoint(name).map(|prototype| (Arc::clone(&btf), prototype));
+                (Convention::Context, false)
+            }
+            Probe::Uprobe { returns, semaphore: None, .. } => {
+                typed = None;
+                (Convention::Registers, *returns)
+            }
+            _ => return Ok(None),
+        };
+        let typed = typed.as_ref().map(|(btf, prototype)| (&**btf, prototype));
+        self.calls(typed, true, returns, convention).0.select(&argument).map(Some)
     }
 
     /// Of a return without its entry, the arguments are not to be had.
@@ -463,8 +497,7 @@ fn select(spec: &Spec, values: Vec<Value>) -> Result<Vec<Value>> {
 }
 
 /// Changes how a value that is a word is read.
-fn read_as(value: &mut Value, read: super::spec::Read) -> Result<()> {
-    use super::spec::Read;
+fn read_as(value: &mut Value, read: Read) -> Result<()> {
     let is_address = matches!(value.content, Content::Number { size: 8, .. } | Content::String);
     match read {
         Read::AsTyped => {}

@@ -197,19 +197,11 @@ impl Recording {
             session.cpus.push(account);
         }
         session.programs = self.programs.report()?;
-        self.count_suppressed(&mut session)?;
+        count_suppressed(&self.programs, &mut session)?;
         directory.write_metadata(&self.metadata)?;
         session.write(&directory.private())?;
         directory.keep();
         Ok((folder, session))
-    }
-
-    /// Writes how many records of each event were over its limit.
-    fn count_suppressed(&self, session: &mut Session) -> Result<()> {
-        for event in session.events.iter_mut().filter(|event| event.suppressed.is_some()) {
-            event.suppressed = Some(self.programs.suppressed(event.id)?);
-        }
-        Ok(())
     }
 
     /// The first `DIR-snapshot-N` that is not there.
@@ -245,9 +237,7 @@ impl Recording {
         self.programs.detach();
         self.channel.wait_for_running_programs()?;
         self.session.programs = self.programs.report()?;
-        let mut session = self.session.clone();
-        self.count_suppressed(&mut session)?;
-        self.session = session;
+        count_suppressed(&self.programs, &mut self.session)?;
         // A per-CPU map has a value for every possible CPU, in their order.
         for (&cpu, left_out) in self.channel.possible().iter().zip(self.programs.left_out()?) {
             let mut account = lost(&self.channel, cpu, left_out)?;
@@ -352,6 +342,14 @@ fn describe(
         programs: Vec::new(),
         error: None,
     })
+}
+
+/// Writes how many records of each event were over its limit.
+fn count_suppressed(programs: &Programs, session: &mut Session) -> Result<()> {
+    for event in session.events.iter_mut().filter(|event| event.suppressed.is_some()) {
+        event.suppressed = Some(programs.suppressed(event.id)?);
+    }
+    Ok(())
 }
 
 /// What a CPU has lost and left out so far.

@@ -1,12 +1,19 @@
 //! From the lists of `-e` and `--limit` to the events of a session, each with all that is to be done at it.
 
-use anyhow::{Context as _, Result, bail};
-use relay_common::recipe::{Pattern, Recipe};
+use anyhow::{Context as _, Result, anyhow, bail};
+use relay_common::{
+    recipe::{HIDDEN, Operator, Pattern, Recipe, input},
+    trace::COMMON_FIELDS,
+};
 
 use super::{
     events::Event,
+    expression::{Expression, ExpressionError, Source, Subject, TextSource},
+    format::{Display, Element, Kind},
+    layout::{self, Content, Value},
     probes::Finder,
     spec::{self, Spec},
+    symbols::did_you_mean,
 };
 
 /// The highest rate that a limit can have, a second.
@@ -66,6 +73,40 @@ impl Selection {
         Ok(())
     }
 
+    /// Compiles an event's condition into its recipe.
+    fn set_condition(&mut self, finder: &Finder, spec: &Spec, event: &mut Event, condition: &str) -> Result<()> {
+        let refuse = |error: &ExpressionError| anyhow!("'{}': {}", spec.target, error.render());
+        let expression = Expression::parse(condition).map_err(|error| refuse(&error))?;
+        let mut recipe = event.recipe.take().unwrap_or_else(|| Box::new(Recipe::EMPTY));
+        let mut fetching = (*recipe).clone();
+        let mut hidden = HIDDEN;
+        let mut resolve = |name: &str| {
+            let subject = match recorded(event, name) {
+                Some(subject) => return Ok(subject),
+                None => finder.hidden(event, name).and_then(|value| value.map(|value| {
+                    let at = layout::hide(&value, &mut hidden, &mut fetching)?;
+                    anyhow::Ok(subject_of(&value, at))
+                }).transpose()),
+            };
+            match subject {
+                Ok(Some(subject)) => Ok(subject),
+                Ok(None) => of_task(name).ok_or_else(|| unknown(event, name)),
+                Err(error) => of_task(name).ok_or_else(|| format!("{error:#}")),
+            }
+        };
+        let mut tests = Recipe::EMPTY;
+        let patterns = expression.compile(&mut resolve, &mut tests).map_err(|error| refuse(&error))?;
+        (fetching.tests, fetching.n_tests) = (tests.tests, tests.n_tests);
+        let first = u16::try_from(self.patterns.len())?;
+        for test in fetching.tests.iter_mut().filter(|test| test.operator == Operator::Matches as u8) {
+            test.pattern += first;
+        }
+        self.patterns.extend(patterns);
+        *recipe = fetching;
+        event.recipe = Some(recipe);
+        Ok(())
+    }
+
     /// `EVENT=RATE/s`
     fn set_limit(&mut self, limit: &str) -> Result<()> {
         let form = || format!("--limit '{limit}': give EVENT=RATE/s, like 'sched:sched_switch=10000/s'");
@@ -86,4 +127,53 @@ impl Selection {
         }
         Ok(())
     }
+}
+
+/// A field that is in the record.
+fn recorded(event: &Event, name: &str) -> Option<Subject> {
+    let field = event.format.fields.iter().find(|field| field.name == name)?;
+    // Records leave the common fields out.
+    let at = u16::try_from(field.bytes.start).ok()?.checked_sub(u16::try_from(COMMON_FIELDS).ok()?)?;
+    let len = u16::try_from(field.bytes.len()).ok()?;
+    Some(match field.kind {
+        Kind::Integer(element) => {
+            let size = u8::try_from(element.size).ok()?;
+            Subject::Integer { source: Source::Payload(at), size, signed: element.signed }
+        }
+        Kind::Array(Element { display: Display::Text, .. }) => Subject::Text { source: TextSource::Fixed { at, len } },
+        Kind::Dynamic { element: Element { display: Display::Text, .. }, relative } => {
+            Subject::Text { source: TextSource::Located { at, relative } }
+        }
+        Kind::Array(_) | Kind::Dynamic { .. } => Subject::Other("an array".to_owned()),
+    })
+}
+
+/// A value that only the condition needs.
+fn subject_of(value: &Value, at: u16) -> Subject {
+    match value.content {
+        Content::Number { size, signed, .. } => Subject::Integer { source: Source::Payload(at), size, signed },
+        Content::Text(len) => Subject::Text { source: TextSource::Fixed { at, len } },
+        Content::String => Subject::Text { source: TextSource::Located { at, relative: false } },
+        Content::Bytes(_) => Subject::Other("bytes".to_owned()),
+    }
+}
+
+/// What every event has: its task and its CPU.
+fn of_task(name: &str) -> Option<Subject> {
+    let input = |input| Some(Subject::Integer { source: Source::Input(input), size: 8, signed: false });
+    match name {
+        "pid" => input(input::PID),
+        "tid" => input(input::TID),
+        "uid" => input(input::UID),
+        "cpu" => input(input::CPU),
+        "comm" => Some(Subject::Text { source: TextSource::Comm }),
+        _ => None,
+    }
+}
+
+fn unknown(event: &Event, name: &str) -> String {
+    let names: Vec<_> = event.format.fields.iter().map(|field| field.name.as_str()).collect();
+    let near = did_you_mean(name, names.iter().copied());
+    let listed = if names.is_empty() { String::new() } else { format!("{}, and ", names.join(", ")) };
+    format!("{} has no field '{name}'{near}; there are {listed}pid, tid, uid, cpu, comm of the task", event.name)
 }

@@ -199,7 +199,7 @@ fn argument(argument: &str, text: &str) -> Result<Argument> {
         bail!("'{text}': '{name}' is no name for a field: letters, digits and _ are");
     }
     let (path, read) = match rest.split_once(':') {
-        Some((path, how)) => (path.trim(), self::read(how.trim(), text)?),
+        Some((path, how)) => (path.trim(), read(how.trim(), text)?),
         None => (rest, Read::AsTyped),
     };
     if path.is_empty() {
