@@ -245,7 +245,8 @@ impl Pattern {
     #[must_use]
     pub fn matches(&self, text: &[u8]) -> bool {
         let start = Self::start(self.runs);
-        text.iter().fold(start, |state, byte| Self::step(self.runs, state, self.bytes[usize::from(*byte)])) & self.end != 0
+        text.iter().fold(start, |state, byte| Self::step(self.runs, state, self.bytes[usize::from(*byte)])) & self.end
+            != 0
     }
 }
 

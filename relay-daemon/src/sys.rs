@@ -290,12 +290,8 @@ pub fn load_program(load: &ProgramLoad<'_>) -> io::Result<OwnedFd> {
         Err(error) => error,
     };
     let mut log = vec![0u8; LOG];
-    let mut again = Load {
-        log_level: 1,
-        log_size: LOG as u32,
-        log_buf: log.as_mut_ptr().expose_provenance() as u64,
-        ..attr
-    };
+    let mut again =
+        Load { log_level: 1, log_size: LOG as u32, log_buf: log.as_mut_ptr().expose_provenance() as u64, ..attr };
     if let Ok(fd) = bpf(BPF_PROG_LOAD, &mut again) {
         return Ok(owned(fd));
     }
@@ -304,7 +300,10 @@ pub fn load_program(load: &ProgramLoad<'_>) -> io::Result<OwnedFd> {
     log::debug!("the verifier on {}:\n{log}", load.name);
     // What it says last is statistics, or of the state of registers.
     let words = log.lines().rev().find(|line| {
-        !line.is_empty() && !["processed ", "verification time", "stack depth", "max_states"].iter().any(|start| line.starts_with(start))
+        !line.is_empty()
+            && !["processed ", "verification time", "stack depth", "max_states"]
+                .iter()
+                .any(|start| line.starts_with(start))
     });
     match words {
         Some(words) => Err(io::Error::new(error.kind(), format!("{error}: {words}"))),

@@ -15,6 +15,8 @@
 //! }
 //! ```
 
+use core::mem::ManuallyDrop;
+
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     btf_maps::{Array, ArrayOfMaps, RingBuf},
@@ -169,7 +171,9 @@ impl<C: Client<CpuBuffer> + Copy> Channel<C> {
     #[inline(always)]
     pub fn write(&self, bytes: &[u8]) -> Result<(), Lost> {
         if !bytes.is_empty() {
-            self.reserve(bytes.len() as u64)?.copy_from_kernel(0, bytes.len() as u64, KernelAddress::of_bytes(bytes));
+            let record = self.reserve(bytes.len() as u64)?;
+            record.copy_from_kernel(0, bytes.len() as u64, KernelAddress::of_bytes(bytes));
+            record.commit();
         }
         Ok(())
     }
@@ -416,7 +420,12 @@ impl<C: Client<CpuBuffer> + Copy> Record<C> {
     /// }
     /// ```
     #[inline(always)]
-    pub fn commit(self) {}
+    pub fn commit(self) {
+        // Not by dropping: that the compiler may make a function of, which gets the record by address, and the verifier loses sight of
+        // what is in it.
+        let record = ManuallyDrop::new(self);
+        record.channel.writer(&record.buffer).commit(&record.reservation);
+    }
 
     #[inline(always)]
     fn has(&self, at: u64, len: u64) -> bool {

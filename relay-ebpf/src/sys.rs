@@ -1000,7 +1000,9 @@ impl Workspace {
         }
         // SAFETY: the helpers read any address safely, and there is room for what they write.
         0 == match from {
-            Address::Kernel(from) => unsafe { helpers::generated::bpf_probe_read_kernel(to.cast(), len as u32, from.0) },
+            Address::Kernel(from) => unsafe {
+                helpers::generated::bpf_probe_read_kernel(to.cast(), len as u32, from.0)
+            },
             // SAFETY: as above.
             Address::User(from) => unsafe { helpers::generated::bpf_probe_read_user(to.cast(), len as u32, from.0) },
         }

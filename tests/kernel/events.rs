@@ -19,6 +19,7 @@ pub(crate) fn babeltrace2_accepts_the_metadata_of_every_tracepoint() {
         kernel: "6.1",
         boot_id: &machine::boot_id().unwrap(),
         start: Instant::now(),
+        context: 0,
     };
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("metadata"), metadata::write(&trace, (0..).zip(&events))).unwrap();

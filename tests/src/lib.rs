@@ -92,13 +92,14 @@ impl Trace {
         self.summary[name].as_u64().unwrap_or_else(|| panic!("no {name} in {}", self.summary))
     }
 
-    /// How often the kernel ran the recording program, by its own count.
+    /// How often the kernel ran the recording programs, by its own count.
     ///
     /// # Panics
     /// When it was not counted.
     #[must_use]
     pub fn runs(&self) -> u64 {
-        self.session["programs"][0]["runs"].as_u64().expect("--bpf-stats was given")
+        let programs = self.session["programs"].as_array().expect("programs");
+        programs.iter().map(|program| program["runs"].as_u64().expect("--bpf-stats was given")).sum()
     }
 
     /// The trace as babeltrace2 reads it, a line an event.

@@ -20,6 +20,10 @@ struct Summary<'a> {
     events: usize,
     recorded: u64,
     filtered: u64,
+    suppressed: u64,
+    entries: u64,
+    unpaired: u64,
+    faults: u64,
     lost: u64,
     overrun: u64,
     unwritten: u64,
@@ -56,6 +60,10 @@ pub(crate) fn print(path: &Path, session: &Session, json: bool, quiet: bool) -> 
         events: session.events.len(),
         recorded: total(|cpu| cpu.recorded),
         filtered: total(|cpu| cpu.filtered),
+        suppressed: total(|cpu| cpu.suppressed),
+        entries: total(|cpu| cpu.entries),
+        unpaired: total(|cpu| cpu.unpaired),
+        faults: total(|cpu| cpu.faults),
         lost: total(Cpu::lost),
         overrun: total(|cpu| cpu.overrun),
         unwritten: total(|cpu| cpu.unwritten),
@@ -86,12 +94,20 @@ fn text(summary: &Summary<'_>) -> Result<String> {
     writeln!(text, "account ({:.3} s, {} events):", summary.seconds, summary.events)?;
     writeln!(text, "  recorded {}", summary.recorded)?;
     let outside = total(|cpu| cpu.filtered_outside);
-    let own = summary.filtered - outside;
+    let unwanted = total(|cpu| cpu.filtered_unwanted);
+    let own = summary.filtered - outside - unwanted;
     writeln!(
         text,
-        "  filtered {} (relayd's own {own}, before the start or after the end {outside})",
+        "  filtered {} (relayd's own {own}, before the start or after the end {outside}, not chosen {unwanted})",
         summary.filtered
     )?;
+    if summary.suppressed > 0 {
+        writeln!(text, "  suppressed {}: over the limit of their event", summary.suppressed)?;
+    }
+    if summary.entries > 0 || summary.unpaired > 0 {
+        writeln!(text, "  entries  {}, recorded with their returns", summary.entries)?;
+        writeln!(text, "  unpaired {} returns without a known entry", summary.unpaired)?;
+    }
     writeln!(
         text,
         "  lost     {} (full {}, too big {}, nested {}, no buffer {})",
@@ -107,7 +123,10 @@ fn text(summary: &Summary<'_>) -> Result<String> {
     if summary.unwritten > 0 {
         writeln!(text, "  unwritten {} of the recorded: the file could not be written", summary.unwritten)?;
     }
-    for program in summary.programs {
+    if summary.faults > 0 {
+        writeln!(text, "  faults   {} values could not be read where their address points to", summary.faults)?;
+    }
+    for program in grouped(summary.programs) {
         let runs = program.runs.map_or(String::new(), |runs| format!("{runs} runs, "));
         let skipped = match program.recursion_misses {
             Some(misses) => format!("{misses} skipped by the kernel, another program was running (recursion misses)"),
@@ -123,4 +142,29 @@ fn text(summary: &Summary<'_>) -> Result<String> {
         }
     }
     Ok(text)
+}
+
+/// Of many programs, those that differ in their event alone become one line.
+fn grouped(programs: &[Program]) -> Vec<Program> {
+    const FEW: usize = 4;
+    if programs.len() <= FEW {
+        return programs.to_vec();
+    }
+    let mut groups: Vec<(Program, usize)> = Vec::new();
+    for program in programs {
+        let name = program.name.split(" (").next().unwrap_or_default();
+        match groups.iter_mut().find(|(group, _)| group.name == name) {
+            Some((group, count)) => {
+                *count += 1;
+                group.runs = group.runs.zip(program.runs).map(|(a, b)| a + b);
+                group.recursion_misses = group.recursion_misses.zip(program.recursion_misses).map(|(a, b)| a + b);
+            }
+            None => groups.push((Program { name: name.to_owned(), ..program.clone() }, 1)),
+        }
+    }
+    let named = |(group, count): (Program, usize)| match count {
+        1 => group,
+        _ => Program { name: format!("{} ({count} programs)", group.name), ..group },
+    };
+    groups.into_iter().map(named).collect()
 }

@@ -11,14 +11,12 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use relay_common::{Geometry, MAX_BUFFER_SIZE, MAX_SUBBUF_SIZE, Mode, recipe::context};
-use relay_daemon::{
-    tracer::{
-        choice::{Choice, parse_cpus},
-        programs::Notices,
-        recorder::{Options, Recording},
-        selection::Selection,
-        session::Cpu,
-    },
+use relay_daemon::tracer::{
+    choice::{Choice, parse_cpus},
+    programs::Notices,
+    recorder::{Options, Recording},
+    selection::Selection,
+    session::Cpu,
 };
 use tokio::{
     process::{Child, Command},

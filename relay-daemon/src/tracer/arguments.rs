@@ -53,7 +53,8 @@ impl<'a> Call<'a> {
         let mut call = Self { btf: Some(btf), sources: Vec::new(), left_out: Vec::new() };
         let mut word = 0;
         for (index, parameter) in prototype.parameters.iter().enumerate() {
-            let name = if spec::is_identifier(&parameter.name) { parameter.name.clone() } else { format!("arg{index}") };
+            let name =
+                if spec::is_identifier(&parameter.name) { parameter.name.clone() } else { format!("arg{index}") };
             let words = match btf.shape(parameter.type_id) {
                 Shape::Structure { size, .. } => usize::try_from(size.div_ceil(8)).unwrap_or(usize::MAX),
                 Shape::Integer { size: 9.., .. } => 2,
@@ -91,7 +92,8 @@ impl<'a> Call<'a> {
                 u16::try_from(words.sum::<u32>()).ok()
             }
         };
-        let returns = !matches!(btf.shape(prototype.result), Shape::Void | Shape::Structure { .. } | Shape::Float { .. });
+        let returns =
+            !matches!(btf.shape(prototype.result), Shape::Void | Shape::Structure { .. } | Shape::Float { .. });
         if let Some(input) = input.filter(|_| returns) {
             call.sources.push(Source {
                 name: RESULT.to_owned(),
@@ -151,7 +153,8 @@ impl<'a> Call<'a> {
             if !self.left_out.is_empty() {
                 log::info!("left out, since they are passed by value: {}", self.left_out.join(", "));
             }
-            let typed = self.sources.iter().filter(|source| source.type_id.is_some());
+            // Of a register that is an argument perhaps, nothing is known; a function's result is there when anything is.
+            let typed = self.sources.iter().filter(|source| source.type_id.is_some() || source.name == RESULT);
             let values = typed.map(|source| self.value(source, &source.name, &source.name, Read::AsTyped));
             return values.collect();
         };
@@ -180,7 +183,9 @@ impl<'a> Call<'a> {
 
     fn unknown(&self, name: &str) -> anyhow::Error {
         if self.left_out.iter().any(|left_out| left_out == name) {
-            return anyhow!("'{name}' is passed by value, as a structure or a floating-point number: that is not supported");
+            return anyhow!(
+                "'{name}' is passed by value, as a structure or a floating-point number: that is not supported"
+            );
         }
         match self.names()[..] {
             [] => anyhow!("there is nothing to record by the name '{name}': there are no arguments here"),
@@ -202,7 +207,8 @@ impl<'a> Call<'a> {
         };
         let offsets = join(&source.offsets, &access.offsets)?;
         let shape = self.btf.filter(|_| source.type_id.is_some()).map(|btf| btf.shape(access.type_id));
-        let (content, fetch) = content(shape, &access.terminal, read).with_context(|| format!("'{path}' ({c_type})"))?;
+        let (content, fetch) =
+            content(shape, &access.terminal, read).with_context(|| format!("'{path}' ({c_type})"))?;
         let mut fetch = Fetch { source: source.input, ..fetch };
         // A string or bytes are where the value points to: what was the last number is loaded as one more pointer.
         let is_pointer = matches!(read, Read::UserString | Read::KernelString | Read::String | Read::Bytes(_));

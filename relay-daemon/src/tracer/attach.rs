@@ -62,7 +62,14 @@ impl Attached {
     }
 
     /// A program for one event.
-    fn own(&mut self, object: &Object, name: &str, kind: Kind<'_>, event: &Event, cookie: Cookie) -> Result<BorrowedFd<'_>> {
+    fn own(
+        &mut self,
+        object: &Object,
+        name: &str,
+        kind: Kind<'_>,
+        event: &Event,
+        cookie: Cookie,
+    ) -> Result<BorrowedFd<'_>> {
         let number = i32::try_from(cookie.pack()).context("the event's cookie")?;
         let program = object.load(name, kind, Some(number))?;
         self.programs.push(Loaded { name: format!("{name} ({})", event.name), program });
@@ -172,7 +179,8 @@ impl Attached {
     ) -> Result<()> {
         let module = module.map(|module| self.module(module)).transpose()?;
         let module = module.as_ref().map(|module| module.as_fd());
-        let (name, kind) = if returns { ("on_exit", Kind::Exit(id, module)) } else { ("on_entry", Kind::Entry(id, module)) };
+        let (name, kind) =
+            if returns { ("on_exit", Kind::Exit(id, module)) } else { ("on_entry", Kind::Entry(id, module)) };
         let program = self.own(object, name, kind, event, cookie).map_err(|error| no_trampoline(error, event))?;
         let link = attach_raw(program, None).map_err(|error| no_trampoline(error.into(), event))?;
         self.links.push(link);
@@ -198,7 +206,12 @@ impl Attached {
     }
 
     /// Attaches to many functions of the kernel at once, where it can do that; `false` where not.
-    pub(super) fn attach_functions(&mut self, object: &Object, events: &[(usize, &Event)], returns: bool) -> Result<bool> {
+    pub(super) fn attach_functions(
+        &mut self,
+        object: &Object,
+        events: &[(usize, &Event)],
+        returns: bool,
+    ) -> Result<bool> {
         let function = |event: &Event| match &event.probe {
             Probe::Kprobe { function, .. } => Ok(CString::new(function.as_str())?),
             _ => bail!("{} is no kprobe", event.name),
@@ -208,7 +221,8 @@ impl Attached {
         let cookies = |entry| -> Result<Vec<u64>> {
             events.iter().map(|(index, event)| Ok(Cookie { entry, ..cookie(event, *index)? }.pack())).collect()
         };
-        let Ok(program) = self.shared(object, "on_probe", Kind::Probes).and_then(|program| Ok(program.try_clone_to_owned()?))
+        let Ok(program) =
+            self.shared(object, "on_probe", Kind::Probes).and_then(|program| Ok(program.try_clone_to_owned()?))
         else {
             return Ok(false);
         };
@@ -246,7 +260,9 @@ fn explain(error: io::Error, what: &str, event: &Event) -> anyhow::Error {
     let is_tracepoint = matches!(event.probe, Probe::Tracepoint { .. });
     let advice = match error.kind() {
         io::ErrorKind::PermissionDenied => "; run as root, or with CAP_BPF and CAP_PERFMON",
-        io::ErrorKind::InvalidInput if is_tracepoint => "; it may be no static tracepoint, or the kernel older than 5.15",
+        io::ErrorKind::InvalidInput if is_tracepoint => {
+            "; it may be no static tracepoint, or the kernel older than 5.15"
+        }
         io::ErrorKind::InvalidInput => {
             "; no probe may be put there: the kernel uses it to handle probes, or it is not the start of an instruction"
         }

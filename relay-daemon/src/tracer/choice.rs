@@ -47,8 +47,15 @@ impl Choice {
 
     /// The keys of everything that is chosen by number.
     pub fn keys(&self) -> impl Iterator<Item = u64> {
-        let lists = [(choice::PID, &self.pids), (choice::TID, &self.tids), (choice::UID, &self.uids), (choice::CPU, &self.cpus)];
-        lists.into_iter().flat_map(|(bit, numbers)| numbers.iter().map(move |number| choice::key(bit, u64::from(*number))))
+        let lists = [
+            (choice::PID, &self.pids),
+            (choice::TID, &self.tids),
+            (choice::UID, &self.uids),
+            (choice::CPU, &self.cpus),
+        ];
+        lists
+            .into_iter()
+            .flat_map(|(bit, numbers)| numbers.iter().map(move |number| choice::key(bit, u64::from(*number))))
     }
 
     /// The patterns of names.

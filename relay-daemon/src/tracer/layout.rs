@@ -80,7 +80,8 @@ pub fn lay_out(name: &str, values: &mut [Value], n_entry: usize, recipe: &mut Re
     let most = if n_entry == 0 { HIDDEN } else { KEPT };
     let strings = values.iter().take(if n_entry == 0 { values.len() } else { n_entry });
     let strings = strings.filter(|value| value.content == Content::String).count();
-    let room = most.checked_sub(at).with_context(|| format!("{name}: its values take {at} bytes, and {most} are the most"))?;
+    let room =
+        most.checked_sub(at).with_context(|| format!("{name}: its values take {at} bytes, and {most} are the most"))?;
     // At the entry all strings together have to fit into what is kept until the return.
     let each = if n_entry == 0 { MAX_STRING } else { room / u16::try_from(strings.max(1))? };
     for (value, to) in values.iter_mut().zip(&mut recipe.fetches) {
@@ -108,7 +109,10 @@ pub fn hide(value: &Value, hidden: &mut u16, recipe: &mut Recipe) -> Result<u16>
     let index = usize::from(recipe.n_fetches);
     let most = HIDDEN + 512;
     if index >= MAX_FETCHES || end > most || value.content == Content::String {
-        bail!("the condition needs too many values that are not recorded, or too long ones: record '{}' too", value.name);
+        bail!(
+            "the condition needs too many values that are not recorded, or too long ones: record '{}' too",
+            value.name
+        );
     }
     recipe.fetches[index] = Fetch { to: at, ..value.fetch };
     recipe.n_fetches += 1;
@@ -205,7 +209,10 @@ mod tests {
         let mut recipe = Recipe::EMPTY;
         let mut values = vec![number("a", 8); MAX_FETCHES + 1];
         assert!(lay_out("k", &mut values, 0, &mut recipe).is_err());
-        let mut values = [Value { content: Content::Bytes(4096), ..number("a", 8) }, Value { content: Content::Bytes(4096), ..number("b", 8) }];
+        let mut values = [
+            Value { content: Content::Bytes(4096), ..number("a", 8) },
+            Value { content: Content::Bytes(4096), ..number("b", 8) },
+        ];
         assert!(lay_out("k", &mut values, 0, &mut recipe).is_err());
     }
 }

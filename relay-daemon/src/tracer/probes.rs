@@ -124,15 +124,20 @@ impl Finder {
         };
         let events = names.iter().map(|name| {
             let function = self.function(name);
-            let typed = function.as_ref().map(|(btf, _, function)| (&**btf, &function.prototype)).filter(|_| offset == 0);
+            let typed =
+                function.as_ref().map(|(btf, _, function)| (&**btf, &function.prototype)).filter(|_| offset == 0);
             let (call, entry) = self.calls(typed, offset == 0, returns, Convention::Registers);
             let suffix = if offset == 0 { String::new() } else { format!("+{offset:#x}") };
-            self.event(spec, explicit, Found {
-                name: format!("{}:{name}{suffix}", spec.kind.name()),
-                probe: Probe::Kprobe { function: name.clone(), offset, returns },
-                call,
-                entry,
-            })
+            self.event(
+                spec,
+                explicit,
+                Found {
+                    name: format!("{}:{name}{suffix}", spec.kind.name()),
+                    probe: Probe::Kprobe { function: name.clone(), offset, returns },
+                    call,
+                    entry,
+                },
+            )
         });
         events.collect()
     }
@@ -179,12 +184,16 @@ impl Finder {
                 continue;
             };
             let (call, _) = self.calls(Some((&btf, &function.prototype)), true, returns, Convention::Context);
-            events.push(self.event(spec, explicit, Found {
-                name: format!("{}:{name}", spec.kind.name()),
-                probe: Probe::Function { name: name.clone(), id: function.id, module, returns },
-                call,
-                entry: (self.latency && returns).then(Call::nothing),
-            })?);
+            events.push(self.event(
+                spec,
+                explicit,
+                Found {
+                    name: format!("{}:{name}", spec.kind.name()),
+                    probe: Probe::Function { name: name.clone(), id: function.id, module, returns },
+                    call,
+                    entry: (self.latency && returns).then(Call::nothing),
+                },
+            )?);
         }
         Ok(events)
     }
@@ -195,14 +204,20 @@ impl Finder {
             return Ok(format!("the kernel's types do not describe the function {name}: kprobe:{name} needs no types"));
         }
         let typed = self.function(name).is_some();
-        let reason = if typed { "it was inlined everywhere" } else { "it may have been inlined, or be in a module that is not loaded" };
+        let reason = if typed {
+            "it was inlined everywhere"
+        } else {
+            "it may have been inlined, or be in a module that is not loaded"
+        };
         Ok(format!("the kernel has no function '{name}' ({reason}){}", symbols.nearest(name)))
     }
 
     fn raw_tracepoints(&self, spec: &Spec) -> Result<Vec<Event>> {
         let btf = Rc::new(Arc::clone(self.kernel()?.vmlinux()));
         let (names, explicit): (Vec<String>, bool) = match pattern(&spec.target)? {
-            Some(pattern) => (btf.tracepoints().filter(|name| pattern.matches(name)).map(str::to_owned).collect(), false),
+            Some(pattern) => {
+                (btf.tracepoints().filter(|name| pattern.matches(name)).map(str::to_owned).collect(), false)
+            }
             None => (vec![spec.target.rsplit_once(':').map_or(&*spec.target, |(_, name)| name).to_owned()], true),
         };
         if names.is_empty() {
@@ -214,12 +229,16 @@ impl Finder {
             let prototype = btf.tracepoint(name).with_context(|| {
                 format!("there is no raw tracepoint '{name}'{}", did_you_mean(name, btf.tracepoints()))
             })?;
-            self.event(spec, explicit, Found {
-                name: format!("rawtracepoint:{name}"),
-                probe: Probe::RawTracepoint { name: name.clone() },
-                call: Call::entry(&btf, &prototype, Convention::Context),
-                entry: None,
-            })
+            self.event(
+                spec,
+                explicit,
+                Found {
+                    name: format!("rawtracepoint:{name}"),
+                    probe: Probe::RawTracepoint { name: name.clone() },
+                    call: Call::entry(&btf, &prototype, Convention::Context),
+                    entry: None,
+                },
+            )
         };
         names.iter().map(event).collect()
     }
@@ -228,7 +247,9 @@ impl Finder {
         const ENTER: &str = "syscalls:sys_enter_";
         let known = || self.tracepoints.names().iter().filter_map(|name| name.strip_prefix(ENTER));
         if known().next().is_none() {
-            bail!("this kernel does not name system calls (CONFIG_FTRACE_SYSCALLS is off); raw_syscalls:* has their numbers");
+            bail!(
+                "this kernel does not name system calls (CONFIG_FTRACE_SYSCALLS is off); raw_syscalls:* has their numbers"
+            );
         }
         let (names, explicit) = match pattern(&spec.target)? {
             Some(pattern) => (known().filter(|name| pattern.matches(name)).collect::<Vec<_>>(), false),
@@ -272,7 +293,8 @@ impl Finder {
         });
         values.push(arguments::duration());
         let mut values = select(spec, values)?;
-        let n_entry = values.iter().take(n_entry).filter(|value| !matches!(&*value.name, "ret" | "duration_ns")).count();
+        let n_entry =
+            values.iter().take(n_entry).filter(|value| !matches!(&*value.name, "ret" | "duration_ns")).count();
         let probe = Probe::Syscall { enter: enter.format.id, exit: exit.format.id };
         let mut recipe = Recipe { flags: flag::PAIR, ..Recipe::EMPTY };
         event(format!("syscall:{name}"), explicit, probe, &mut values, n_entry, &mut recipe)
@@ -287,7 +309,8 @@ impl Finder {
         let binary = Binary::open(&path)?;
         let (names, extra, explicit): (Vec<String>, u64, bool) = match pattern(symbol)? {
             Some(pattern) => {
-                let names: Vec<_> = binary.functions().filter(|name| pattern.matches(name)).map(str::to_owned).collect();
+                let names: Vec<_> =
+                    binary.functions().filter(|name| pattern.matches(name)).map(str::to_owned).collect();
                 if names.is_empty() {
                     bail!("no function of {} matches '{symbol}'", path.display());
                 }
@@ -310,12 +333,16 @@ impl Finder {
                 let (call, paired) =
                     if returns { (Call::unknown_exit(), self.latency.then(entry)) } else { (entry(), None) };
                 let suffix = if extra == 0 { String::new() } else { format!("+{extra:#x}") };
-                events.push(self.event(spec, explicit, Found {
-                    name: format!("{}:{}:{name}{suffix}", spec.kind.name(), path.display()),
-                    probe: Probe::Uprobe { path: path.clone(), offset: place + extra, returns, semaphore: None },
-                    call,
-                    entry: paired,
-                })?);
+                events.push(self.event(
+                    spec,
+                    explicit,
+                    Found {
+                        name: format!("{}:{}:{name}{suffix}", spec.kind.name(), path.display()),
+                        probe: Probe::Uprobe { path: path.clone(), offset: place + extra, returns, semaphore: None },
+                        call,
+                        entry: paired,
+                    },
+                )?);
             }
         }
         Ok(events)
@@ -340,7 +367,11 @@ impl Finder {
             if names.is_empty() {
                 bail!("{} has no USDT probes", path.display());
             }
-            bail!("{} has no USDT probe '{wanted}'{}", path.display(), did_you_mean(&wanted, names.iter().map(String::as_str)));
+            bail!(
+                "{} has no USDT probe '{wanted}'{}",
+                path.display(),
+                did_you_mean(&wanted, names.iter().map(String::as_str))
+            );
         }
         let event = |probe: &Usdt| {
             let mut values = select(spec, usdt_values(probe))?;
@@ -371,11 +402,18 @@ impl Finder {
                 at_exit = call.values(None).with_context(context)?;
             }
             (Some(selection), None) => {
-                at_exit = call.values(Some(selection)).map_err(|error| self.explain_return(error, &probe)).with_context(context)?;
+                at_exit = call
+                    .values(Some(selection))
+                    .map_err(|error| self.explain_return(error, &probe))
+                    .with_context(context)?;
             }
             (Some(selection), Some(entry)) => {
                 for argument in selection {
-                    let root = argument.path.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap_or_default();
+                    let root = argument
+                        .path
+                        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+                        .next()
+                        .unwrap_or_default();
                     let (from, to) = if root == arguments::RESULT || call.names().contains(&root) {
                         (&call, &mut at_exit)
                     } else {
@@ -603,9 +641,23 @@ fn is_blacklisted(name: &str) -> bool {
 fn alternatives(spec: &Spec) -> String {
     let returns = matches!(spec.kind, Kind::Kretprobe | Kind::Fexit);
     let other = match spec.kind {
-        Kind::Kprobe | Kind::Kretprobe if machine::has_trampolines() => if returns { "fexit" } else { "fentry" },
-        Kind::Fentry | Kind::Fexit if machine::has_kprobes() => if returns { "kretprobe" } else { "kprobe" },
-        _ => return "tracepoint:, rawtracepoint: and syscall: work here (relayd list shows which there are)".to_owned(),
+        Kind::Kprobe | Kind::Kretprobe if machine::has_trampolines() => {
+            if returns {
+                "fexit"
+            } else {
+                "fentry"
+            }
+        }
+        Kind::Fentry | Kind::Fexit if machine::has_kprobes() => {
+            if returns {
+                "kretprobe"
+            } else {
+                "kprobe"
+            }
+        }
+        _ => {
+            return "tracepoint:, rawtracepoint: and syscall: work here (relayd list shows which there are)".to_owned();
+        }
     };
     format!("{other}:{} would work here", spec.target)
 }

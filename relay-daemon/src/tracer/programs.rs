@@ -21,6 +21,7 @@ use super::{
     choice::Choice,
     events::{Catalogue, Event, Probe},
     object::{self, Object},
+    registers,
     session::Program,
     spec::Kind,
 };
@@ -133,6 +134,7 @@ impl Programs {
         let (choices, context) = (choice.bits(), orders.context);
         let (name_count, cgroup_count) = (u32::try_from(names.len())?, u32::try_from(cgroups.len())?);
         let (child_at, freed_at) = if choice.follow { task_numbers()? } else { (0, 0) };
+        let registers = u32::from(registers::WORDS);
         let mut loader = EbpfLoader::new();
         for (name, value) in [
             ("NMI", &nmi),
@@ -140,6 +142,7 @@ impl Programs {
             ("CHOICES", &choices),
             ("NAMES", &name_count),
             ("CHOSEN_CGROUPS", &cgroup_count),
+            ("REGISTERS", &registers),
             ("CHILD_AT", &child_at),
             ("FREED_AT", &freed_at),
         ] {
@@ -277,14 +280,8 @@ impl Programs {
     /// What the kernel says.
     pub fn left_out(&self) -> Result<Vec<LeftOut>> {
         let values = self.account.get(&0, 0).context("reading how many events were filtered")?;
-        let left_out = |&[own, outside, unwanted, suppressed, entries, unpaired, faults, _noticed]: &[u64; 8]| LeftOut {
-            own,
-            outside,
-            unwanted,
-            suppressed,
-            entries,
-            unpaired,
-            faults,
+        let left_out = |&[own, outside, unwanted, suppressed, entries, unpaired, faults, _noticed]: &[u64; 8]| {
+            LeftOut { own, outside, unwanted, suppressed, entries, unpaired, faults }
         };
         Ok(values.iter().map(left_out).collect())
     }
@@ -309,7 +306,11 @@ impl Programs {
         let reports = events.map(|loaded| {
             let counts = machine::program_counts(loaded.program.as_fd())?;
             let runs = self.stats.is_some().then_some(counts.runs);
-            Ok(Program { name: loaded.name.clone(), recursion_misses: counted.then_some(counts.recursion_misses), runs })
+            Ok(Program {
+                name: loaded.name.clone(),
+                recursion_misses: counted.then_some(counts.recursion_misses),
+                runs,
+            })
         });
         reports.collect()
     }

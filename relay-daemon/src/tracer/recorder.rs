@@ -90,8 +90,19 @@ impl Recording {
     /// # Errors
     /// When anything is missing; nothing stays behind then.
     pub fn start(options: Options) -> Result<(Self, Option<Notices>)> {
-        let Options { events, patterns, choice, context, output, force, geometry, mode, bpf_stats, record_self, command } =
-            options;
+        let Options {
+            events,
+            patterns,
+            choice,
+            context,
+            output,
+            force,
+            geometry,
+            mode,
+            bpf_stats,
+            record_self,
+            command,
+        } = options;
         machine::raise_limits();
         let uuid = machine::new_uuid()?;
         let channel = Arc::new(Channel::create(geometry, mode, Packets { clock: HostClock { uuid } })?);
@@ -120,8 +131,14 @@ impl Recording {
             .collect();
         let start = Instant::now();
         let session = describe(uuid, command, &channel, context, start, &attached)?;
-        let trace =
-            metadata::Trace { uuid, host: &session.host, kernel: &session.kernel, boot_id: &session.boot_id, start, context };
+        let trace = metadata::Trace {
+            uuid,
+            host: &session.host,
+            kernel: &session.kernel,
+            boot_id: &session.boot_id,
+            start,
+            context,
+        };
         let metadata = metadata::write(&trace, attached.iter().copied());
         directory.write_metadata(&metadata)?;
         let written = session.write(&directory.private())?;
@@ -359,6 +376,7 @@ fn lost(channel: &Channel, cpu: u32, left_out: LeftOut) -> Result<Cpu> {
         cpu,
         filtered: left_out.own + left_out.outside + left_out.unwanted,
         filtered_outside: left_out.outside,
+        filtered_unwanted: left_out.unwanted,
         suppressed: left_out.suppressed,
         entries: left_out.entries,
         unpaired: left_out.unpaired,

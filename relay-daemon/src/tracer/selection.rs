@@ -42,7 +42,8 @@ impl Selection {
         let mut conditions: Vec<Option<String>> = Vec::new();
         for spec in &specs {
             for mut event in finder.find(spec)? {
-                let same = selection.events.iter().position(|other| other.name == event.name && other.probe == event.probe);
+                let same =
+                    selection.events.iter().position(|other| other.name == event.name && other.probe == event.probe);
                 if let Some(same) = same {
                     selection.again(same, &event, spec, &conditions[same])?;
                     continue;
@@ -83,10 +84,14 @@ impl Selection {
         let mut resolve = |name: &str| {
             let subject = match recorded(event, name) {
                 Some(subject) => return Ok(subject),
-                None => finder.hidden(event, name).and_then(|value| value.map(|value| {
-                    let at = layout::hide(&value, &mut hidden, &mut fetching)?;
-                    anyhow::Ok(subject_of(&value, at))
-                }).transpose()),
+                None => finder.hidden(event, name).and_then(|value| {
+                    value
+                        .map(|value| {
+                            let at = layout::hide(&value, &mut hidden, &mut fetching)?;
+                            anyhow::Ok(subject_of(&value, at))
+                        })
+                        .transpose()
+                }),
             };
             match subject {
                 Ok(Some(subject)) => Ok(subject),

@@ -90,6 +90,8 @@ pub struct Cpu {
     pub filtered: u64,
     /// Of these, those that came before recording began or after it ended.
     pub filtered_outside: u64,
+    /// Of these, those of tasks or CPUs that were not chosen, or whose condition does not hold.
+    pub filtered_unwanted: u64,
     /// Events over their limit.
     pub suppressed: u64,
     /// Entries of pairs: the record is made at the return.

@@ -54,7 +54,11 @@ impl Kind {
     /// Its long name.
     #[must_use]
     pub fn name(self) -> &'static str {
-        KINDS.iter().find(|(kind, ..)| *kind == self).and_then(|(_, names, _)| names.first().copied()).unwrap_or_default()
+        KINDS
+            .iter()
+            .find(|(kind, ..)| *kind == self)
+            .and_then(|(_, names, _)| names.first().copied())
+            .unwrap_or_default()
     }
 
     /// What follows its name and a colon.
@@ -156,7 +160,9 @@ fn one(text: &str) -> Result<Spec> {
     }
     let (event, arguments) = arguments(event.trim(), text)?;
     if event.is_empty() {
-        bail!("an empty event name; give CATEGORY:NAME, for example sched:sched_switch, or KIND:…, for example kprobe:vfs_read");
+        bail!(
+            "an empty event name; give CATEGORY:NAME, for example sched:sched_switch, or KIND:…, for example kprobe:vfs_read"
+        );
     }
     let (kind, target) = match event.split_once(':').and_then(|(kind, rest)| Some((Kind::of(kind)?, rest))) {
         Some((kind, "")) => bail!("'{text}': {} is to be followed by {}", kind.name(), kind.target()),

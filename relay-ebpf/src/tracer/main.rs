@@ -41,6 +41,8 @@ license!();
 setting!(NMI: u32 = sys::UNSET);
 // What stands before every payload: bits of `relay_common::recipe::context`.
 setting!(CONTEXT: u32 = sys::UNSET);
+// Words of the kernel's `struct pt_regs`: what lies behind them may be no memory.
+setting!(REGISTERS: u32 = sys::UNSET);
 // Where the tracepoint of a fork has the child's number, and that of a task's end the task's.
 setting!(CHILD_AT: u32 = sys::UNSET);
 setting!(FREED_AT: u32 = sys::UNSET);
@@ -147,21 +149,22 @@ fn arguments_event(ctx: &impl EbpfContext) {
 /// A kprobe, a kretprobe, or the same in a process.
 #[inline(always)]
 fn probe_event(ctx: &ProbeContext) {
-    registers_event(ctx);
+    registers_event(ctx, KernelAddress::in_context(ctx, 0));
 }
 
-/// A sample of what runs.
+/// A sample of what runs. Its context is not what programs are shown: it begins with the registers' address
+/// (include/linux/perf_event.h, `struct bpf_perf_event_data_kern`).
 #[inline(always)]
 fn sample_event(ctx: &PerfEventContext) {
-    registers_event(ctx);
+    registers_event(ctx, KernelAddress::new(sys::context_u64(ctx, 0)));
 }
 
 #[inline(always)]
-fn registers_event(ctx: &impl EbpfContext) {
+fn registers_event(ctx: &impl EbpfContext, registers: KernelAddress) {
     let current = sys::current();
     if is_chosen(current) {
         with_recipe(ctx, Cookie::unpack(sys::cookie(ctx)), current, |workspace, _| {
-            workspace.inputs.copy_from(0, u64::from(input::COUNT) * 8, KernelAddress::in_context(ctx, 0));
+            workspace.inputs.copy_from(0, u64::from(REGISTERS.load()) * 8, registers);
             None
         });
     }
