@@ -45,6 +45,8 @@ pub mod input {
     pub const CPU: u16 = 51;
     /// Nanoseconds since the entry.
     pub const DURATION: u16 = 52;
+    /// A word that programs use for themselves.
+    pub const SCRATCH: u16 = 62;
     /// Always zero.
     pub const ZERO: u16 = 63;
     /// All words.

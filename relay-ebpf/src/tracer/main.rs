@@ -213,7 +213,7 @@ fn payload(
     given: Option<u64>,
 ) -> Option<u64> {
     let id = u32::from(event.id);
-    let (first, last) = (u32::from(recipe.n_entry), u32::from(recipe.n_fetches));
+    let (first, last) = (recipe.n_entry, recipe.n_fetches);
     let is_pair = recipe.flags & flag::PAIR != 0;
     if event.entry {
         let end = recipe::gather(level, id, 0, first, recipe.size.into());
@@ -237,7 +237,7 @@ fn payload(
         workspace.inputs.set(input::TID.into(), current & 0xffff_ffff);
         workspace.inputs.set(input::UID.into(), sys::user() & 0xffff_ffff);
         workspace.inputs.set(input::CPU.into(), sys::cpu().into());
-        if recipe::holds(level, id) == 0 {
+        if !recipe::holds(level, id, recipe) {
             count(|account| &account.unwanted);
             return None;
         }

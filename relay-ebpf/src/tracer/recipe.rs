@@ -9,7 +9,9 @@ use aya_ebpf::{
 };
 use relay_common::{
     Word as _,
-    recipe::{FAULT, Fetch, HIDDEN, Kind, MAX_FETCHES, MAX_STEPS, MAX_TESTS, Operator, PASS, Recipe, Subject, Test},
+    recipe::{
+        FAULT, Fetch, HIDDEN, Kind, MAX_FETCHES, MAX_STEPS, MAX_TESTS, Operator, PASS, Recipe, Subject, Test, input,
+    },
     trace::COMMON_FIELDS,
 };
 use relay_ebpf::sys::{self, Address, BpfWord, KernelAddress, Workspace};
@@ -56,101 +58,116 @@ pub(crate) fn claim() -> Option<(u32, &'static Workspace)> {
         if let Some(workspace) = workspace(level)
             && workspace.claim()
         {
-            // VERIFIER: which of them it is must not matter, or all that follows is checked for each.
-            return Some((sys::unknown(level.into()) as u32, workspace));
+            // VERIFIER: read back from memory, so that it does not know which it is, and check all that follows for each.
+            workspace.inputs.set(input::SCRATCH.into(), level.into());
+            return Some((workspace.inputs.get(input::SCRATCH.into()) as u32, workspace));
         }
     }
     None
 }
 
+/// Fetches the values `first..last` into the payload, whose strings go to `end`; returns the new end.
+#[inline(always)]
+pub(crate) fn gather(level: u32, event: u32, first: u8, last: u8, end: u64) -> u64 {
+    let mut end = end;
+    for index in 0..MAX_FETCHES {
+        if index >= usize::from(first) && index < usize::from(last) {
+            end = fetch(level, event, index as u32, end);
+        }
+    }
+    end
+}
+
 relay_ebpf::subprogram! {
-    /// Fetches the values `first..last` into the payload, whose strings go to `end`; returns the new end.
-    pub(crate) fn gather(level: u32, event: u32, first: u32, last: u32, end: u64) -> u64 {
-        let (Some(workspace), Some(recipe)) = (workspace(level), recipe(event)) else { return 0 };
-        let mut end = end;
-        for index in 0..MAX_FETCHES {
-            if index >= first as usize && index < last as usize {
-                end = fetch(workspace, &recipe.fetches[index], end);
+    /// Fetches one value; returns the new end of the payload.
+    fn fetch(level: u32, event: u32, index: u32, end: u64) -> u64 {
+        let (Some(workspace), Some(recipe)) = (workspace(level), recipe(event)) else { return end };
+        let Some(fetch) = recipe.fetches.get(index as usize) else { return end };
+        workspace.inputs.set(FAULTED, 0);
+        let mut value = workspace.inputs.get(fetch.source.into()).wrapping_add_signed(fetch.offsets[0].into());
+        for step in 0..MAX_STEPS {
+            if step < usize::from(fetch.steps) {
+                value = load(workspace, value, 8).wrapping_add_signed(fetch.offsets[step + 1].into());
             }
+        }
+        let (at, len) = (u64::from(fetch.to), u64::from(fetch.len));
+        let mut end = end;
+        if fetch.kind == Kind::String as u8 {
+            end += string(workspace, at, end, len, Address::of(value));
+        } else if fetch.kind == Kind::Bytes as u8 {
+            if !workspace.fetch(at, len, Address::of(value)) {
+                workspace.inputs.set(FAULTED, 1);
+            }
+        } else {
+            if fetch.kind == Kind::Load as u8 {
+                value = load(workspace, value, len);
+            }
+            value <<= fetch.left & 63;
+            let right = fetch.right & 63;
+            value = if fetch.signed != 0 { (value.cast_signed() >> right).cast_unsigned() } else { value >> right };
+            workspace.store_number(at, u64::from(fetch.size), value);
+        }
+        if workspace.inputs.get(FAULTED) != 0 {
+            count(|account| &account.faults);
         }
         end
     }
 }
 
-/// Fetches one value.
+/// Not zero when something could not be read. VERIFIER: kept in memory, since it would follow both of its values through all that comes after.
+const FAULTED: u64 = input::SCRATCH as u64;
+
+/// The number of `len` bytes at an address; zero when it cannot be read.
 #[inline(always)]
-fn fetch(workspace: &Workspace, fetch: &Fetch, end: u64) -> u64 {
-    let mut value = workspace.inputs.get(fetch.source.into()).wrapping_add_signed(fetch.offsets[0].into());
-    let mut whole = true;
-    for step in 0..MAX_STEPS {
-        if step < usize::from(fetch.steps) {
-            let loaded = workspace.number(8, Address::of(value));
-            whole &= loaded.is_some();
-            value = loaded.map_or(0, |loaded| loaded.wrapping_add_signed(fetch.offsets[step + 1].into()));
-        }
+fn load(workspace: &Workspace, address: u64, len: u64) -> u64 {
+    let loaded = workspace.number(len, Address::of(address));
+    if loaded.is_none() {
+        workspace.inputs.set(FAULTED, 1);
     }
-    let from = Address::of(value);
-    let (at, len) = (u64::from(fetch.to), u64::from(fetch.len));
-    let mut end = end;
-    if fetch.kind == Kind::String as u8 {
-        let (location, stored) = string(workspace, end, len, from, &mut whole);
-        workspace.store_number(at, 4, location);
-        end += stored;
-    } else if fetch.kind == Kind::Bytes as u8 {
-        whole &= workspace.fetch(at, len, from);
-    } else {
-        if fetch.kind == Kind::Load as u8 {
-            let loaded = workspace.number(len, from);
-            whole &= loaded.is_some();
-            value = loaded.unwrap_or(0);
-        }
-        value <<= fetch.left & 63;
-        let right = fetch.right & 63;
-        value = if fetch.signed != 0 { (value.cast_signed() >> right).cast_unsigned() } else { value >> right };
-        workspace.store_number(at, u64::from(fetch.size), value);
-    }
-    if !whole {
-        count(|account| &account.faults);
-    }
-    end
+    loaded.unwrap_or(0)
 }
 
-/// Fetches a string to the end of the payload; returns its location word, and how many bytes it has there.
+/// Fetches a string to the end of the payload, and stores its location word; returns how many bytes it has there.
 #[inline(always)]
-fn string(workspace: &Workspace, end: u64, most: u64, from: Address, whole: &mut bool) -> (u64, u64) {
+fn string(workspace: &Workspace, at: u64, end: u64, most: u64, from: Address) -> u64 {
     const TEXT: [u8; 8] = *b"(fault)\0";
     let room = u64::from(HIDDEN).saturating_sub(end);
     let most = if most < room { most } else { room };
     if most < TEXT.len() as u64 {
-        return (end + COMMON_FIELDS, 0);
+        workspace.store_number(at, 4, end + COMMON_FIELDS);
+        return 0;
     }
-    match workspace.fetch_string(end, most, from) {
-        Some(len) => (end + COMMON_FIELDS | len << 16, len),
+    let (offset, len) = match workspace.fetch_string(end, most, from) {
+        Some(len) => (end + COMMON_FIELDS, len),
         None => {
-            *whole = false;
+            workspace.inputs.set(FAULTED, 1);
             workspace.store_number(end, 8, u64::from_le_bytes(TEXT));
-            (FAULT | (TEXT.len() as u64) << 16, TEXT.len() as u64)
+            (FAULT, TEXT.len() as u64)
+        }
+    };
+    workspace.store_number(at, 4, offset | len << 16);
+    len
+}
+
+/// Whether the event's condition holds.
+#[inline(always)]
+pub(crate) fn holds(level: u32, event: u32, recipe: &Recipe) -> bool {
+    let mut next = 0;
+    for index in 0..MAX_TESTS {
+        if next == index as u64 && index < usize::from(recipe.n_tests) {
+            next = test(level, event, index as u32);
         }
     }
+    next == u64::from(PASS)
 }
 
 relay_ebpf::subprogram! {
-    /// Not zero when the event's condition holds.
-    pub(crate) fn holds(level: u32, event: u32) -> u64 {
+    /// The next test after this one, [`PASS`] or `FAIL`.
+    fn test(level: u32, event: u32, index: u32) -> u64 {
         let (Some(workspace), Some(recipe)) = (workspace(level), recipe(event)) else { return 0 };
-        let mut next = 0;
-        for index in 0..MAX_TESTS {
-            if usize::from(next) == index {
-                let test = &recipe.tests[index];
-                let is_true = if test.operator == Operator::Matches as u8 {
-                    matches(level, event, index as u32) != 0
-                } else {
-                    compare(workspace, test)
-                };
-                next = if is_true { test.yes } else { test.no };
-            }
-        }
-        u64::from(next == PASS)
+        let Some(test) = recipe.tests.get(index as usize) else { return 0 };
+        let is_true = if test.operator == Operator::Matches as u8 { matches(workspace, test) } else { compare(workspace, test) };
+        u64::from(if is_true { test.yes } else { test.no })
     }
 }
 
@@ -173,26 +190,24 @@ fn compare(workspace: &Workspace, test: &Test) -> bool {
     if test.operator == Operator::Less as u8 { number < value } else { number <= value }
 }
 
-relay_ebpf::subprogram! {
-    /// Not zero when the text of a test matches its pattern.
-    fn matches(level: u32, event: u32, index: u32) -> u64 {
-        let (Some(workspace), Some(recipe)) = (workspace(level), recipe(event)) else { return 0 };
-        let Some(test) = recipe.tests.get(index as usize) else { return 0 };
-        let (at, size) = (u64::from(test.at), u64::from(test.size));
-        if test.subject == Subject::Comm as u8 {
-            let comm = sys::comm();
-            workspace.take_text_from(KernelAddress::of_bytes(&comm), comm.len() as u64);
-        } else if test.subject == Subject::Text as u8 {
-            workspace.take_text(at, size);
-        } else {
-            let location = workspace.payload_number(at, 4);
-            let (offset, len) = (location & 0xffff, location >> 16 & 0xffff);
-            // In the kernel's layout the common fields come before the payload.
-            let place = if test.subject == Subject::Located as u8 { offset.wrapping_sub(COMMON_FIELDS) } else { at + 4 + offset };
-            workspace.take_text(place, len);
-        }
-        u64::from(patterns::text_matches(test.pattern.into(), workspace))
+/// Whether the text of a test matches its pattern.
+#[inline(always)]
+fn matches(workspace: &Workspace, test: &Test) -> bool {
+    let (at, size) = (u64::from(test.at), u64::from(test.size));
+    if test.subject == Subject::Comm as u8 {
+        let comm = sys::comm();
+        workspace.take_text_from(KernelAddress::of_bytes(&comm), comm.len() as u64);
+    } else if test.subject == Subject::Text as u8 {
+        workspace.take_text(at, size);
+    } else {
+        let location = workspace.payload_number(at, 4);
+        let (offset, len) = (location & 0xffff, location >> 16 & 0xffff);
+        // In the kernel's layout the common fields come before the payload.
+        let place =
+            if test.subject == Subject::Located as u8 { offset.wrapping_sub(COMMON_FIELDS) } else { at + 4 + offset };
+        workspace.take_text(place, len);
     }
+    patterns::text_matches(test.pattern.into(), workspace)
 }
 
 /// Whether one more record is within the event's limit. If not, it is counted.
