@@ -1070,9 +1070,9 @@ impl Workspace {
     /// The same with kernel memory.
     #[inline(always)]
     pub fn take_text_from(&self, from: KernelAddress, len: u64) {
-        let len = unknown(len);
-        // Room for the NUL that the helper adds.
-        let most = if len < TEXT_SPACE as u64 { len + 1 } else { TEXT_SPACE as u64 };
+        // With room for the NUL that the helper adds. VERIFIER: what is checked is what is passed on.
+        let most = unknown(len.wrapping_add(1));
+        let most = if most < TEXT_SPACE as u64 { most } else { TEXT_SPACE as u64 };
         // SAFETY: the helper reads any address safely, and there is room for what it writes.
         unsafe {
             helpers::generated::bpf_probe_read_kernel_str(self.text.get().cast(), most as u32, from.0);
