@@ -35,7 +35,7 @@ fn babeltrace_named(trace: &Path) -> Vec<String> {
 }
 
 /// The value of a field in babeltrace2's text, strings without their quotes.
-fn field<'a>(line: &'a str, name: &str) -> &'a str {
+pub(crate) fn field<'a>(line: &'a str, name: &str) -> &'a str {
     let (_, rest) = line.rsplit_once(&format!(" {name} = ")).unwrap_or_else(|| panic!("no {name} in {line}"));
     match rest.strip_prefix('"') {
         Some(rest) => rest.split('"').next().unwrap(),

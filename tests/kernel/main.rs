@@ -6,6 +6,7 @@
 
 mod account;
 mod channel;
+mod choices;
 mod cli;
 mod clients;
 mod compare;
@@ -14,6 +15,7 @@ mod events;
 mod examples;
 mod long;
 mod overwrite;
+mod probes;
 mod trace;
 
 use std::path::Path;
@@ -31,14 +33,22 @@ enum Needs {
     ThreeCpus,
     /// A kernel with kprobes, and with what fentry takes.
     Kprobes,
+    BabeltraceAndBpftrace,
+    BabeltraceAndKprobes,
+    BabeltraceBpftraceAndKprobes,
+    BabeltraceAndCompiler,
+    /// A kernel without kprobes, or without what fentry takes.
+    NoKprobes,
 }
 
 impl Needs {
     /// What is missing.
     fn missing(self) -> Option<String> {
         let programs: &[&str] = match self {
-            Self::Nothing | Self::Kprobes | Self::ThreeCpus => &[],
-            Self::Babeltrace | Self::BabeltraceAndHotplug => &["babeltrace2"],
+            Self::Nothing | Self::Kprobes | Self::NoKprobes | Self::ThreeCpus => &[],
+            Self::Babeltrace | Self::BabeltraceAndHotplug | Self::BabeltraceAndKprobes => &["babeltrace2"],
+            Self::BabeltraceAndBpftrace | Self::BabeltraceBpftraceAndKprobes => &["babeltrace2", "bpftrace"],
+            Self::BabeltraceAndCompiler => &["babeltrace2", "cc"],
             Self::BabeltraceAndPerf => &["babeltrace2", "perf"],
         };
         let path = std::env::var_os("PATH").unwrap_or_default();
@@ -46,9 +56,12 @@ impl Needs {
         if let Some(program) = programs.iter().find(|program| !installed(program)) {
             return Some(format!("no {program}"));
         }
-        if matches!(self, Self::Kprobes) {
-            let kprobes = Path::new("/sys/bus/event_source/devices/kprobe").exists();
+        let kprobes = Path::new("/sys/bus/event_source/devices/kprobe").exists();
+        if matches!(self, Self::Kprobes | Self::BabeltraceAndKprobes | Self::BabeltraceBpftraceAndKprobes) {
             return (!kprobes).then(|| "a kernel without kprobes".to_owned());
+        }
+        if matches!(self, Self::NoKprobes) {
+            return kprobes.then(|| "a kernel that has kprobes".to_owned());
         }
         if matches!(self, Self::ThreeCpus) {
             let three = Path::new("/sys/devices/system/cpu/cpu2").exists()
@@ -123,6 +136,30 @@ fn main() {
             Babeltrace the_last_loss_is_told_by_a_packet_of_its_own;
         compare: BabeltraceAndPerf perf_saw_the_same_context_switches,
             BabeltraceAndPerf perf_saw_the_same_system_calls;
+        probes: Babeltrace system_calls_have_their_arguments_results_and_durations,
+            Babeltrace an_execve_shows_the_program_that_was_run,
+            Babeltrace a_raw_tracepoint_has_the_arguments_of_the_kernel,
+            Babeltrace samples_come_at_their_rate_from_every_cpu,
+            BabeltraceAndBpftrace bpftrace_saw_the_same_calls_of_a_library,
+            BabeltraceAndBpftrace bpftrace_saw_the_same_returns_of_a_library,
+            BabeltraceBpftraceAndKprobes bpftrace_saw_the_same_kprobes,
+            BabeltraceBpftraceAndKprobes bpftrace_saw_the_same_kretprobes,
+            BabeltraceBpftraceAndKprobes bpftrace_saw_the_same_functions_of_a_pattern,
+            BabeltraceAndKprobes kprobes_and_trampolines_of_one_function_agree,
+            BabeltraceAndKprobes a_duration_is_the_time_between_entry_and_return,
+            Babeltrace a_system_call_takes_as_long_as_it_slept,
+            BabeltraceAndCompiler static_probes_have_their_arguments,
+            Babeltrace a_string_that_cannot_be_read_is_recorded_as_a_fault,
+            Nothing what_is_wrong_with_an_event_is_said,
+            Kprobes what_is_wrong_with_a_function_is_said,
+            NoKprobes a_kind_that_the_kernel_lacks_is_refused_with_one_that_works;
+        choices: Babeltrace one_process_is_recorded_and_the_rest_is_counted,
+            Babeltrace a_command_is_followed_to_the_processes_that_it_starts,
+            Babeltrace names_users_and_cpus_choose_events,
+            Babeltrace a_cgroup_and_those_below_it_choose_events,
+            Babeltrace a_condition_keeps_what_it_says_and_nothing_else,
+            Babeltrace a_limit_is_kept_and_what_is_over_it_is_counted,
+            Babeltrace context_is_that_of_the_task;
         events: Babeltrace babeltrace2_accepts_the_metadata_of_every_tracepoint,
             Babeltrace every_tracepoint_that_can_be_attached_is_and_is_detached;
         cli: Nothing an_unknown_event_offers_the_nearest_name,

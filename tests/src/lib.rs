@@ -109,13 +109,31 @@ impl Trace {
     }
 }
 
+impl Trace {
+    /// The trace as babeltrace2 reads it, with the names of all fields.
+    #[must_use]
+    pub fn named(&self) -> Vec<String> {
+        babeltrace_named(&self.path)
+    }
+}
+
+/// A trace as babeltrace2 reads it, with the names of all fields. It must have nothing to complain of but discarded events.
+#[must_use]
+pub fn babeltrace_named(path: &Path) -> Vec<String> {
+    read_by_babeltrace(path, &["--names=all", "--clock-seconds"])
+}
+
 /// A trace as babeltrace2 reads it, a line an event. It must have nothing to complain of but discarded events.
 ///
 /// # Panics
 /// When it does.
 #[must_use]
 pub fn babeltrace(path: &Path) -> Vec<String> {
-    let output = succeed(Command::new("babeltrace2").args(["--clock-seconds", "--names=none"]).arg(path));
+    read_by_babeltrace(path, &["--clock-seconds", "--names=none"])
+}
+
+fn read_by_babeltrace(path: &Path, options: &[&str]) -> Vec<String> {
+    let output = succeed(Command::new("babeltrace2").args(options).arg(path));
     let warnings = text(&output.stderr);
     let complaints: Vec<_> = warnings.lines().filter(|line| !line.is_empty() && !line.contains("discarded")).collect();
     assert!(complaints.is_empty(), "babeltrace2 complains: {complaints:#?}");

@@ -1,0 +1,205 @@
+//! Whose events are recorded, which of them, how many, and what stands with each.
+
+use std::{collections::HashMap, fs, process::Command};
+
+use relay_tests::{Trace, fail, record, relayd};
+
+use crate::{
+    compare::field,
+    probes::{Work, adds_up},
+};
+
+/// What a shell, named relaywork, starts: two programs, one after the other.
+const SHELL: &str = "/bin/true; /bin/true; exit 0";
+
+fn record_shell(arguments: &[&str]) -> (Trace, Vec<String>) {
+    let work = Work::new("/bin/sh");
+    let program = work.path();
+    let trace = record(&[arguments, &["--bpf-stats", "--", &program, "-c", SHELL]].concat());
+    adds_up(&trace);
+    let lines = trace.named();
+    (trace, lines)
+}
+
+pub(crate) fn one_process_is_recorded_and_the_rest_is_counted() {
+    let mut child = Command::new("sleep").arg("30").spawn().unwrap();
+    let pid = child.id().to_string();
+    let storm = ["--bpf-stats", "--", "sh", "-c", "kill -CONT $0; /bin/true; /bin/true", &pid];
+    let trace = record(&[&["-e", "raw_syscalls:*", "--pid", &pid], &storm[..]].concat());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    adds_up(&trace);
+    let lines = trace.named();
+    assert!(lines.iter().all(|line| field(line, "pid") == pid), "{lines:#?}");
+    assert!(trace.total("filtered") > 50, "{}", trace.summary);
+}
+
+pub(crate) fn a_command_is_followed_to_the_processes_that_it_starts() {
+    let (_, lines) = record_shell(&["--follow", "-e", "sched:sched_process_exec"]);
+    let files: Vec<_> = lines.iter().map(|line| field(line, "filename")).collect();
+    assert_eq!(files.len(), 3, "{lines:#?}");
+    assert!(files[0].ends_with("relaywork") && files[1..] == ["/bin/true", "/bin/true"], "{files:?}");
+}
+
+pub(crate) fn names_users_and_cpus_choose_events() {
+    let (trace, lines) =
+        record_shell(&["--comm", "relayw*,nobody", "-e", "raw_syscalls:sys_enter", "--context", "comm"]);
+    assert!(lines.len() > 20, "{}", trace.summary);
+    assert!(lines.iter().all(|line| field(line, "comm") == "relaywork"));
+    let (trace, lines) = record_shell(&["--uid", "4711", "-e", "raw_syscalls:sys_enter"]);
+    assert!(lines.is_empty() && trace.total("filtered") > 20, "{}", trace.summary);
+    let (_, lines) = record_shell(&["--cpu", "0", "-e", "sched:*"]);
+    assert!(!lines.is_empty() && lines.iter().all(|line| field(line, "cpu_id") == "0"));
+    let said = fail(relayd().args(["trace", "-e", "sched:*", "--cpu", "1-"]), 1);
+    assert!(said.contains("no number of a CPU"), "{said}");
+}
+
+pub(crate) fn a_cgroup_and_those_below_it_choose_events() {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mounted = mounts.lines().find(|line| line.contains(" - cgroup2 "));
+    let own = tempfile::tempdir().unwrap();
+    let root = match mounted {
+        Some(line) => line.split(' ').nth(4).unwrap().to_owned(),
+        None => {
+            relay_tests::succeed(Command::new("mount").args(["-t", "cgroup2", "none"]).arg(own.path()));
+            own.path().display().to_string()
+        }
+    };
+    let (group, below) = (format!("{root}/relayd-test"), format!("{root}/relayd-test/below"));
+    fs::create_dir_all(&below).unwrap();
+    let inside = format!("echo $$ > {below}/cgroup.procs; exec /bin/true");
+    let command = ["--bpf-stats", "--", "sh", "-c", "sh -c \"$0\"; /bin/true", &inside];
+    let trace = record(
+        &[&["--cgroup", &group, "--context", "cgroup", "-e", "sched:sched_process_exec"], &command[..]].concat(),
+    );
+    let id = std::os::unix::fs::MetadataExt::ino(&fs::metadata(&below).unwrap()).to_string();
+    fs::remove_dir(&below).unwrap();
+    fs::remove_dir(&group).unwrap();
+    if mounted.is_none() {
+        relay_tests::succeed(Command::new("umount").arg(own.path()));
+    }
+    adds_up(&trace);
+    let lines = trace.named();
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    assert_eq!((field(&lines[0], "filename"), field(&lines[0], "cgroup")), ("/bin/true", id.as_str()));
+    let said = fail(relayd().args(["trace", "-e", "sched:*", "--cgroup", "/nosuch"]), 1);
+    assert!(said.contains("there is no cgroup"), "{said}");
+}
+
+pub(crate) fn a_condition_keeps_what_it_says_and_nothing_else() {
+    let work = Work::new("/bin/sh");
+    let program = work.path();
+    let all = tempfile::tempdir().unwrap();
+    let path = all.path().join("all");
+    let second = relayd();
+    // A second relayd records everything meanwhile.
+    let command = [
+        "--bpf-stats",
+        "--",
+        second.get_program().to_str().unwrap(),
+        "trace",
+        "-q",
+        "-e",
+        "sched:sched_switch,sched:sched_process_exec",
+        "-o",
+        path.to_str().unwrap(),
+        "--",
+        &program,
+        "-c",
+        SHELL,
+    ];
+    let conditions = [
+        "-e",
+        "sched:sched_switch if next_prio < 121 && (next_comm ~ \"relay*\" || prev_comm == \"swapper/0\") && !(next_pid == 0)",
+        "-e",
+        "sched:sched_process_exec if filename ~ \"/*/true\"",
+    ];
+    let kept = record(&[&conditions[..], &command[..]].concat());
+    adds_up(&kept);
+    let holds = |line: &&String| {
+        if line.contains("sched_process_exec") {
+            let name = field(line, "filename");
+            return name.starts_with('/') && name[1..].contains('/') && name.ends_with("/true");
+        }
+        let number = |name| field(line, name).parse::<i64>().unwrap();
+        let named = field(line, "next_comm").starts_with("relay") || field(line, "prev_comm") == "swapper/0";
+        number("next_prio") < 121 && named && number("next_pid") != 0
+    };
+    let essence = |line: &String| line.split("vm ").last().unwrap().split_once("sched:").unwrap().1.to_owned();
+    let all = relay_tests::babeltrace_named(&path);
+    let expected: Vec<_> = all.iter().filter(holds).map(essence).collect();
+    let kept: Vec<_> = kept.named();
+    assert!(kept.iter().all(|line| holds(&line)), "{kept:#?}");
+    // The inner recording begins later and ends earlier.
+    let mut counts: HashMap<String, i64> = HashMap::new();
+    kept.iter().map(essence).for_each(|line| *counts.entry(line).or_default() += 1);
+    assert!(!expected.is_empty());
+    for line in expected {
+        let count = counts.entry(line.clone()).or_default();
+        *count -= 1;
+        assert!(*count >= 0, "the condition left out {line}");
+    }
+}
+
+pub(crate) fn a_limit_is_kept_and_what_is_over_it_is_counted() {
+    let work = Work::new("/bin/dd");
+    let program = work.path();
+    let command = [
+        "--comm",
+        "relaywork",
+        "--bpf-stats",
+        "--",
+        &program,
+        "if=/dev/zero",
+        "of=/dev/null",
+        "bs=1",
+        "count=200000",
+        "status=none",
+    ];
+    let trace = record(
+        &[&["-e", "raw_syscalls:sys_enter,sched:sched_switch", "--limit", "raw_syscalls:*=1000/s"], &command[..]]
+            .concat(),
+    );
+    adds_up(&trace);
+    let calls = trace.named().iter().filter(|line| line.contains("raw_syscalls")).count();
+    let seconds = trace.summary["seconds"].as_f64().unwrap();
+    // A tenth of a second's worth may come at once on each CPU that the work has been on.
+    let cpus = trace.summary["cpus"].as_array().unwrap().len() as f64;
+    assert!((calls as f64) <= (seconds * 1000.0 + 101.0) * cpus, "{calls} in {seconds} s");
+    assert!(calls > 100, "{calls}");
+    assert!(trace.total("suppressed") + calls as u64 >= 400_000, "{}", trace.summary);
+    let events = trace.session["events"].as_array().unwrap();
+    assert_eq!(events[0]["suppressed"].as_u64(), Some(trace.total("suppressed")));
+    let said = fail(relayd().args(["trace", "-e", "sched:*", "--limit", "sched:*=fast"]), 1);
+    assert!(said.contains("EVENT=RATE/s"), "{said}");
+    let said = fail(relayd().args(["trace", "-e", "sched:*", "--limit", "irq:*=10/s"]), 1);
+    assert!(said.contains("no selected event"), "{said}");
+}
+
+pub(crate) fn context_is_that_of_the_task() {
+    let (_, lines) = record_shell(&[
+        "--context",
+        "comm,uid,kstack,ustack",
+        "-e",
+        "syscall:execve if comm == \"true\"",
+        "-e",
+        "sched:sched_process_exec",
+    ]);
+    let exec: Vec<_> =
+        lines.iter().filter(|line| line.contains("sched_process_exec") && line.contains("/bin/true")).collect();
+    assert_eq!(exec.len(), 2, "{lines:#?}");
+    let symbols = fs::read_to_string("/proc/kallsyms").unwrap();
+    let text = |name: &str| {
+        let line = symbols.lines().find(|line| line.split_whitespace().nth(2) == Some(name));
+        u64::from_str_radix(line.unwrap().split(' ').next().unwrap(), 16).unwrap()
+    };
+    let (start, end) = (text("_stext"), text("_etext"));
+    for line in exec {
+        assert_eq!((field(line, "comm"), field(line, "uid")), ("true", "0"));
+        let frames = line.split("kstack = [").nth(1).unwrap().split(" ustack").next().unwrap();
+        let frames: Vec<_> =
+            frames.split("= 0x").skip(1).map(|hex| u64::from_str_radix(&hex[..16], 16).unwrap()).collect();
+        assert!(frames.len() >= 3, "{line}");
+        assert!(frames.iter().all(|frame| (start..=end).contains(frame)), "{frames:x?} are not in {start:x}..{end:x}");
+    }
+}

@@ -1,0 +1,353 @@
+//! Every kind of event but tracepoints: what is recorded is what happened, by another program's account or by arithmetic.
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use relay_tests::{Trace, fail, record, relayd, succeed, text};
+use rustix::process::Pid;
+
+use crate::compare::field;
+
+/// A copy of `dd` under a name of its own, so that its threads are told from others.
+pub(crate) struct Work {
+    pub(crate) folder: tempfile::TempDir,
+}
+
+impl Work {
+    pub(crate) fn new(program: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::copy(program, folder.path().join("relaywork")).unwrap();
+        Self { folder }
+    }
+
+    pub(crate) fn path(&self) -> String {
+        self.folder.path().join("relaywork").display().to_string()
+    }
+}
+
+/// Records while dd, named relaywork, copies `count` blocks of 16 bytes. Returns the lines of its own threads.
+fn record_dd(count: u32, arguments: &[&str]) -> (Trace, Vec<String>) {
+    let work = Work::new("/bin/dd");
+    let (program, count) = (work.path(), format!("count={count}"));
+    let command = ["--", &program, "if=/dev/zero", "of=/dev/null", "bs=16", &count, "status=none"];
+    let trace = record(&[arguments, &["--comm", "relaywork", "--bpf-stats"], &command[..]].concat());
+    adds_up(&trace);
+    let lines = trace.named();
+    (trace, lines)
+}
+
+/// The kernel's count of runs is what relayd accounts for.
+pub(crate) fn adds_up(trace: &Trace) {
+    let accounted: u64 = ["recorded", "filtered", "suppressed", "entries", "unpaired", "lost"]
+        .iter()
+        .map(|name| trace.total(name))
+        .sum();
+    assert_eq!(trace.runs(), accounted, "{}", trace.summary);
+    assert_eq!(trace.babeltrace().len() as u64, trace.total("recorded") - trace.total("overrun"), "{}", trace.summary);
+}
+
+fn number(line: &str, name: &str) -> i128 {
+    let value = field(line, name);
+    match value.strip_prefix("0x") {
+        Some(hex) => i128::from_str_radix(hex, 16),
+        None => value.parse(),
+    }
+    .unwrap_or_else(|_| panic!("{name} is {value:?} in {line}"))
+}
+
+pub(crate) fn system_calls_have_their_arguments_results_and_durations() {
+    let (_, lines) = record_dd(1000, &["-e", "syscall:read if count == 16", "-e", "syscall:openat"]);
+    let reads: Vec<_> = lines.iter().filter(|line| line.contains(" syscall:read:")).collect();
+    assert_eq!(reads.len(), 1000);
+    for line in reads {
+        assert_eq!((number(line, "fd"), number(line, "count"), number(line, "ret")), (0, 16, 16), "{line}");
+        assert!((1..1_000_000_000).contains(&number(line, "duration_ns")), "{line}");
+    }
+    let opened: Vec<_> = lines.iter().filter(|line| line.contains(" syscall:openat:")).collect();
+    let find = |name: &str| opened.iter().filter(|line| field(line, "filename") == name).count();
+    assert_eq!((find("/dev/zero"), find("/dev/null")), (1, 1), "{opened:#?}");
+}
+
+pub(crate) fn an_execve_shows_the_program_that_was_run() {
+    let trace = record(&["-e", "syscall:execve", "--bpf-stats", "--", "sh", "-c", "/bin/true; exit 0"]);
+    adds_up(&trace);
+    let lines = trace.named();
+    let runs = lines.iter().filter(|line| field(line, "filename") == "/bin/true" && number(line, "ret") == 0);
+    assert_eq!(runs.count(), 1, "{lines:#?}");
+}
+
+pub(crate) fn a_raw_tracepoint_has_the_arguments_of_the_kernel() {
+    let selected = "rawtracepoint:sched_switch(pid=prev->pid, prev->comm, to=next->pid, next->prio)";
+    let (trace, _) = record_dd(10, &["-e", selected, "-e", "sched:sched_switch"]);
+    let lines = trace.named();
+    let raw: Vec<_> = lines.iter().filter(|line| line.contains("rawtracepoint:")).collect();
+    let cooked: Vec<_> = lines.iter().filter(|line| !line.contains("rawtracepoint:")).collect();
+    assert_eq!(raw.len(), cooked.len());
+    assert!(!raw.is_empty());
+    for (raw, cooked) in raw.iter().zip(cooked) {
+        let here = |name| number(raw, name);
+        let there = |name| number(cooked, name);
+        // Threads have numbers of their own in a namespace, but not here.
+        assert_eq!(
+            (here("pid"), here("to"), here("next_prio")),
+            (there("prev_pid"), there("next_pid"), there("next_prio"))
+        );
+        assert_eq!(field(raw, "prev_comm"), field(cooked, "prev_comm"));
+    }
+}
+
+pub(crate) fn samples_come_at_their_rate_from_every_cpu() {
+    let trace = record(&["-e", "profile:hz:100", "--self", "-d", "2s", "--bpf-stats"]);
+    let lines = trace.named();
+    // An idle CPU's clock sleeps: a busy one has 200 samples in that time, and never many more.
+    assert!(lines.len() > 20 && lines.len() < 250 * 8, "{} samples", lines.len());
+    let spinning = "for i in 1 2; do timeout 1 sh -c 'while :; do :; done'; done; true";
+    let busy = record(&["-e", "profile:hz:100", "--bpf-stats", "--", "sh", "-c", spinning]);
+    adds_up(&busy);
+    let lines = busy.named();
+    assert!((150..2000).contains(&lines.len()), "{} samples in 2 s of spinning", lines.len());
+    assert!(lines.iter().all(|line| number(line, "ip") != 0));
+}
+
+pub(crate) fn bpftrace_saw_the_same_calls_of_a_library() {
+    let work = Work::new("/bin/cat");
+    let library = library_of(&work.path());
+    let program = format!("uprobe:{library}:read /comm == \"relaywork\"/ {{ printf(\"%d %d\\n\", arg0, arg2); }}");
+    let (theirs, ours) =
+        beside_bpftrace(&program, &["-e", &format!("uprobe:{library}:read(arg0, arg2)")], &work, "/etc/passwd");
+    let ours: Vec<_> = ours.iter().map(|line| format!("{} {}", number(line, "arg0"), number(line, "arg2"))).collect();
+    assert_eq!(ours, theirs);
+    assert!(!ours.is_empty());
+}
+
+pub(crate) fn bpftrace_saw_the_same_returns_of_a_library() {
+    let work = Work::new("/bin/cat");
+    let library = library_of(&work.path());
+    let program = format!("uretprobe:{library}:read /comm == \"relaywork\"/ {{ printf(\"%d\\n\", retval); }}");
+    let event = format!("uretprobe:{library}:read(arg2, retval)");
+    let (theirs, ours) = beside_bpftrace(&program, &["--latency", "-e", &event], &work, "/etc/passwd");
+    assert!(ours.iter().all(|line| number(line, "duration_ns") > 0 && number(line, "arg2") > 0), "{ours:#?}");
+    let ours: Vec<_> = ours.iter().map(|line| number(line, "retval").to_string()).collect();
+    assert_eq!(ours, theirs);
+    assert!(!ours.is_empty());
+}
+
+pub(crate) fn bpftrace_saw_the_same_kprobes() {
+    let program = "kprobe:vfs_read /comm == \"relaywork\"/ { printf(\"%lx %lx %d\\n\", arg0, arg1, arg2); }";
+    let (theirs, ours) =
+        beside_bpftrace(program, &["-e", "kprobe:vfs_read"], &Work::new("/bin/cat"), "/proc/self/status");
+    let essence =
+        |line: &String| format!("{:x} {:x} {}", number(line, "file"), number(line, "buf"), number(line, "count"));
+    let ours: Vec<_> = ours.iter().map(essence).collect();
+    assert_eq!(ours, theirs);
+    assert!(!theirs.is_empty());
+}
+
+pub(crate) fn bpftrace_saw_the_same_kretprobes() {
+    let program = "kretprobe:vfs_read /comm == \"relaywork\"/ { printf(\"%d\\n\", retval); }";
+    let arguments = ["--latency", "-e", "kretprobe:vfs_read(count, retval)"];
+    let (theirs, ours) = beside_bpftrace(program, &arguments, &Work::new("/bin/cat"), "/proc/self/status");
+    assert!(ours.iter().all(|line| number(line, "duration_ns") > 0 && number(line, "count") > 0), "{ours:#?}");
+    let ours: Vec<_> = ours.iter().map(|line| number(line, "retval").to_string()).collect();
+    assert_eq!(ours, theirs);
+    assert!(!theirs.is_empty());
+}
+
+pub(crate) fn bpftrace_saw_the_same_functions_of_a_pattern() {
+    let program =
+        "kprobe:vfs_read,kprobe:vfs_write,kprobe:vfs_open /comm == \"relaywork\"/ { printf(\"%s\\n\", probe); }";
+    let (theirs, ours) = beside_bpftrace(program, &["-e", "kprobe:vfs_*"], &Work::new("/bin/cat"), "/proc/self/status");
+    let named = |line: &String| {
+        let name = line.split(": {").next()?.split_whitespace().last()?.to_owned();
+        ["kprobe:vfs_read", "kprobe:vfs_write", "kprobe:vfs_open"].contains(&&*name).then_some(name)
+    };
+    let ours: Vec<_> = ours.iter().filter_map(named).collect();
+    assert_eq!(ours, theirs);
+    assert!(!theirs.is_empty());
+}
+
+pub(crate) fn kprobes_and_trampolines_of_one_function_agree() {
+    let path = "file->f_inode->i_ino, name=file->f_path.dentry->d_name.name:kstr, count";
+    let events = [
+        format!("kprobe:vfs_read({path})"),
+        format!("fentry:vfs_read({path})"),
+        "kretprobe:vfs_read(count, retval)".to_owned(),
+        "fexit:vfs_read(count, retval)".to_owned(),
+    ];
+    let (_, lines) = record_dd(100, &["--latency", "-e", &events.join(",")]);
+    let of = |kind: &str| -> Vec<&String> {
+        lines.iter().filter(|line| line.contains(&format!(" {kind}:vfs_read:"))).collect()
+    };
+    let (kprobe, fentry, kretprobe, fexit) = (of("kprobe"), of("fentry"), of("kretprobe"), of("fexit"));
+    assert!(kprobe.len() >= 100, "{}", kprobe.len());
+    assert_eq!((kprobe.len(), kretprobe.len()), (fentry.len(), fexit.len()));
+    for (one, other) in kprobe.iter().zip(&fentry) {
+        for name in ["file_f_inode_i_ino", "name", "count"] {
+            assert_eq!(field(one, name), field(other, name), "{one}\n{other}");
+        }
+    }
+    for (one, other) in kretprobe.iter().zip(&fexit) {
+        assert_eq!((number(one, "count"), number(one, "retval")), (number(other, "count"), number(other, "retval")));
+        assert!(number(one, "duration_ns") > 0 && number(other, "duration_ns") > 0);
+    }
+    assert!(kprobe.iter().filter(|line| field(line, "name") == "zero").count() >= 100, "dd reads /dev/zero");
+}
+
+pub(crate) fn a_duration_is_the_time_between_entry_and_return() {
+    let trace = record(&["--latency", "-e", "kretprobe:hrtimer_nanosleep", "--bpf-stats", "--", "sleep", "0.2"]);
+    adds_up(&trace);
+    let lines = trace.named();
+    let slept = lines.iter().filter(|line| number(line, "duration_ns") >= 200_000_000);
+    assert_eq!(slept.count(), 1, "{lines:#?}");
+}
+
+pub(crate) fn a_system_call_takes_as_long_as_it_slept() {
+    let trace = record(&["-e", "syscall:clock_nanosleep", "--bpf-stats", "--", "sleep", "0.2"]);
+    adds_up(&trace);
+    let lines = trace.named();
+    let slept = lines.iter().filter(|line| (200_000_000..5_000_000_000).contains(&number(line, "duration_ns")));
+    assert_eq!(slept.count(), 1, "{lines:#?}");
+}
+
+pub(crate) fn static_probes_have_their_arguments() {
+    // Two probes as <sys/sdt.h> makes them: without it, since it is not everywhere. One waits behind a semaphore.
+    const SOURCE: &str = r#"
+        #include <unistd.h>
+        unsigned short ready __attribute__((section(".probes")));
+        #define NOTE(name, semaphore, arguments) \
+            ".pushsection .note.stapsdt,\"?\",\"note\"\n.balign 4\n.4byte 8f-7f, 10f-9f, 3\n7: .asciz \"stapsdt\"\n8: .balign 4\n" \
+            "9: .8byte 990b, _.stapsdt.base, " semaphore "\n.asciz \"relay\"\n.asciz \"" name "\"\n.asciz \"" arguments "\"\n" \
+            "10: .balign 4\n.popsection\n"
+        __asm__(".ifndef _.stapsdt.base\n.pushsection .stapsdt.base,\"aG\",\"progbits\",.stapsdt.base,comdat\n.weak _.stapsdt.base\n"
+                "_.stapsdt.base: .space 1\n.popsection\n.endif\n");
+        int main(void) {
+            /* What no one has looked at yet is not in memory, and a probe cannot wait for it. */
+            volatile char first = *(volatile char *)"a text";
+            for (long i = 0; i < 10; i++) {
+                long address = (long)"a text";
+                int small = -(int)i;
+                __asm__ volatile("990: nop\n" NOTE("plain", "0", "-4@%1 8@%2 4@$7") :: "r"(i), "r"(small), "r"(address));
+                if (ready) {
+                    __asm__ volatile("990: nop\n" NOTE("guarded", "ready", "8@%0") :: "m"(i));
+                }
+            }
+            return 0;
+        }
+    "#;
+    let folder = tempfile::tempdir().unwrap();
+    let (source, program) = (folder.path().join("probes.c"), folder.path().join("probes"));
+    fs::write(&source, SOURCE).unwrap();
+    succeed(Command::new("cc").args(["-O1", "-o"]).arg(&program).arg(&source));
+    let program = program.display().to_string();
+    let event = format!("usdt:{program}:relay:plain(arg0, arg1:ustr, arg2),usdt:{program}:relay:guarded");
+    let trace = record(&["-e", &event, "--bpf-stats", "--", &program]);
+    adds_up(&trace);
+    let lines = trace.named();
+    let of = |name: &str| lines.iter().filter(move |line| line.contains(name)).collect::<Vec<_>>();
+    let (plain, guarded) = (of(":relay:plain"), of(":relay:guarded"));
+    assert_eq!((plain.len(), guarded.len()), (10, 10), "{lines:#?}");
+    for (index, (plain, guarded)) in (0..).zip(plain.iter().zip(guarded)) {
+        assert_eq!((number(plain, "arg0"), field(plain, "arg1"), number(plain, "arg2")), (-index, "a text", 7));
+        assert_eq!(number(guarded, "arg0"), index);
+    }
+}
+
+pub(crate) fn a_string_that_cannot_be_read_is_recorded_as_a_fault() {
+    // The first argument of malloc is a length: no string is there.
+    let (trace, lines) = record_dd(1, &["-e", "uprobe:libc:malloc(text=arg0:ustr, arg0)"]);
+    let faults =
+        lines.iter().filter(|line| field(line, "text") == "(fault)" && line.contains("{ off = 65535, len = 8 }"));
+    let faults = faults.count();
+    assert!(faults > 0, "{lines:#?}");
+    assert_eq!(trace.total("faults"), faults as u64);
+}
+
+/// The C library that a program is linked with.
+fn library_of(program: &str) -> String {
+    let linked = text(&succeed(Command::new("ldd").arg(program)).stdout);
+    let line = linked.lines().find(|line| line.contains("libc.so")).unwrap_or_else(|| panic!("no libc in {linked}"));
+    let path = line.split_whitespace().find(|word| word.starts_with('/')).unwrap();
+    fs::canonicalize(path).unwrap().display().to_string()
+}
+
+/// Runs `relaywork FILE` while both bpftrace and relayd record. Returns what bpftrace printed, and relayd's lines.
+fn beside_bpftrace(program: &str, arguments: &[&str], work: &Work, file: &str) -> (Vec<String>, Vec<String>) {
+    let output = work.folder.path().join("bpftrace");
+    let mut bpftrace = Command::new("bpftrace")
+        .args(["-e", &format!("BEGIN {{ printf(\"ready\\n\"); }} {program}")])
+        .stdin(Stdio::null())
+        .stdout(fs::File::create(&output).unwrap())
+        .spawn()
+        .unwrap();
+    let read = || -> Vec<String> { fs::read_to_string(&output).unwrap().lines().map(str::to_owned).collect() };
+    // Under emulation it takes its time.
+    for _ in 0..6000 {
+        if read().iter().any(|line| line == "ready") {
+            break;
+        }
+        assert!(bpftrace.try_wait().unwrap().is_none(), "bpftrace has ended");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let program = work.path();
+    let command = ["--comm", "relaywork", "--bpf-stats", "--", &program, file];
+    let trace = record(&[arguments, &command].concat());
+    adds_up(&trace);
+    rustix::process::kill_process(Pid::from_child(&bpftrace), rustix::process::Signal::INT).unwrap();
+    bpftrace.wait().unwrap();
+    let printed =
+        read().into_iter().filter(|line| !line.is_empty() && line != "ready" && !line.starts_with("Attaching"));
+    (printed.collect(), trace.named())
+}
+
+pub(crate) fn what_is_wrong_with_an_event_is_said() {
+    for (event, message) in [
+        ("rawtracepoint:sched_swich", "did you mean sched_switch"),
+        ("rawtracepoint:sched_switch(nxt)", "there is no argument 'nxt'; there are: preempt, prev, next"),
+        ("rawtracepoint:sched_switch(prev->pidd)", "did you mean pid"),
+        ("rawtracepoint:sched_switch(prev->pid:ustr)", "it is no address"),
+        ("syscall:opanat", "did you mean openat"),
+        ("syscall:openat(path)", "there are: dfd, filename, flags, mode, ret, duration_ns"),
+        ("uprobe:libc:mallok", "did you mean"),
+        ("uprobe:/etc/passwd:main", "ELF"),
+        ("uprobe:/nosuch:main", "/nosuch"),
+        ("uretprobe:libc:malloc(arg0)", "--latency"),
+        ("usdt:/bin/true:a:b", "no USDT probes"),
+        ("profile:hz:0", "from 1 to"),
+        ("profile:99", "profile:hz:RATE"),
+        ("sched:sched_switch(prev_pid)", "leave out the parentheses"),
+        ("sched:sched_switch if next_comm == 5", "column 1"),
+        ("sched:sched_switch if next_pid == \"x\"", "column"),
+        ("sched:sched_switch if next_pidd > 1", "no field 'next_pidd'; did you mean next_pid"),
+        ("sched:sched_switch if next_pid <", "column"),
+        ("sched:sched_switch if next_pid > 1,sched:sched_switch", "selected twice"),
+    ] {
+        let said = fail(relayd().args(["trace", "-o", "/nosuch/x", "-d", "1ms", "-e", event]), 1);
+        assert!(said.contains(message), "{event}: {said}");
+    }
+}
+
+pub(crate) fn what_is_wrong_with_a_function_is_said() {
+    for (event, message) in [
+        ("kprobe:vfs_raed", "did you mean vfs_read"),
+        ("kprobe:vfs_read(cuont)", "there is no argument 'cuont'; there are: file, buf, count, pos"),
+        ("kprobe:vfs_read+1", "no instruction begins"),
+        ("kretprobe:vfs_read(count)", "--latency"),
+        ("fentry:vfs_raed", "did you mean vfs_read"),
+        ("kprobe:nosuch_*", "no function of the kernel matches"),
+        ("kprobe:vfs_read(file->f_inod)", "did you mean f_inode"),
+    ] {
+        let said = fail(relayd().args(["trace", "-o", "/tmp/relayd-refused", "-d", "1ms", "-e", event]), 1);
+        assert!(said.contains(message), "{event}: {said}");
+    }
+}
+
+pub(crate) fn a_kind_that_the_kernel_lacks_is_refused_with_one_that_works() {
+    for event in ["kprobe:vfs_read", "fentry:vfs_read"] {
+        let said = fail(relayd().args(["trace", "-o", "/tmp/relayd-refused", "-d", "1ms", "-e", event]), 1);
+        assert!(said.contains("would work here") || said.contains("work here"), "{event}: {said}");
+    }
+    assert!(!PathBuf::from("/tmp/relayd-refused").exists());
+}
