@@ -19,7 +19,7 @@ use super::{
 use crate::machine;
 
 /// The types of the kernel.
-const BTF: &str = "/sys/kernel/btf";
+pub(super) const BTF: &str = "/sys/kernel/btf";
 /// Most functions that one pattern may mean.
 const MOST: usize = 20_000;
 
@@ -198,7 +198,7 @@ impl Finder {
         Ok(events)
     }
 
-    fn unknown_function(&self, name: &str) -> Result<String> {
+    pub(super) fn unknown_function(&self, name: &str) -> Result<String> {
         let symbols = self.symbols()?;
         if symbols.has(name) {
             return Ok(format!("the kernel's types do not describe the function {name}: kprobe:{name} needs no types"));
@@ -497,7 +497,7 @@ fn event(
 }
 
 /// Samples at a rate.
-fn profile(spec: &Spec) -> Result<Event> {
+pub(super) fn profile(spec: &Spec) -> Result<Event> {
     const FASTEST: u64 = 100_000;
     let rate = spec.target.strip_prefix("hz:").and_then(|rate| rate.parse::<u64>().ok());
     let Some(hertz) = rate.filter(|rate| (1..=FASTEST).contains(rate)) else {
@@ -563,7 +563,7 @@ fn read_as(value: &mut Value, read: Read) -> Result<()> {
 }
 
 /// `arg0` and so on of a static probe; those that are not understood are left out.
-fn usdt_values(probe: &Usdt) -> Vec<Value> {
+pub(super) fn usdt_values(probe: &Usdt) -> Vec<Value> {
     let mut values = Vec::new();
     for (index, argument) in probe.arguments.iter().enumerate() {
         let size = argument.size;
@@ -604,7 +604,7 @@ fn usdt_values(probe: &Usdt) -> Vec<Value> {
 }
 
 /// The pattern, if it is one.
-fn pattern(text: &str) -> Result<Option<glob::Pattern>> {
+pub(super) fn pattern(text: &str) -> Result<Option<glob::Pattern>> {
     if glob::Pattern::escape(text) == text {
         return Ok(None);
     }
@@ -638,7 +638,7 @@ fn is_blacklisted(name: &str) -> bool {
 }
 
 /// What would work in place of a kind that the kernel lacks.
-fn alternatives(spec: &Spec) -> String {
+pub(super) fn alternatives(spec: &Spec) -> String {
     let returns = matches!(spec.kind, Kind::Kretprobe | Kind::Fexit);
     let other = match spec.kind {
         Kind::Kprobe | Kind::Kretprobe if machine::has_trampolines() => {
