@@ -2,7 +2,7 @@
 
 use std::{
     cell::{OnceCell, RefCell},
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     path::Path,
     sync::Arc,
 };
@@ -13,11 +13,12 @@ use serde::Serialize;
 use super::{
     arguments::{Call, Convention},
     binary::{self, Binary},
-    btf::{Btf, Function, Kernel, TypeId},
-    format::{self, Field, Format},
+    btf::{Btf, Function, Kernel, Prototype, TypeId},
+    events::Catalogue,
+    format::{self, Field},
     probes::{self, Finder, alternatives},
     spec::{self, Kind, Spec},
-    symbols::{Symbol, did_you_mean},
+    symbols::{Symbol, Symbols, did_you_mean},
     usdt::Usdt,
 };
 use crate::machine;
@@ -147,6 +148,9 @@ impl Lister {
             Kind::RawTracepoint => self.raw_tracepoints(spec)?,
             Kind::Syscall => self.system_calls(spec)?,
             Kind::Kprobe | Kind::Kretprobe | Kind::Fentry | Kind::Fexit => self.functions(spec)?,
+            Kind::Uprobe | Kind::Uretprobe | Kind::Usdt if !machine::has_uprobes() => {
+                bail!("this kernel has no uprobes (CONFIG_UPROBES is off); {}", alternatives(spec))
+            }
             Kind::Uprobe | Kind::Uretprobe => self.uprobes(spec)?,
             Kind::Usdt => self.usdts(spec)?,
             Kind::Profile => self.profile(spec)?,
@@ -167,44 +171,36 @@ impl Lister {
             Some(pattern) => pattern,
             None => glob::Pattern::new(&format!("*{word}*"))?,
         };
+        let every = glob::Pattern::new("*")?;
         let finder = self.finder()?;
-        let mut known: Vec<&str> = Vec::new();
-        let mut events = Vec::new();
+        let (mut known, mut events) = (Vec::new(), Vec::new());
         for name in finder.tracepoints().names() {
             let bare = name.split_once(':').map_or(name.as_str(), |(_, bare)| bare);
             known.push(bare);
             if wanted.matches(name) || wanted.matches(bare) {
-                events.push(self.tracepoint(name)?);
+                events.push(self.tracepoint(name, finder.tracepoints()));
             }
             if let Some(name) = name.strip_prefix(SYSCALLS) {
                 known.push(name);
                 if wanted.matches(name) {
-                    events.push(self.system_call(name)?);
+                    events.push(self.system_call(name, finder.tracepoints()));
                 }
             }
         }
         if let Ok(kernel) = finder.kernel() {
-            for name in kernel.vmlinux().tracepoints() {
-                known.push(name);
-                if wanted.matches(name) {
-                    events.push(self.raw_tracepoint(name, kernel)?);
-                }
-            }
+            known.extend(kernel.vmlinux().tracepoints());
+            let names = kernel.vmlinux().tracepoints().filter(|name| wanted.matches(name));
+            events.extend(names.filter_map(|name| self.raw_tracepoint(name, kernel.vmlinux())));
         }
         let functions = [(Kind::Kprobe, machine::has_kprobes()), (Kind::Fentry, machine::has_trampolines())];
-        if let Some((kind, _)) = functions.into_iter().find(|(_, has)| *has) {
+        let functions = functions.into_iter().find(|(_, has)| *has);
+        if let Some((kind, _)) = functions {
             let symbols = finder.symbols()?;
-            events.extend(symbols.matching(&wanted).filter_map(|symbol| self.function(kind, symbol)));
-            if events.is_empty() {
-                let all = glob::Pattern::new("*")?;
-                let near = did_you_mean(word, symbols.matching(&all).map(|symbol| symbol.name.as_str()));
-                if !near.is_empty() {
-                    bail!("nothing has '{word}' in its name{near}");
-                }
-            }
+            events.extend(self.matching(kind, symbols, &wanted));
+            known.extend(symbols.matching(&every).map(|symbol| symbol.name.as_str()));
         }
         if word == Kind::Profile.name() {
-            events.push(self.profile_event()?);
+            events.push(self.sampler(PROFILE)?);
         }
         if !events.is_empty() {
             return Ok(events);
@@ -212,81 +208,74 @@ impl Lister {
         if let Some(kind) = Kind::all().find(|kind| kind.name() == word) {
             bail!("nothing has '{word}' in its name; events of that kind: relayd list {word}:{}", kind.target());
         }
-        bail!("nothing has '{word}' in its name{}", did_you_mean(&without_wildcards(word), known.into_iter()));
+        let left_out = match functions {
+            Some(_) => "",
+            None => " (its functions cannot be traced on this kernel, and are left out)",
+        };
+        let near = did_you_mean(&without_wildcards(word), known.into_iter());
+        bail!("nothing has '{word}' in its name{left_out}{near}");
     }
 
     fn tracepoints(&self, spec: &Spec) -> Result<Vec<Event>> {
         let catalogue = self.finder()?.tracepoints();
         let wanted = Wanted::new(&spec.target)?;
         let names = catalogue.names().iter().filter(|name| wanted.is(name));
-        let events: Vec<_> = names.map(|name| self.tracepoint(name)).collect::<Result<_>>()?;
+        let events: Vec<_> = names.map(|name| self.tracepoint(name, catalogue)).collect();
         if events.is_empty() {
             bail!("{}", catalogue.not_found(&spec.target, wanted.is_exact()));
         }
         Ok(events)
     }
 
-    fn tracepoint(&self, name: &str) -> Result<Event> {
-        let arguments = || Ok(self.format(name)?.fields.iter().map(field).collect());
-        self.event(Kind::Tracepoint, name.to_owned(), None, arguments)
-    }
-
-    /// The layout of a tracepoint; of one that is not understood, nothing.
-    fn format(&self, name: &str) -> Result<Format> {
-        match self.finder()?.tracepoints().event(name, false) {
-            Ok(event) => Ok(event.format),
-            Err(error) => {
-                log::warn!("{name} cannot be recorded: {error:#}");
-                Ok(Format { id: 0, fields: Vec::new() })
-            }
-        }
+    fn tracepoint(&self, name: &str, catalogue: &Catalogue) -> Event {
+        self.event(Kind::Tracepoint, name.to_owned(), || fields(name, catalogue))
     }
 
     fn raw_tracepoints(&self, spec: &Spec) -> Result<Vec<Event>> {
-        let kernel = self.finder()?.kernel()?;
-        let wanted = Wanted::new(&spec.target)?.without_module();
-        let btf = kernel.vmlinux();
+        let btf = self.finder()?.kernel()?.vmlinux();
+        let wanted = Wanted::new(&spec.target)?.without_place();
         let names = btf.tracepoints().filter(|name| wanted.is(name));
-        let events: Vec<_> = names.map(|name| self.raw_tracepoint(name, kernel)).collect::<Result<_>>()?;
+        let events: Vec<_> = names.filter_map(|name| self.raw_tracepoint(name, btf)).collect();
         if events.is_empty() {
             bail!("there is no raw tracepoint '{}'{}", spec.target, wanted.nearest(btf.tracepoints()));
         }
         Ok(events)
     }
 
-    fn raw_tracepoint(&self, name: &str, kernel: &Kernel) -> Result<Event> {
-        let btf = kernel.vmlinux();
-        let arguments = || {
-            let prototype = btf.tracepoint(name).with_context(|| format!("the arguments of {name}"))?;
-            Ok(declared(&Call::entry(btf, &prototype, Convention::Context)))
-        };
-        self.event(Kind::RawTracepoint, format!("{}:{name}", Kind::RawTracepoint.name()), None, arguments)
+    fn raw_tracepoint(&self, name: &str, btf: &Btf) -> Option<Event> {
+        let prototype = btf.tracepoint(name)?;
+        let arguments = || declared(&Call::entry(btf, &prototype, Convention::Context));
+        Some(self.event(Kind::RawTracepoint, format!("{}:{name}", Kind::RawTracepoint.name()), arguments))
     }
 
     fn system_calls(&self, spec: &Spec) -> Result<Vec<Event>> {
-        let names = self.finder()?.tracepoints().names();
-        let known = || names.iter().filter_map(|name| name.strip_prefix(SYSCALLS));
+        let catalogue = self.finder()?.tracepoints();
+        let known = || catalogue.names().iter().filter_map(|name| name.strip_prefix(SYSCALLS));
         if known().next().is_none() {
             bail!(
                 "this kernel does not name system calls (CONFIG_FTRACE_SYSCALLS is off); raw_syscalls:* has their numbers"
             );
         }
         let wanted = Wanted::new(&spec.target)?;
-        let found = known().filter(|name| wanted.is(name));
-        let events: Vec<_> = found.map(|name| self.system_call(name)).collect::<Result<_>>()?;
+        let names = known().filter(|name| wanted.is(name));
+        let events: Vec<_> = names.map(|name| self.system_call(name, catalogue)).collect();
         if events.is_empty() {
             bail!("there is no system call '{}'{}", spec.target, wanted.nearest(known()));
         }
         Ok(events)
     }
 
-    fn system_call(&self, name: &str) -> Result<Event> {
+    fn system_call(&self, name: &str, catalogue: &Catalogue) -> Event {
         let arguments = || {
-            let format = self.format(&format!("{SYSCALLS}{name}"))?;
-            let fields = format.fields.iter().filter(|field| field.name != "__syscall_nr").map(field);
-            Ok(fields.chain([argument("long", "ret"), argument("u64", "duration_ns")]).collect())
+            let mut arguments = fields(&format!("{SYSCALLS}{name}"), catalogue);
+            arguments.retain(|argument| argument.name != "__syscall_nr");
+            arguments.extend(
+                [("long", "ret"), ("u64", "duration_ns")]
+                    .map(|(c_type, name)| Argument { name: name.to_owned(), c_type: c_type.to_owned() }),
+            );
+            arguments
         };
-        self.event(Kind::Syscall, format!("{}:{name}", Kind::Syscall.name()), None, arguments)
+        self.event(Kind::Syscall, format!("{}:{name}", Kind::Syscall.name()), arguments)
     }
 
     fn functions(&self, spec: &Spec) -> Result<Vec<Event>> {
@@ -295,52 +284,49 @@ impl Lister {
                 bail!("this kernel has no kprobes (CONFIG_KPROBES is off); {}", alternatives(spec));
             }
             Kind::Fentry | Kind::Fexit if !machine::has_trampolines() => {
-                bail!("this kernel has no trampolines for {}; {}", spec.kind.name(), alternatives(spec));
+                bail!("this kernel lets no trampolines be put at its functions; {}", alternatives(spec));
             }
             _ => {}
         }
-        self.kernel_functions(spec)
-    }
-
-    fn kernel_functions(&self, spec: &Spec) -> Result<Vec<Event>> {
         let finder = self.finder()?;
         let symbols = finder.symbols()?;
-        if let Some(pattern) = probes::pattern(&spec.target)? {
-            let matching = symbols.matching(&pattern);
-            let events: Vec<_> = matching.filter_map(|symbol| self.function(spec.kind, symbol)).collect();
-            if events.is_empty() {
-                let near = symbols.nearest(&without_wildcards(&spec.target));
-                bail!("no function of the kernel matches '{}'{near}", spec.target);
+        let Some(pattern) = probes::pattern(&spec.target)? else {
+            let name = spec.target.rsplit_once(':').map_or(&*spec.target, |(_module, name)| name);
+            if spec.kind != Kind::Fentry && spec.kind != Kind::Fexit && probes::blacklist().contains(name) {
+                bail!("kprobes are not allowed in {name}: the kernel itself uses it to handle them");
             }
-            return Ok(events);
+            return match symbols.find(name).and_then(|symbol| self.function(spec.kind, symbol)) {
+                Some(event) => Ok(vec![event]),
+                None => bail!("{}", finder.unknown_function(name)?),
+            };
+        };
+        let events = self.matching(spec.kind, symbols, &pattern);
+        if events.is_empty() {
+            let near = symbols.nearest(&without_wildcards(&spec.target));
+            bail!("no function of the kernel matches '{}'{near}", spec.target);
         }
-        let name = spec.target.rsplit_once(':').map_or(&*spec.target, |(_module, name)| name);
-        match symbols.find(name).and_then(|symbol| self.function(spec.kind, symbol)) {
-            Some(event) => Ok(vec![event]),
-            None => bail!("{}", finder.unknown_function(name)?),
-        }
+        Ok(events)
     }
 
-    /// An event of a function; nothing where that kind of event needs types that there are not.
+    /// Events of the functions that a pattern means.
+    fn matching(&self, kind: Kind, symbols: &Symbols, pattern: &glob::Pattern) -> Vec<Event> {
+        let blacklist = if is_trampoline(kind) { HashSet::new() } else { probes::blacklist() };
+        let allowed = symbols.matching(pattern).filter(|symbol| !blacklist.contains(&symbol.name));
+        allowed.filter_map(|symbol| self.function(kind, symbol)).collect()
+    }
+
+    /// An event of a function; nothing where it needs types and there are none.
     fn function(&self, kind: Kind, symbol: &Symbol) -> Option<Event> {
-        let returns = matches!(kind, Kind::Kretprobe | Kind::Fexit);
-        let convention =
-            if matches!(kind, Kind::Fentry | Kind::Fexit) { Convention::Context } else { Convention::Registers };
-        let needs_types = convention == Convention::Context;
-        let typed = if self.verbose || needs_types { self.types(symbol) } else { None };
-        if needs_types && typed.is_none() {
+        let typed = if self.verbose || is_trampoline(kind) { self.types(symbol) } else { None };
+        if is_trampoline(kind) && typed.is_none() {
             return None;
         }
         let arguments = || {
-            let call = match (&typed, returns) {
-                (Some((btf, function)), false) => Call::entry(btf, &function.prototype, convention),
-                (Some((btf, function)), true) => Call::exit(btf, &function.prototype, convention),
-                (None, false) => Call::unknown_entry(),
-                (None, true) => Call::unknown_exit(),
-            };
-            Ok(declared(&call))
+            let typed = typed.as_ref().map(|(btf, function)| (&**btf, &function.prototype));
+            declared(&call(kind, typed))
         };
-        self.event(kind, format!("{}:{}", kind.name(), symbol.name), symbol.module.clone(), arguments).ok()
+        let event = self.event(kind, format!("{}:{}", kind.name(), symbol.name), arguments);
+        Some(Event { module: symbol.module.clone(), ..event })
     }
 
     /// The types of a function, where it is said to be.
@@ -358,34 +344,30 @@ impl Lister {
     }
 
     fn uprobes(&self, spec: &Spec) -> Result<Vec<Event>> {
-        if !machine::has_uprobes() {
-            bail!("this kernel has no uprobes (CONFIG_UPROBES is off); {}", alternatives(spec));
-        }
         let (file, symbol) = spec.target.rsplit_once(':').unwrap_or((&spec.target, "*"));
         let path = binary::find(file)?;
         let binary = Binary::open(&path)?;
         let wanted = Wanted::new(symbol)?;
-        let call = if spec.kind == Kind::Uretprobe { Call::unknown_exit() } else { Call::unknown_entry() };
         let names: Vec<&str> = match &wanted {
             // A place in the file needs no name.
             Wanted::Exactly(place) if place.starts_with("0x") => vec![place],
             Wanted::Exactly(name) => binary.offsets_of(name).map(|_| vec![name.as_str()])?,
-            Wanted::Like(..) => binary.functions().filter(|name| wanted.is(name)).collect(),
+            Wanted::Like(..) => binary.functions().filter(|name| wanted.is(name) && can_be_written(name)).collect(),
         };
         if names.is_empty() {
-            bail!("no function of {} matches '{symbol}'{}", path.display(), wanted.nearest(binary.functions()));
+            let stripped =
+                if binary.is_stripped() { "; it is stripped: only functions that it exports are known" } else { "" };
+            let near = wanted.nearest(binary.functions());
+            bail!("no function of {} matches '{symbol}'{near}{stripped}", path.display());
         }
         let event = |name: &str| {
             let name = format!("{}:{}:{name}", spec.kind.name(), path.display());
-            self.event(spec.kind, name, None, || Ok(declared(&call)))
+            self.event(spec.kind, name, || declared(&call(spec.kind, None)))
         };
-        names.into_iter().map(event).collect()
+        Ok(names.into_iter().map(event).collect())
     }
 
     fn usdts(&self, spec: &Spec) -> Result<Vec<Event>> {
-        if !machine::has_uprobes() {
-            bail!("this kernel has no uprobes (CONFIG_UPROBES is off); {}", alternatives(spec));
-        }
         let (file, wanted) = split_usdt(&spec.target);
         let path = binary::find(file)?;
         let probes = Binary::open(&path)?.probes()?;
@@ -395,14 +377,15 @@ impl Lister {
         let wanted = Wanted::new(wanted)?;
         let full = |probe: &Usdt| format!("{}:{}", probe.provider, probe.name);
         let found = probes.iter().filter(|probe| wanted.is(&full(probe)) || wanted.is(&probe.name));
+        let found = found.filter(|probe| can_be_written(&probe.provider) && can_be_written(&probe.name));
         let event = |probe: &Usdt| {
             let values = || probes::usdt_values(probe).into_iter();
             let name = format!("{}:{}:{}", spec.kind.name(), path.display(), full(probe));
-            self.event(spec.kind, name, None, || {
-                Ok(values().map(|value| Argument { name: value.name, c_type: value.c_type }).collect())
+            self.event(spec.kind, name, || {
+                values().map(|value| Argument { name: value.name, c_type: value.c_type }).collect()
             })
         };
-        let events: Vec<_> = found.map(event).collect::<Result<_>>()?;
+        let events: Vec<_> = found.map(event).collect();
         if events.is_empty() {
             let names: Vec<_> = probes.iter().map(full).collect();
             let near = wanted.nearest(names.iter().map(String::as_str));
@@ -412,20 +395,15 @@ impl Lister {
     }
 
     fn profile(&self, spec: &Spec) -> Result<Vec<Event>> {
-        let shown = PROFILE.split_once(':').map_or("", |(_, rate)| rate);
         let wanted = Wanted::new(&spec.target)?;
-        if !wanted.is_exact() && wanted.is(shown) {
-            return Ok(vec![self.profile_event()?]);
-        }
-        let found = probes::profile(spec)?;
-        let arguments = || Ok(found.format.fields.iter().map(field).collect());
-        Ok(vec![self.event(Kind::Profile, found.name.clone(), None, arguments)?])
+        let is_any = !wanted.is_exact() && PROFILE.split_once(':').is_some_and(|(_, shown)| wanted.is(shown));
+        Ok(vec![self.sampler(if is_any { PROFILE } else { &spec.text })?])
     }
 
-    fn profile_event(&self) -> Result<Event> {
-        let specs = spec::parse(&[PROFILE.to_owned()])?;
-        let event = specs.first().map(|spec| self.profile(spec)).transpose()?.into_iter().flatten().next();
-        event.context(PROFILE)
+    fn sampler(&self, text: &str) -> Result<Event> {
+        let specs = spec::parse(&[text.to_owned()])?;
+        let found = probes::profile(specs.first().context("no rate")?)?;
+        Ok(self.event(Kind::Profile, found.name, || found.format.fields.iter().map(field).collect()))
     }
 
     fn structures(&self, name: &str) -> Result<Vec<Structure>> {
@@ -457,16 +435,9 @@ impl Lister {
         Ok(structures)
     }
 
-    /// An event, with its arguments if they are wanted.
-    fn event(
-        &self,
-        kind: Kind,
-        event: String,
-        module: Option<String>,
-        arguments: impl FnOnce() -> Result<Vec<Argument>>,
-    ) -> Result<Event> {
-        let arguments = if self.verbose { Some(arguments()?) } else { None };
-        Ok(Event { event, kind: kind.name(), module, arguments })
+    /// An event of the kernel's own, with its arguments if they are wanted.
+    fn event(&self, kind: Kind, event: String, arguments: impl FnOnce() -> Vec<Argument>) -> Event {
+        Event { event, kind: kind.name(), module: None, arguments: self.verbose.then(arguments) }
     }
 }
 
@@ -482,7 +453,7 @@ impl Wanted {
     }
 
     /// A name may be written with where it is before it.
-    fn without_module(self) -> Self {
+    fn without_place(self) -> Self {
         match self {
             Self::Exactly(name) => Self::Exactly(name.rsplit(':').next().unwrap_or_default().to_owned()),
             like @ Self::Like(_) => like,
@@ -528,12 +499,40 @@ fn split_usdt(target: &str) -> (&str, &str) {
     }
 }
 
-fn argument(c_type: &str, name: &str) -> Argument {
-    Argument { name: name.to_owned(), c_type: c_type.to_owned() }
-}
-
 fn declared(call: &Call<'_>) -> Vec<Argument> {
     call.declarations().into_iter().map(|(c_type, name)| Argument { name, c_type }).collect()
+}
+
+fn is_trampoline(kind: Kind) -> bool {
+    matches!(kind, Kind::Fentry | Kind::Fexit)
+}
+
+/// What can be named of a function's call.
+fn call<'a>(kind: Kind, typed: Option<(&'a Btf, &Prototype)>) -> Call<'a> {
+    let convention = if is_trampoline(kind) { Convention::Context } else { Convention::Registers };
+    let returns = matches!(kind, Kind::Kretprobe | Kind::Fexit | Kind::Uretprobe);
+    match (typed, returns) {
+        (Some((btf, prototype)), false) => Call::entry(btf, prototype, convention),
+        (Some((btf, prototype)), true) => Call::exit(btf, prototype, convention),
+        (None, false) => Call::unknown_entry(),
+        (None, true) => Call::unknown_exit(),
+    }
+}
+
+/// Whether a name stays one when [`spec::parse`] takes it apart, and does no harm to terminals.
+fn can_be_written(name: &str) -> bool {
+    !name.contains(|c: char| c.is_control() || c.is_whitespace() || ",:+()[]*?\"".contains(c))
+}
+
+/// The fields of a tracepoint; nothing of one whose layout is not understood.
+fn fields(name: &str, catalogue: &Catalogue) -> Vec<Argument> {
+    match catalogue.event(name, false) {
+        Ok(event) => event.format.fields.iter().map(field).collect(),
+        Err(error) => {
+            log::warn!("{name} cannot be recorded: {error:#}");
+            Vec::new()
+        }
+    }
 }
 
 /// A tracepoint's field, with an array's length at its type.
@@ -562,4 +561,127 @@ fn structure(btf: &Btf, name: &str, id: TypeId, module: Option<String>, verbose:
         fields.collect()
     };
     Structure { structure: name.to_owned(), module, size: btf.size(id), members: verbose.then(members) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(pattern: &str, verbose: bool) -> Result<Vec<Item>, String> {
+        list(&[pattern.to_owned()], verbose).map_err(|error| format!("{error:#}"))
+    }
+
+    fn spelled(arguments: &[Argument]) -> Vec<String> {
+        arguments
+            .iter()
+            .map(|argument| format!("{} {}", argument.c_type.replace(" __user", ""), argument.name))
+            .collect()
+    }
+
+    #[test]
+    fn fields_have_the_lengths_of_their_arrays() {
+        let text = "ID: 1\nformat:\n\
+            \tfield:__data_loc char[] filename;\toffset:8;\tsize:4;\tsigned:0;\n\
+            \tfield:char comm[16];\toffset:12;\tsize:16;\tsigned:0;\n\
+            \tfield:unsigned long args[6];\toffset:32;\tsize:48;\tsigned:0;\n\
+            \tfield:struct pair pair;\toffset:80;\tsize:12;\tsigned:0;\n\
+            \tfield:void * p;\toffset:96;\tsize:8;\tsigned:0;\n";
+        let fields: Vec<_> = format::Format::parse(text).unwrap().fields.iter().map(field).collect();
+        let expected = ["char[] filename", "char[16] comm", "unsigned long[6] args", "struct pair pair", "void * p"];
+        assert_eq!(spelled(&fields), expected);
+    }
+
+    /// Needs `/sys/kernel/btf/vmlinux`.
+    #[test]
+    fn functions_have_what_can_be_recorded_of_them() {
+        let kernel = Kernel::load(Path::new(probes::BTF)).expect("this test needs /sys/kernel/btf/vmlinux");
+        let btf = kernel.vmlinux();
+        let read = btf.function("vfs_read").unwrap();
+        let arguments = |kind| spelled(&declared(&call(kind, Some((btf, &read.prototype)))));
+        let parameters = ["struct file * file", "char * buf", "size_t count", "loff_t * pos"];
+        for kind in [Kind::Kprobe, Kind::Fentry] {
+            assert_eq!(arguments(kind), parameters);
+        }
+        assert_eq!(arguments(Kind::Kretprobe), ["ssize_t retval"]);
+        assert_eq!(arguments(Kind::Fexit), [&parameters[..], &["ssize_t retval"]].concat());
+        let unknown = spelled(&declared(&call(Kind::Uprobe, None)));
+        assert_eq!(unknown[..2], ["u64 arg0", "u64 arg1"]);
+        assert_eq!(spelled(&declared(&call(Kind::Uretprobe, None))), ["u64 retval"]);
+    }
+
+    /// Needs `/sys/kernel/btf/vmlinux`.
+    #[test]
+    fn structures_have_members_with_their_places() {
+        for pattern in ["struct:list_head", "struct list_head"] {
+            let items = listed(pattern, false).unwrap();
+            let [Item::Structure(structure)] = &items[..] else { panic!("{items:?}") };
+            let member = |name: &str, offset| Member {
+                name: name.to_owned(),
+                c_type: "struct list_head *".to_owned(),
+                offset,
+                bit: None,
+                bits: None,
+            };
+            assert_eq!(structure.members.as_deref(), Some(&[member("next", 0), member("prev", 8)][..]));
+            assert_eq!((structure.size, items[0].name().as_str()), (Some(16), "struct:list_head"));
+        }
+        let names: Vec<_> = listed("struct:list_*", false).unwrap().iter().map(Item::name).collect();
+        assert!(names.is_sorted() && names.contains(&"struct:list_head".to_owned()), "{names:?}");
+        let error = listed("struct:list_haed", false).unwrap_err();
+        assert!(error.contains("did you mean list_head"), "{error}");
+    }
+
+    #[test]
+    fn functions_of_programs_are_listed() {
+        if !machine::has_uprobes() {
+            return;
+        }
+        let own = std::env::current_exe().unwrap().display().to_string();
+        let items = listed(&format!("uprobe:{own}"), false).unwrap();
+        let names: Vec<_> = items.iter().map(Item::name).collect();
+        assert!(names.is_sorted() && names.contains(&format!("uprobe:{own}:main")), "{}", names.len());
+        let items = listed(&format!("ur:{own}:main"), true).unwrap();
+        let retval = Argument { name: "retval".to_owned(), c_type: "u64".to_owned() };
+        let expected = Event {
+            event: format!("uretprobe:{own}:main"),
+            kind: "uretprobe",
+            module: None,
+            arguments: Some(vec![retval]),
+        };
+        assert_eq!(items, [Item::Event(expected)]);
+        let error = listed(&format!("uprobe:{own}:mian*"), false).unwrap_err();
+        assert!(error.contains("did you mean main"), "{error}");
+        let error = listed(&format!("usdt:{own}"), false).unwrap_err();
+        assert!(error.contains("has no USDT probes"), "{error}");
+    }
+
+    #[test]
+    fn probes_may_be_left_out_of_a_pattern() {
+        for (target, expected) in [
+            ("/nosuch/x:a:b*", ("/nosuch/x", "a:b*")),
+            ("/nosuch/x:b*", ("/nosuch/x", "b*")),
+            ("/nosuch/x", ("/nosuch/x", "*")),
+            ("/nosuch/x:y:a:b", ("/nosuch/x:y", "a:b")),
+        ] {
+            assert_eq!(split_usdt(target), expected, "{target}");
+        }
+    }
+
+    #[test]
+    fn samples_and_what_cannot_be_listed() {
+        let samples = |pattern| listed(pattern, false).map(|items| items[0].name());
+        assert_eq!(samples("profile:*"), Ok("profile:hz:99".to_owned()));
+        assert_eq!(samples("p:hz:49"), Ok("profile:hz:49".to_owned()));
+        assert!(samples("profile:99").unwrap_err().contains("profile:hz:RATE"));
+        assert!(samples("profile:hz:99(ip)").unwrap_err().contains("the name alone"));
+        assert!(samples("profile:hz:99 if pid == 1").unwrap_err().contains("the name alone"));
+    }
+
+    #[test]
+    fn names_that_would_be_taken_apart_are_left_out() {
+        assert!(can_be_written("_ZN4core3fmt9Formatter3pad17h0123456789abcdefE.llvm.1@@V$1"));
+        for name in ["a,b", "f(int)", "a b", "a\x1b[0m", "x::y", "a+4"] {
+            assert!(!can_be_written(name), "{name}");
+        }
+    }
 }

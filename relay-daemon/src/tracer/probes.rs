@@ -1,6 +1,6 @@
 //! From what the user wrote to events: finds the tracepoints, functions and probes that are meant, and what can be recorded of each.
 
-use std::{cell::OnceCell, fs, path::Path, rc::Rc, sync::Arc};
+use std::{cell::OnceCell, collections::HashSet, fs, path::Path, rc::Rc, sync::Arc};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use relay_common::recipe::{Fetch, Kind as FetchKind, MAX_STRING, Recipe, flag, input};
@@ -116,7 +116,7 @@ impl Finder {
                 if !symbols.has(name) {
                     bail!("{}", self.unknown_function(name)?);
                 }
-                if is_blacklisted(name) {
+                if blacklist().contains(name) {
                     bail!("kprobes are not allowed in {name}: the kernel itself uses it to handle them");
                 }
                 (vec![name.to_owned()], offset, true)
@@ -631,10 +631,10 @@ fn offset(text: &str) -> Result<(&str, u64)> {
     Ok((name, number.map_err(|_| anyhow!("'{text}': '{offset}' is no offset; give +16 or +0x10"))?))
 }
 
-/// The kernel tells in debugfs; where that is not mounted, attaching fails.
-fn is_blacklisted(name: &str) -> bool {
+/// Functions that kprobes are not allowed in. The kernel tells in debugfs; where that is not mounted, attaching fails.
+pub(super) fn blacklist() -> HashSet<String> {
     let list = fs::read_to_string("/sys/kernel/debug/kprobes/blacklist").unwrap_or_default();
-    list.lines().any(|line| line.split_whitespace().nth(1) == Some(name))
+    list.lines().filter_map(|line| line.split_whitespace().nth(1)).map(str::to_owned).collect()
 }
 
 /// What would work in place of a kind that the kernel lacks.

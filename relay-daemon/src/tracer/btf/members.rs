@@ -32,7 +32,7 @@ impl Btf {
     #[must_use]
     pub fn structure_named(&self, name: &str) -> Option<TypeId> {
         let of_kind = |kind| self.named(name, kind).map(|(id, _)| id).find(|id| self.structure(*id).is_some());
-        [Kind::Struct, Kind::Union, Kind::Typedef].into_iter().find_map(of_kind)
+        [Kind::Struct, Kind::Union, Kind::Typedef].into_iter().filter(|_| !name.is_empty()).find_map(of_kind)
     }
 
     /// Names of the structures and unions in this blob, not in its base.
