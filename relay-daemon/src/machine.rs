@@ -322,6 +322,16 @@ pub fn has_kprobes() -> bool {
     Path::new("/sys/bus/event_source/devices/kprobe/type").exists()
 }
 
+/// Whether the kernel has uprobes, which USDT probes need too.
+///
+/// ```
+/// println!("{}", relay_daemon::machine::has_uprobes());
+/// ```
+#[must_use]
+pub fn has_uprobes() -> bool {
+    Path::new("/sys/bus/event_source/devices/uprobe/type").exists()
+}
+
 /// Whether the kernel loads programs for the entries and exits of its functions (fentry, fexit). It needs CAP_BPF to tell.
 ///
 /// ```

@@ -13,6 +13,7 @@ mod compare;
 mod corrupt;
 mod events;
 mod examples;
+mod list;
 mod long;
 mod overwrite;
 mod probes;
@@ -162,6 +163,15 @@ fn main() {
             Babeltrace context_is_that_of_the_task;
         events: Babeltrace babeltrace2_accepts_the_metadata_of_every_tracepoint,
             Babeltrace every_tracepoint_that_can_be_attached_is_and_is_detached;
+        list: Nothing every_tracepoint_is_listed,
+            Nothing arguments_are_listed_as_they_can_be_written,
+            Nothing what_is_listed_can_be_recorded,
+            Nothing a_word_finds_every_kind_that_there_is,
+            Nothing a_wrong_pattern_offers_the_nearest,
+            Nothing a_reader_that_has_seen_enough_is_no_error,
+            Nothing kinds_that_the_kernel_lacks_are_refused_with_what_would_work,
+            Kprobes functions_are_listed_with_their_parameters,
+            Nothing a_structure_has_members_with_offsets;
         cli: Nothing an_unknown_event_offers_the_nearest_name,
             Nothing a_glob_that_matches_nothing_is_an_error,
             Nothing sizes_that_cannot_be_are_refused,

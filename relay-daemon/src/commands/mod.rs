@@ -2,6 +2,7 @@
 
 pub(crate) mod check;
 pub(crate) mod klog;
+pub(crate) mod list;
 pub(crate) mod summary;
 pub(crate) mod trace;
 

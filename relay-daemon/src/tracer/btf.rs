@@ -93,7 +93,7 @@ pub struct Btf {
     /// The offset of the first of them.
     first_string: u32,
     base: Option<Arc<Self>>,
-    /// Hashes of the names of functions and typedefs, sorted, when first asked for.
+    /// Hashes of the names of functions, typedefs, structures and unions, sorted, when first asked for.
     index: OnceLock<Vec<(u64, TypeId)>>,
 }
 

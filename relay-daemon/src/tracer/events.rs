@@ -196,7 +196,7 @@ impl Catalogue {
         Ok(Event { name: name.to_owned(), format, text, explicit, probe, recipe: None })
     }
 
-    fn not_found(&self, pattern: &str, explicit: bool) -> String {
+    pub(super) fn not_found(&self, pattern: &str, explicit: bool) -> String {
         let what = if explicit { "no tracepoint is named" } else { "no tracepoint matches" };
         let mut message = format!("{what} '{pattern}'");
         if !pattern.contains(':') {

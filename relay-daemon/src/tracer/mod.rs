@@ -4,7 +4,7 @@
 //! [`btf`] and [`path`] (the kernel's types), [`binary`], [`usdt`] and [`registers`] (programs and libraries); [`arguments`] and
 //! [`layout`] say how values are fetched and where they lie in the record, [`choice`] whose events are wanted. [`object`] and
 //! [`programs`] load what runs at events and attach it. [`metadata`] describes the records in CTF's own language, [`session`] is the
-//! account that goes beside the trace, [`recorder`] runs it all.
+//! account that goes beside the trace, [`recorder`] runs it all. [`listing`] says beforehand what there is.
 
 pub mod arguments;
 mod attach;
@@ -17,6 +17,7 @@ pub mod events;
 pub mod expression;
 pub mod format;
 pub mod layout;
+pub mod listing;
 pub mod metadata;
 pub mod object;
 pub mod path;

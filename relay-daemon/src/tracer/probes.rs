@@ -1,6 +1,6 @@
 //! From what the user wrote to events: finds the tracepoints, functions and probes that are meant, and what can be recorded of each.
 
-use std::{cell::OnceCell, fs, path::Path, rc::Rc, sync::Arc};
+use std::{cell::OnceCell, collections::HashSet, fs, path::Path, rc::Rc, sync::Arc};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use relay_common::recipe::{Fetch, Kind as FetchKind, MAX_STRING, Recipe, flag, input};
@@ -19,7 +19,7 @@ use super::{
 use crate::machine;
 
 /// The types of the kernel.
-const BTF: &str = "/sys/kernel/btf";
+pub(super) const BTF: &str = "/sys/kernel/btf";
 /// Most functions that one pattern may mean.
 const MOST: usize = 20_000;
 
@@ -116,7 +116,7 @@ impl Finder {
                 if !symbols.has(name) {
                     bail!("{}", self.unknown_function(name)?);
                 }
-                if is_blacklisted(name) {
+                if blacklist().contains(name) {
                     bail!("kprobes are not allowed in {name}: the kernel itself uses it to handle them");
                 }
                 (vec![name.to_owned()], offset, true)
@@ -198,7 +198,7 @@ impl Finder {
         Ok(events)
     }
 
-    fn unknown_function(&self, name: &str) -> Result<String> {
+    pub(super) fn unknown_function(&self, name: &str) -> Result<String> {
         let symbols = self.symbols()?;
         if symbols.has(name) {
             return Ok(format!("the kernel's types do not describe the function {name}: kprobe:{name} needs no types"));
@@ -497,7 +497,7 @@ fn event(
 }
 
 /// Samples at a rate.
-fn profile(spec: &Spec) -> Result<Event> {
+pub(super) fn profile(spec: &Spec) -> Result<Event> {
     const FASTEST: u64 = 100_000;
     let rate = spec.target.strip_prefix("hz:").and_then(|rate| rate.parse::<u64>().ok());
     let Some(hertz) = rate.filter(|rate| (1..=FASTEST).contains(rate)) else {
@@ -563,7 +563,7 @@ fn read_as(value: &mut Value, read: Read) -> Result<()> {
 }
 
 /// `arg0` and so on of a static probe; those that are not understood are left out.
-fn usdt_values(probe: &Usdt) -> Vec<Value> {
+pub(super) fn usdt_values(probe: &Usdt) -> Vec<Value> {
     let mut values = Vec::new();
     for (index, argument) in probe.arguments.iter().enumerate() {
         let size = argument.size;
@@ -604,7 +604,7 @@ fn usdt_values(probe: &Usdt) -> Vec<Value> {
 }
 
 /// The pattern, if it is one.
-fn pattern(text: &str) -> Result<Option<glob::Pattern>> {
+pub(super) fn pattern(text: &str) -> Result<Option<glob::Pattern>> {
     if glob::Pattern::escape(text) == text {
         return Ok(None);
     }
@@ -631,14 +631,14 @@ fn offset(text: &str) -> Result<(&str, u64)> {
     Ok((name, number.map_err(|_| anyhow!("'{text}': '{offset}' is no offset; give +16 or +0x10"))?))
 }
 
-/// The kernel tells in debugfs; where that is not mounted, attaching fails.
-fn is_blacklisted(name: &str) -> bool {
+/// Functions that kprobes are not allowed in. The kernel tells in debugfs; where that is not mounted, attaching fails.
+pub(super) fn blacklist() -> HashSet<String> {
     let list = fs::read_to_string("/sys/kernel/debug/kprobes/blacklist").unwrap_or_default();
-    list.lines().any(|line| line.split_whitespace().nth(1) == Some(name))
+    list.lines().filter_map(|line| line.split_whitespace().nth(1)).map(str::to_owned).collect()
 }
 
 /// What would work in place of a kind that the kernel lacks.
-fn alternatives(spec: &Spec) -> String {
+pub(super) fn alternatives(spec: &Spec) -> String {
     let returns = matches!(spec.kind, Kind::Kretprobe | Kind::Fexit);
     let other = match spec.kind {
         Kind::Kprobe | Kind::Kretprobe if machine::has_trampolines() => {

@@ -7,6 +7,9 @@ use anyhow::{Context as _, Result};
 /// How many near names an error offers.
 const SUGGESTIONS: usize = 3;
 
+/// What the room before a function is named after it, where the kernel leaves some to patch.
+const ROOM: [&str; 2] = ["__pfx_", "__cfi_"];
+
 /// A function of the kernel or of a loaded module.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Symbol {
@@ -40,8 +43,10 @@ impl Symbols {
             let mut words = line.split_whitespace();
             let (_, kind, name) = (words.next()?, words.next()?, words.next()?);
             let is_function = matches!(kind, "t" | "T" | "w" | "W");
-            // Programs and trampolines come and go.
-            let module = words.next().map(bare).filter(|module| !module.starts_with("bpf"));
+            let module = words.next().map(bare);
+            // Programs and trampolines come and go, and are no functions of a module.
+            let is_generated = module.as_deref().is_some_and(|name| name == "bpf" || name.starts_with("__builtin__"));
+            let is_function = is_function && !is_generated && !ROOM.iter().any(|room| name.starts_with(room));
             is_function.then(|| Symbol { name: name.to_owned(), module })
         });
         let traceable = traceable.lines().filter_map(|line| {
@@ -51,7 +56,6 @@ impl Symbols {
         let sorted = |symbols: &mut dyn Iterator<Item = Symbol>| {
             let mut symbols: Vec<_> = symbols.collect();
             symbols.sort_unstable();
-            symbols.dedup();
             symbols
         };
         let mut functions = functions;
@@ -114,14 +118,16 @@ mod tests {
 
     const KALLSYMS: &str = "ffffffff81000000 T vfs_read\nffffffff81000010 t vfs_write\nffffffff81000020 D data\n\
         ffffffff81000030 t twice\nffffffff81000040 t twice\nffffffff81000050 t vfs_read.cold\n\
-        ffffffffc0000000 t nf_hook\t[nf_tables]\n";
+        ffffffffc0000000 t nf_hook\t[nf_tables]\nffffffff80fffff0 t __pfx_vfs_read\n\
+        ffffffffc0001000 t bpf_prog_6deef7357e7b4530_x\t[bpf]\nffffffffc0002000 t ftrace_trampoline\t[__builtin__ftrace]\n";
 
     #[test]
     fn functions_are_known_with_their_modules() {
         let symbols = Symbols::parse(KALLSYMS, "");
         assert!(symbols.has("vfs_read") && symbols.has("twice") && !symbols.has("data"));
+        assert!(!symbols.has("__pfx_vfs_read") && !symbols.has("ftrace_trampoline"));
         assert_eq!(symbols.find("nf_hook").unwrap().module.as_deref(), Some("nf_tables"));
-        assert_eq!(symbols.nearest("vfs_raed"), "; did you mean vfs_read, vfs_read.cold?");
+        assert_eq!(symbols.nearest("vfs_raed"), "; did you mean vfs_read, vfs_read.cold, vfs_write?");
     }
 
     #[test]
@@ -134,5 +140,6 @@ mod tests {
         assert_eq!(names("", "vfs_*"), ["vfs_read", "vfs_write"]);
         assert_eq!(names("vfs_write\nnf_hook [nf_tables]\n", "*"), ["nf_hook", "vfs_write"]);
         assert_eq!(names("", "twice"), Vec::<String>::new());
+        assert_eq!(names("", "*"), ["nf_hook", "vfs_read", "vfs_write"]);
     }
 }

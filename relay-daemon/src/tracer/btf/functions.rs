@@ -9,6 +9,8 @@ use super::{
 
 /// Most parameters of a function that is described.
 const MAX_PARAMETERS: usize = 128;
+/// What is found by name.
+const INDEXED: [Kind; 4] = [Kind::Func, Kind::Typedef, Kind::Struct, Kind::Union];
 /// What the names of tracepoints' types begin with.
 const TRACEPOINT: &str = "btf_trace_";
 /// What the functions that call tracepoints' probes begin with. They name the parameters, the tracepoints' types do not.
@@ -104,7 +106,7 @@ impl Btf {
     }
 
     /// This blob's types of a kind that have a name.
-    fn all(&self, kind: Kind) -> impl Iterator<Item = (&str, TypeId)> {
+    pub(super) fn all(&self, kind: Kind) -> impl Iterator<Item = (&str, TypeId)> {
         self.ids().filter_map(move |id| {
             let this = self.get(id).filter(|this| this.kind == kind)?;
             Some((self.string(this.name).filter(|name| !name.is_empty())?, id))
@@ -112,12 +114,12 @@ impl Btf {
     }
 
     /// This blob's types of a name and a kind.
-    fn named(&self, name: &str, kind: Kind) -> impl Iterator<Item = (TypeId, Type<'_>)> {
+    pub(super) fn named(&self, name: &str, kind: Kind) -> impl Iterator<Item = (TypeId, Type<'_>)> {
         let hash = hash(name.as_bytes());
         let index = self.index.get_or_init(|| {
             let mut index = Vec::new();
             for id in self.ids() {
-                if let Some(this) = self.get(id).filter(|this| matches!(this.kind, Kind::Func | Kind::Typedef))
+                if let Some(this) = self.get(id).filter(|this| INDEXED.contains(&this.kind))
                     && let Some(name) = self.string_bytes(this.name)
                 {
                     index.push((self::hash(name), id));

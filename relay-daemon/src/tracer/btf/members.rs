@@ -28,6 +28,18 @@ pub struct Field<'a> {
 }
 
 impl Btf {
+    /// The structure, union, or typedef of one, of that name in this blob, not in its base.
+    #[must_use]
+    pub fn structure_named(&self, name: &str) -> Option<TypeId> {
+        let of_kind = |kind| self.named(name, kind).map(|(id, _)| id).find(|id| self.structure(*id).is_some());
+        [Kind::Struct, Kind::Union, Kind::Typedef].into_iter().filter(|_| !name.is_empty()).find_map(of_kind)
+    }
+
+    /// Names of the structures and unions in this blob, not in its base.
+    pub fn structures(&self) -> impl Iterator<Item = &str> {
+        self.all(Kind::Struct).chain(self.all(Kind::Union)).map(|(name, _)| name)
+    }
+
     /// The member of that name of a structure or union, or of one without a name within it.
     #[must_use]
     pub fn member(&self, id: TypeId, name: &str) -> Option<Member> {

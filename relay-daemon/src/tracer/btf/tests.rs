@@ -24,6 +24,10 @@ pub(in crate::tracer) fn ask_everything(btf: &Btf) {
     for name in names.iter().take(100) {
         let _ = btf.tracepoint(name);
     }
+    let names: Vec<_> = btf.structures().map(str::to_owned).collect();
+    for name in names.iter().take(100) {
+        let _ = btf.structure_named(name);
+    }
     let end = btf.ids().end;
     for id in (0..=end.saturating_add(2)).chain([u32::MAX]) {
         let _ = (btf.shape(id), btf.type_name(id), btf.size(id), btf.enumerators(id));
@@ -164,6 +168,31 @@ fn members_are_found_in_members_without_a_name() {
     assert_eq!(btf.member(bits, "x"), Some(Member { bit_offset: 5, bit_size: Some(3), type_id: int }));
     assert_eq!(btf.member(bits, "whole"), whole(32));
     assert_eq!(btf.member(old, "x"), Some(Member { bit_offset: 10, bit_size: Some(3), type_id: three }));
+}
+
+#[test]
+fn structures_are_found_by_their_names() {
+    let mut b = Builder::new();
+    let int = b.int("int", 4, SIGNED);
+    let word = b.typedef("word_t", int);
+    b.add("later", 7, 0, &[]);
+    let anonymous = b.structure("", 4, &[("counter", int, 0)]);
+    let counter = b.typedef("counter_t", anonymous);
+    let pair = b.structure("pair", 8, &[("a", int, 0), ("b", word, 32)]);
+    let either = b.union("either", 4, &[("a", int, 0)]);
+    let base = Arc::new(b.btf());
+    let mut b = Builder::on(&base);
+    let own = b.structure("own", 8, &[("pair", pair, 0)]);
+    let module = Btf::parse(b.bytes(), Some(Arc::clone(&base))).unwrap();
+
+    let found = ["pair", "either", "counter_t"].map(|name| base.structure_named(name));
+    assert_eq!(found, [Some(pair), Some(either), Some(counter)]);
+    for name in ["int", "word_t", "later", "", "own"] {
+        assert_eq!(base.structure_named(name), None, "{name}");
+    }
+    assert_eq!((module.structure_named("own"), module.structure_named("pair")), (Some(own), None));
+    assert_eq!(base.structures().collect::<Vec<_>>(), ["pair", "either"]);
+    assert_eq!(module.structures().collect::<Vec<_>>(), ["own"]);
 }
 
 #[test]
