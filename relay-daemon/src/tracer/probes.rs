@@ -493,7 +493,7 @@ fn event(
 ) -> Result<Event> {
     let text = layout::lay_out(&name, values, n_entry, recipe)?;
     let format = layout::format(&text)?;
-    Ok(Event { name, format, text, explicit, probe, recipe: Some(Box::new(recipe.clone())) })
+    Ok(Event { name, format, text, explicit, probe, recipe: Some(Box::new(*recipe)) })
 }
 
 /// Samples at a rate.
