@@ -210,7 +210,7 @@ impl Lister {
         }
         let left_out = match functions {
             Some(_) => "",
-            None => " (its functions cannot be traced on this kernel, and are left out)",
+            None => " (the kernel's functions are left out: it has neither kprobes nor trampolines)",
         };
         let near = did_you_mean(&without_wildcards(word), known.into_iter());
         bail!("nothing has '{word}' in its name{left_out}{near}");
@@ -387,7 +387,9 @@ impl Lister {
         };
         let events: Vec<_> = found.map(event).collect();
         if events.is_empty() {
-            let names: Vec<_> = probes.iter().map(full).collect();
+            let has_provider = wanted.text().contains(':');
+            let name = |probe: &Usdt| if has_provider { full(probe) } else { probe.name.clone() };
+            let names: Vec<_> = probes.iter().map(name).collect();
             let near = wanted.nearest(names.iter().map(String::as_str));
             bail!("{} has no USDT probe '{}'{near}", path.display(), wanted.text());
         }
