@@ -300,18 +300,6 @@ pub fn host_and_kernel() -> (String, String) {
     (uname.nodename().to_string_lossy().into_owned(), uname.release().to_string_lossy().into_owned())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cpu_lists_have_ranges_and_gaps() {
-        assert_eq!(parse_cpu_list("0-2,5\n"), Some(vec![0, 1, 2, 5]));
-        assert_eq!(parse_cpu_list("\n"), Some(vec![]));
-        assert_eq!(parse_cpu_list("0-x"), None);
-    }
-}
-
 /// Whether the kernel has kprobes.
 ///
 /// ```
@@ -340,4 +328,16 @@ pub fn has_uprobes() -> bool {
 #[must_use]
 pub fn has_trampolines() -> bool {
     aya::sys::is_program_supported(aya::programs::ProgramType::Tracing).unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_lists_have_ranges_and_gaps() {
+        assert_eq!(parse_cpu_list("0-2,5\n"), Some(vec![0, 1, 2, 5]));
+        assert_eq!(parse_cpu_list("\n"), Some(vec![]));
+        assert_eq!(parse_cpu_list("0-x"), None);
+    }
 }

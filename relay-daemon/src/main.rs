@@ -19,7 +19,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Trace(commands::trace::Arguments),
+    Trace(Box<commands::trace::Arguments>),
     List(commands::list::Arguments),
     Klog(commands::klog::Arguments),
     Check(commands::check::Arguments),
@@ -28,7 +28,7 @@ enum Command {
 fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).format_timestamp(None).init();
     let result = match Cli::parse().command {
-        Command::Trace(arguments) => commands::trace::run(arguments),
+        Command::Trace(arguments) => commands::trace::run(*arguments),
         Command::List(arguments) => commands::list::run(&arguments),
         Command::Klog(arguments) => commands::klog::run(&arguments),
         Command::Check(arguments) => commands::check::run(&arguments),

@@ -965,8 +965,10 @@ impl Workspace {
     #[inline(always)]
     pub fn store_context(&self, at: u64, value: u32) {
         let at = at as usize & (CONTEXT_SPACE - 4);
-        // SAFETY: in bounds, and aligned since the workspace is.
-        unsafe { self.context.get().cast::<u8>().add(at).cast::<u32>().write_volatile(value) }
+        // SAFETY: in bounds.
+        let place = unsafe { self.context.get().cast::<u8>().add(at) };
+        // SAFETY: a multiple of 4 in bounds is aligned, since the workspace is.
+        unsafe { place.cast::<u32>().write_volatile(value) }
     }
 
     /// Stores the stack of a context in front of the payload, `at` so many bytes, at most 4096 bytes of it; returns how many.
@@ -998,8 +1000,8 @@ impl Workspace {
         if len > PIECE as u64 {
             return false;
         }
-        // SAFETY: the helpers read any address safely, and there is room for what they write.
         0 == match from {
+            // SAFETY: the helper reads any address safely, and there is room for what it writes.
             Address::Kernel(from) => unsafe {
                 helpers::generated::bpf_probe_read_kernel(to.cast(), len as u32, from.0)
             },
@@ -1016,8 +1018,8 @@ impl Workspace {
         if most > PIECE as u64 {
             return None;
         }
-        // SAFETY: the helpers read any address safely, and there is room for what they write.
         let len = match from {
+            // SAFETY: the helper reads any address safely, and there is room for what it writes.
             Address::Kernel(from) => unsafe {
                 helpers::generated::bpf_probe_read_kernel_str(to.cast(), most as u32, from.0)
             },
@@ -1037,8 +1039,8 @@ impl Workspace {
             return None;
         }
         let to = (&raw mut number).cast();
-        // SAFETY: the helpers read any address safely, and there is room for what they write.
         let error = match from {
+            // SAFETY: the helper reads any address safely, and there is room for what it writes.
             Address::Kernel(from) => unsafe { helpers::generated::bpf_probe_read_kernel(to, size as u32, from.0) },
             // SAFETY: as above.
             Address::User(from) => unsafe { helpers::generated::bpf_probe_read_user(to, size as u32, from.0) },
@@ -1060,7 +1062,7 @@ impl Workspace {
         self.number(size, Address::Kernel(KernelAddress(self.at(at).cast()))).unwrap_or(0)
     }
 
-    /// Takes a text of the payload to be looked at: `len` bytes, or up to its NUL, at most [`TEXT_SPACE`] in all with a NUL.
+    /// Takes a text of the payload to be looked at: `len` bytes, or up to its NUL, at most `MAX_TEXT` in all with a NUL.
     #[inline(always)]
     pub fn take_text(&self, at: u64, len: u64) {
         let from = KernelAddress(self.at(at).cast());
@@ -1083,7 +1085,9 @@ impl Workspace {
     #[inline(always)]
     pub fn text(&self, at: usize) -> u8 {
         // SAFETY: the index is less than the length.
-        unsafe { self.text.get().cast::<u8>().add(at & (TEXT_SPACE - 1)).read_volatile() }
+        let byte = unsafe { self.text.get().cast::<u8>().add(at & (TEXT_SPACE - 1)) };
+        // SAFETY: in bounds.
+        unsafe { byte.read_volatile() }
     }
 }
 

@@ -330,7 +330,7 @@ fn tell(ebpf: &Ebpf, orders: &Orders<'_>, names: &[Pattern], cgroups: &[[u64; 2]
     let first = u16::try_from(names.len())?;
     for (index, event) in orders.events.iter().enumerate() {
         let Some(recipe) = &event.recipe else { continue };
-        let mut recipe = (**recipe);
+        let mut recipe = **recipe;
         // The patterns of names come first.
         recipe.tests.iter_mut().for_each(|test| test.pattern += first);
         set_value(recipes, u32::try_from(index)?, &recipe).context("writing what is to be done at an event")?;

@@ -79,7 +79,7 @@ impl Selection {
         let refuse = |error: &ExpressionError| anyhow!("'{}': {}", spec.target, error.render());
         let expression = Expression::parse(condition).map_err(|error| refuse(&error))?;
         let mut recipe = event.recipe.take().unwrap_or_else(|| Box::new(Recipe::EMPTY));
-        let mut fetching = (*recipe);
+        let mut fetching = *recipe;
         let mut hidden = HIDDEN;
         let mut resolve = |name: &str| {
             let subject = match recorded(event, name) {

@@ -9,9 +9,7 @@ use aya_ebpf::{
 };
 use relay_common::{
     Word as _,
-    recipe::{
-        FAULT, Fetch, HIDDEN, Kind, MAX_FETCHES, MAX_STEPS, MAX_TESTS, Operator, PASS, Recipe, Subject, Test, input,
-    },
+    recipe::{FAULT, HIDDEN, Kind, MAX_FETCHES, MAX_STEPS, MAX_TESTS, Operator, PASS, Recipe, Subject, Test, input},
     trace::COMMON_FIELDS,
 };
 use relay_ebpf::sys::{self, Address, BpfWord, KernelAddress, Workspace};
