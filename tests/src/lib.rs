@@ -107,9 +107,7 @@ impl Trace {
     pub fn babeltrace(&self) -> Vec<String> {
         babeltrace(&self.path)
     }
-}
 
-impl Trace {
     /// The trace as babeltrace2 reads it, with the names of all fields.
     #[must_use]
     pub fn named(&self) -> Vec<String> {
@@ -120,7 +118,7 @@ impl Trace {
 /// A trace as babeltrace2 reads it, with the names of all fields. It must have nothing to complain of but discarded events.
 #[must_use]
 pub fn babeltrace_named(path: &Path) -> Vec<String> {
-    read_by_babeltrace(path, &["--names=all", "--clock-seconds"])
+    read_by_babeltrace(path, &["--clock-seconds"])
 }
 
 /// A trace as babeltrace2 reads it, a line an event. It must have nothing to complain of but discarded events.
