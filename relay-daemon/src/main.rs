@@ -21,6 +21,7 @@ struct Cli {
 enum Command {
     Trace(Box<commands::trace::Arguments>),
     List(commands::list::Arguments),
+    Symbolize(commands::symbolize::Arguments),
     Klog(commands::klog::Arguments),
     Check(commands::check::Arguments),
 }
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Trace(arguments) => commands::trace::run(*arguments),
         Command::List(arguments) => commands::list::run(&arguments),
+        Command::Symbolize(arguments) => commands::symbolize::run(&arguments),
         Command::Klog(arguments) => commands::klog::run(&arguments),
         Command::Check(arguments) => commands::check::run(&arguments),
     };

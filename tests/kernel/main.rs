@@ -17,6 +17,7 @@ mod list;
 mod long;
 mod overwrite;
 mod probes;
+mod stacks;
 mod trace;
 
 use std::path::Path;
@@ -150,6 +151,9 @@ fn main() {
             [BABELTRACE] a_condition_keeps_what_it_says_and_nothing_else,
             [BABELTRACE] a_limit_is_kept_and_what_is_over_it_is_counted,
             [BABELTRACE] context_is_that_of_the_task;
+        stacks: [BABELTRACE, COMPILER, PERF] perf_saw_the_same_stacks,
+            [BABELTRACE, COMPILER] a_program_that_is_gone_is_known_by_its_build_id,
+            [] what_cannot_be_symbolized_is_said;
         events: [BABELTRACE] babeltrace2_accepts_the_metadata_of_every_tracepoint,
             [BABELTRACE] every_tracepoint_that_can_be_attached_is_and_is_detached;
         list: [] every_tracepoint_is_listed,

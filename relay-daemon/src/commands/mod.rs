@@ -4,6 +4,7 @@ pub(crate) mod check;
 pub(crate) mod klog;
 pub(crate) mod list;
 pub(crate) mod summary;
+pub(crate) mod symbolize;
 pub(crate) mod trace;
 
 /// A size in bytes, like 64K or 1M.

@@ -297,7 +297,8 @@ async fn wait(
             () = &mut time_is_over => return Ok(Stop::Asked),
             ended = command_ends => return Ok(Stop::Ended(ended.context("waiting for the command")?)),
             () = recording.failed() => return Ok(Stop::Failed),
-            _ = tick.tick(), if !status.is_hidden() => {
+            _ = tick.tick(), if !status.is_hidden() || recording.needs_poll() => {
+                recording.poll();
                 status.set_message(summary::status(start.elapsed(), &recording.progress()));
             }
         }

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use super::session::replace;
 
 /// Where the session's own files are: hidden, since CTF readers take every visible file for a stream.
-const PRIVATE: &str = ".relayd";
+pub(super) const PRIVATE: &str = ".relayd";
 
 /// The directory of a trace that is being made. Until [`TraceDirectory::keep`], dropping it removes it again.
 #[derive(Debug)]

@@ -4,18 +4,22 @@
 //! [`btf`] and [`path`] (the kernel's types), [`binary`], [`usdt`] and [`registers`] (programs and libraries); [`arguments`] and
 //! [`layout`] say how values are fetched and where they lie in the record, [`choice`] whose events are wanted. [`object`] and
 //! [`programs`] load what runs at events and attach it. [`metadata`] describes the records in CTF's own language, [`session`] is the
-//! account that goes beside the trace, [`recorder`] runs it all. [`listing`] says beforehand what there is.
+//! account that goes beside the trace, [`recorder`] runs it all. [`listing`] says beforehand what there is; [`symbolize`] names the
+//! addresses of stacks afterwards, by what `addresses` has kept.
 
+mod addresses;
 pub mod arguments;
 mod attach;
 pub mod binary;
 pub mod btf;
+mod builds;
 pub mod choice;
 pub mod directory;
 mod elf;
 pub mod events;
 pub mod expression;
 pub mod format;
+mod kallsyms;
 pub mod layout;
 pub mod listing;
 pub mod metadata;
@@ -28,5 +32,6 @@ pub mod registers;
 pub mod selection;
 pub mod session;
 pub mod spec;
+pub mod symbolize;
 pub mod symbols;
 pub mod usdt;

@@ -14,6 +14,7 @@ use relay_common::{
 };
 
 use super::{
+    addresses::Addresses,
     choice::Choice,
     directory::TraceDirectory,
     events::Event,
@@ -67,6 +68,7 @@ pub struct Recording {
     directory: TraceDirectory,
     session: Session,
     metadata: String,
+    addresses: Addresses,
     readers: Readers,
     snapshots: u64,
 }
@@ -115,6 +117,7 @@ impl Recording {
             marking.mark(cpu)?;
             Ok(Box::new(CpuFile::create(&folder, cpu)?))
         })?;
+        let mut addresses = Addresses::watch(context, channel.possible())?;
         if bpf_stats {
             programs.count_runs()?;
         }
@@ -144,9 +147,10 @@ impl Recording {
         let written = session.write(&directory.private())?;
         // What the session will have grown by at the end: the account of every CPU, and a reason.
         directory.set_aside(written + ACCOUNT_SIZE * (channel.possible().len() as u64 + 4))?;
+        addresses.save(&directory.private())?;
         directory.keep();
         programs.start(record_self)?;
-        Ok((Self { channel, programs, directory, session, metadata, readers, snapshots: 0 }, notices))
+        Ok((Self { channel, programs, directory, session, metadata, addresses, readers, snapshots: 0 }, notices))
     }
 
     /// Where the trace is.
@@ -183,6 +187,17 @@ impl Recording {
         progress
     }
 
+    /// Whether [`Self::poll`] is needed.
+    #[must_use]
+    pub fn needs_poll(&self) -> bool {
+        self.addresses.grow()
+    }
+
+    /// Takes what the kernel tells beside the events: with user stacks, which files processes map. To be called every second or so.
+    pub fn poll(&mut self) {
+        self.addresses.poll();
+    }
+
     /// Returns when a reader could not go on.
     pub async fn failed(&mut self) {
         self.readers.failed().await;
@@ -216,6 +231,7 @@ impl Recording {
         session.programs = self.programs.report()?;
         count_suppressed(&self.programs, &mut session)?;
         directory.write_metadata(&self.metadata)?;
+        self.addresses.save(&directory.private())?;
         session.write(&directory.private())?;
         directory.keep();
         Ok((folder, session))
@@ -268,6 +284,10 @@ impl Recording {
         self.session.error = (!errors.is_empty()).then(|| errors.join("; "));
         self.directory.release_reserve()?;
         self.session.write(&self.directory.private())?;
+        // Last, since names are worth less than an account.
+        if let Err(error) = self.addresses.save(&self.directory.private()) {
+            log::error!("stacks may have fewer names: {error:#}");
+        }
         Ok(self.session)
     }
 }

@@ -174,6 +174,9 @@ fn one(text: &str) -> Result<Spec> {
 
 /// What stands before and after the word `if`.
 fn find_if(text: &str) -> Option<(&str, &str)> {
+    if let Some(before) = text.strip_suffix(" if") {
+        return Some((before, ""));
+    }
     let (at, found) = [" if ", "\tif ", ")if "].iter().filter_map(|word| Some((text.find(word)?, word))).min()?;
     Some((&text[..at + usize::from(found.starts_with(')'))], &text[at + found.len()..]))
 }

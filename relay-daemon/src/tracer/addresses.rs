@@ -1,0 +1,59 @@
+//! What a trace keeps so that the addresses in its stacks get names: the kernel's symbols, and the files that processes' code is from.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context as _, Result};
+use relay_common::recipe::context;
+
+use super::{builds::Builds, kallsyms, session::replace};
+
+const KALLSYMS: &str = "/proc/kallsyms";
+
+/// What has been seen so far, of what the context asks for.
+#[derive(Default)]
+pub(super) struct Addresses {
+    kernel: Option<String>,
+    builds: Option<Builds>,
+}
+
+impl Addresses {
+    /// Begins to collect.
+    pub(super) fn watch(context: u32, cpus: &[u32]) -> Result<Self> {
+        let kernel = (context & context::KSTACK != 0).then(String::new);
+        let builds = if context & context::USTACK == 0 { None } else { Some(Builds::watch(cpus)?) };
+        Ok(Self { kernel, builds })
+    }
+
+    /// Whether there is anything to poll.
+    pub(super) fn grow(&self) -> bool {
+        self.builds.is_some()
+    }
+
+    /// To be called every second or so.
+    pub(super) fn poll(&mut self) {
+        if let Some(builds) = &mut self.builds {
+            builds.poll();
+        }
+    }
+
+    /// Writes all that is known now, what was known before included, into the trace's own folder.
+    pub(super) fn save(&mut self, folder: &Path) -> Result<()> {
+        if let Some(known) = &mut self.kernel {
+            let now = fs::read_to_string(KALLSYMS).with_context(|| format!("reading {KALLSYMS}"))?;
+            match kallsyms::excerpt(&now) {
+                Some(now) => *known = kallsyms::merge(known, &now),
+                None => log::warn!(
+                    "the kernel hides its addresses (sysctl kernel.kptr_restrict): stacks will have no names"
+                ),
+            }
+            let path = folder.join(kallsyms::FILE);
+            replace(&path, known.as_bytes()).with_context(|| format!("writing {}", path.display()))?;
+        }
+        if let Some(builds) = &mut self.builds {
+            builds.poll();
+            builds.add_mapped();
+            builds.write(folder)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,221 @@
+//! Names for the addresses in the stacks of a trace, on this machine or another.
+//!
+//! The kernel's come from what the trace has kept of its symbols (`kallsyms.rs`), those of processes from the files that their build ids
+//! name (`builds.rs`), where these are still to be had.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+use blazesym::{
+    helper::read_elf_build_id,
+    symbolize::{Input, Symbolized, Symbolizer, source},
+};
+use regex::{Captures, Regex};
+
+use super::{
+    builds,
+    directory::PRIVATE,
+    kallsyms::{self, Kallsyms},
+};
+
+/// What is known of one trace's addresses.
+#[derive(Debug)]
+pub struct Symbols {
+    kernel: Kallsyms,
+    /// Path where it was recorded, by build id.
+    files: BTreeMap<String, PathBuf>,
+    /// What is read for a build id; `None` when there is no such file any more.
+    readable: HashMap<String, Option<PathBuf>>,
+    /// Where the recording machine's files are.
+    root: PathBuf,
+    symbolizer: Symbolizer,
+    stacks: Stacks,
+}
+
+/// How babeltrace2 shows addresses, with or without the names of fields.
+#[derive(Debug)]
+struct Stacks {
+    kernel: Regex,
+    user: Regex,
+    byte: Regex,
+}
+
+impl Symbols {
+    /// Reads what a trace has kept. The recording machine's files are looked for below `root`.
+    ///
+    /// # Errors
+    /// When it is no trace of relayd, holds no stacks, or its files cannot be read.
+    pub fn open(trace: &Path, root: &Path) -> Result<Self> {
+        let folder = trace.join(PRIVATE);
+        if !folder.is_dir() {
+            bail!("{} is not a trace of relayd: it has no {PRIVATE}", trace.display());
+        }
+        let kernel = read(&folder.join(kallsyms::FILE))?;
+        let files = read(&folder.join(builds::FILE))?;
+        if kernel.is_none() && files.is_none() {
+            bail!("{} holds no stacks: record with --context kstack,ustack", trace.display());
+        }
+        let kernel = Kallsyms::parse(kernel.unwrap_or_default());
+        if kernel.skipped() > 0 {
+            log::warn!("{}: {} lines are no symbols", folder.join(kallsyms::FILE).display(), kernel.skipped());
+        }
+        let files = serde_json::from_str(&files.unwrap_or_else(|| "{}".to_owned()));
+        let files = files.with_context(|| format!("reading {}", folder.join(builds::FILE).display()))?;
+        let stacks = Stacks {
+            kernel: Regex::new("0x[Ff]{4}[0-9A-Fa-f]{12}")?,
+            user: Regex::new(concat!(
+                r"\{ (?:status = )?1, (?:build_id = )?\[ ((?:(?:\[[0-9]+\] = )?0x[0-9A-Fa-f]{1,2}(?:, )?){20}) \], ",
+                r"(?:offset = )?0x([0-9A-Fa-f]{1,16}) \}"
+            ))?,
+            byte: Regex::new("0x([0-9A-Fa-f]{1,2})")?,
+        };
+        Ok(Self {
+            kernel,
+            files,
+            readable: HashMap::new(),
+            root: root.to_path_buf(),
+            symbolizer: Symbolizer::new(),
+            stacks,
+        })
+    }
+
+    /// A line of babeltrace2's with names in place of the addresses that have one.
+    #[must_use]
+    pub fn replace<'a>(&mut self, line: &'a str) -> Cow<'a, str> {
+        let byte = self.stacks.byte.clone();
+        let user = self.stacks.user.clone();
+        let line = user.replace_all(line, |frame: &Captures<'_>| {
+            let id = byte.captures_iter(&frame[1]).filter_map(|byte| u8::from_str_radix(&byte[1], 16).ok());
+            let offset = u64::from_str_radix(&frame[2], 16).unwrap_or_default();
+            self.user(&builds::hex(&id.collect::<Vec<u8>>()), offset)
+        });
+        let in_kernel = |address: &Captures<'_>| {
+            let known = u64::from_str_radix(&address[0][2..], 16).ok().and_then(|address| self.kernel(address));
+            known.unwrap_or_else(|| address[0].to_owned())
+        };
+        match self.stacks.kernel.replace_all(&line, in_kernel) {
+            Cow::Borrowed(_) => line,
+            Cow::Owned(replaced) => Cow::Owned(replaced),
+        }
+    }
+
+    /// `FUNCTION+0xOFFSET [MODULE]` of an address in the kernel.
+    #[must_use]
+    pub fn kernel(&self, address: u64) -> Option<String> {
+        let symbol = self.kernel.find(address)?;
+        let module = symbol.module.map(|module| format!(" [{module}]")).unwrap_or_default();
+        Some(format!("{}+{:#x}{module}", symbol.name, symbol.offset))
+    }
+
+    /// `FUNCTION+0xOFFSET (FILE)` of an offset in the file of a build id; where there is no name, the offset in the file and the build id.
+    #[must_use]
+    pub fn user(&mut self, build_id: &str, offset: u64) -> String {
+        let file = self.files.get(build_id);
+        let name = file.map_or_else(|| format!("build id {build_id}"), |path| path.display().to_string());
+        if !self.readable.contains_key(build_id) {
+            let readable = file.and_then(|path| find(build_id, &self.root, path));
+            self.readable.insert(build_id.to_owned(), readable);
+        }
+        let known = self.readable.get(build_id).cloned().flatten();
+        let symbol = known.and_then(|path| {
+            let source = source::Source::Elf(source::Elf::new(path));
+            match self.symbolizer.symbolize_single(&source, Input::FileOffset(offset)) {
+                Ok(Symbolized::Sym(symbol)) => Some(format!("{}+{:#x} ({name})", symbol.name, symbol.offset)),
+                Ok(Symbolized::Unknown(_)) => None,
+                Err(error) => {
+                    log::debug!("{offset:#x} in {name}: {error}");
+                    None
+                }
+            }
+        });
+        symbol.unwrap_or_else(|| match file {
+            Some(_) => format!("{offset:#x} ({name}, build id {build_id})"),
+            None => format!("{offset:#x} ({name})"),
+        })
+    }
+}
+
+/// A file that may be missing.
+fn read(path: &Path) -> Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
+    }
+}
+
+/// The file of a build id: where it was when it was recorded, if it is still the same.
+fn find(build_id: &str, root: &Path, recorded: &Path) -> Option<PathBuf> {
+    let is_it = |path: &Path| {
+        path.is_file() && read_elf_build_id(path).ok().flatten().is_some_and(|id| builds::hex(&id) == build_id)
+    };
+    let path = root.join(recorded.strip_prefix("/").ok()?);
+    is_it(&path).then_some(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KALLSYMS: &str = "ffffffff81000010 t vfs_read\nffffffff81000080 T _etext\nffffffffc0000000 t hook\t[nf]\n";
+
+    fn trace() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join(PRIVATE)).unwrap();
+        folder
+    }
+
+    fn write(trace: &tempfile::TempDir, name: &str, text: &str) {
+        fs::write(trace.path().join(PRIVATE).join(name), text).unwrap();
+    }
+
+    #[test]
+    fn addresses_are_replaced_where_they_are_known() {
+        let trace = trace();
+        write(&trace, kallsyms::FILE, KALLSYMS);
+        write(&trace, builds::FILE, r#"{"000102030405060708090a0b0c0d0e0f10111213": "/nowhere/at/all"}"#);
+        let mut symbols = Symbols::open(trace.path(), Path::new("/")).unwrap();
+        let bytes = (0..20).map(|byte| format!("0x{byte:X}")).collect::<Vec<_>>().join(", ");
+        let named = (0..20).map(|byte| format!("[{byte}] = 0x{byte:X}")).collect::<Vec<_>>().join(", ");
+        let frame = "0xab (/nowhere/at/all, build id 000102030405060708090a0b0c0d0e0f10111213)";
+        for (line, expected) in [
+            ("[0] = 0xFFFFFFFF81000018 ]", "[0] = vfs_read+0x8 ]".to_owned()),
+            ("0xFFFFFFFFC0000001", "hook+0x1 [nf]".to_owned()),
+            ("0xFFFFFFFF81000081, 0xFFFF888812345678", "0xFFFFFFFF81000081, 0xFFFF888812345678".to_owned()),
+            ("nothing", "nothing".to_owned()),
+            (&format!("[ {{ 1, [ {bytes} ], 0xAB }} ]"), format!("[ {frame} ]")),
+            (&format!("{{ status = 1, build_id = [ {named} ], offset = 0xAB }}"), frame.to_owned()),
+            (&format!("{{ 1, [ {bytes} ], 0xFFFFFFFFFFFFFFFF }}"), frame.replace("0xab", "0xffffffffffffffff")),
+        ] {
+            assert_eq!(symbols.replace(line), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_no_trace_with_stacks_is_refused() {
+        let error =
+            |trace: &tempfile::TempDir| format!("{:#}", Symbols::open(trace.path(), Path::new("/")).unwrap_err());
+        assert!(error(&tempfile::tempdir().unwrap()).contains("is not a trace of relayd"));
+        let trace = trace();
+        assert!(error(&trace).contains("record with --context"));
+        write(&trace, builds::FILE, "[1, 2");
+        assert!(error(&trace).contains("build-ids.json"), "{}", error(&trace));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_comes_through(line in "[ -~]*") {
+            let trace = trace();
+            write(&trace, kallsyms::FILE, "");
+            let mut symbols = Symbols::open(trace.path(), Path::new("/")).unwrap();
+            if !line.contains('{') {
+                proptest::prop_assert_eq!(symbols.replace(&line), line.as_str());
+            }
+        }
+    }
+}

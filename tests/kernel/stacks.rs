@@ -1,0 +1,98 @@
+//! Stacks: what perf shows of the same calls, and names from the trace alone.
+
+use std::{
+    fs,
+    io::Write as _,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use relay_tests::{Trace, fail, record, relayd, succeed, text};
+
+/// Calls getppid three functions deep, then exits. Not optimized, so that each function has a frame; without libc, which has none.
+const PROGRAM: &str = r#"
+static long innermost(void) { long r; __asm__ volatile("syscall" : "=a"(r) : "a"(110L) : "rcx", "r11", "memory"); return r; }
+static long middle(void) { return innermost(); }
+static long outer(void) { return middle(); }
+int main(void) { return outer() == 0; }
+"#;
+const CALLS: [&str; 4] = ["innermost", "middle", "outer", "main"];
+const EVENT: &str = "syscalls:sys_enter_getppid";
+const EXIT: &str = "sched:sched_process_exit";
+
+fn build(folder: &Path) -> String {
+    let (source, program) = (folder.join("deep.c"), folder.join("deep"));
+    fs::write(&source, PROGRAM).unwrap();
+    succeed(Command::new("cc").args(["-O0", "-o"]).args([&program, &source]));
+    program.display().to_string()
+}
+
+/// babeltrace2's text of a trace, with names.
+fn named(trace: &Trace, root: &str) -> String {
+    let mut symbolize = relayd();
+    symbolize.arg("symbolize").arg(&trace.path).args(["--root", root]);
+    let mut symbolize = symbolize.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let lines = trace.babeltrace().join("\n");
+    symbolize.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    let output = symbolize.wait_with_output().unwrap();
+    assert!(output.status.success());
+    text(&output.stdout)
+}
+
+/// The functions of both stacks in a line, innermost first, the kernel's before the process's.
+fn functions(line: &str) -> Vec<&str> {
+    line.split([' ', ',']).filter_map(|word| Some(word.split_once("+0x")?.0)).collect()
+}
+
+/// The functions that perf shows at the event of a program.
+fn functions_by_perf(folder: &Path, event: &str, program: &str) -> Vec<String> {
+    let data = folder.join("perf.data").display().to_string();
+    succeed(Command::new("perf").args(["record", "-q", "-g", "-e", event, "-o", &data, program]));
+    let script = text(&succeed(Command::new("perf").args(["script", "-F", "ip,sym", "-i", &data])).stdout);
+    script.lines().filter_map(|line| Some(line.split_whitespace().nth(1)?.to_owned())).collect()
+}
+
+pub(crate) fn perf_saw_the_same_stacks() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = build(folder.path());
+    // perf takes no kernel stack at a system call, and both begin in a function of their own elsewhere.
+    for (event, first, last) in [(EVENT, "innermost", "main"), (EXIT, "do_exit", "entry_SYSCALL_64_after_hwframe")] {
+        let theirs = functions_by_perf(folder.path(), event, &program);
+        let trace = record(&["--context", "kstack,ustack", "-e", event, "--comm", "deep", "--", &program]);
+        let line = named(&trace, "/");
+        let ours: Vec<_> = functions(&line).into_iter().map(str::to_owned).collect();
+        let common = |stack: &[String]| {
+            let find = |name| stack.iter().position(|function| function == name).unwrap_or_else(|| panic!("{stack:?}"));
+            stack[find(first)..=find(last)].to_vec()
+        };
+        assert_eq!(common(&ours), common(&theirs), "{line}");
+    }
+}
+
+pub(crate) fn a_program_that_is_gone_is_known_by_its_build_id() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = build(folder.path());
+    let notes = text(&succeed(Command::new("readelf").args(["-n", &program])).stdout);
+    let id = notes.lines().find_map(|line| line.trim().strip_prefix("Build ID: ")).unwrap().to_owned();
+    let trace = record(&["--context", "ustack", "-e", EVENT, "--", &program]);
+    assert_eq!(&functions(&named(&trace, "/"))[..4], CALLS);
+    // Its file is kept elsewhere, where another machine's would be.
+    let root = folder.path().join("root");
+    let copy = root.join(program.strip_prefix('/').unwrap());
+    fs::create_dir_all(copy.parent().unwrap()).unwrap();
+    fs::rename(&program, &copy).unwrap();
+    let line = named(&trace, "/");
+    assert_eq!(line.matches(&format!("({program}, build id {id})")).count(), 4, "{line}");
+    assert_eq!(&functions(&named(&trace, root.to_str().unwrap()))[..4], CALLS);
+    // A file of that name with other contents is another.
+    fs::copy("/bin/true", &program).unwrap();
+    assert_eq!(named(&trace, "/"), line);
+}
+
+pub(crate) fn what_cannot_be_symbolized_is_said() {
+    let error = fail(relayd().args(["symbolize", "/usr"]), 1);
+    assert!(error.contains("/usr is not a trace of relayd"), "{error}");
+    let trace = record(&["-e", EVENT, "--", "true"]);
+    let error = fail(relayd().arg("symbolize").arg(&trace.path), 1);
+    assert!(error.contains("--context kstack,ustack"), "{error}");
+}
