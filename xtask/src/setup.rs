@@ -14,8 +14,11 @@ struct Tool {
 }
 
 /// Programs that the tests compare with.
-const TEST_TOOLS: [Tool; 2] =
-    [Tool { program: "babeltrace2", package: "babeltrace2" }, Tool { program: "perf", package: "linux-perf" }];
+const TEST_TOOLS: [Tool; 3] = [
+    Tool { program: "babeltrace2", package: "babeltrace2" },
+    Tool { program: "perf", package: "linux-perf" },
+    Tool { program: "bpftrace", package: "bpftrace" },
+];
 
 /// What boots a kernel.
 const VM_TOOLS: [Tool; 3] = [

@@ -1,11 +1,12 @@
-//! `cargo xtask test`: the unprivileged tests by cargo, then those on the running kernel as root. `cargo xtask account`: the long one.
+//! `cargo xtask test`: the unprivileged tests by cargo, then those on the running kernel as root, then
+//! those of other kernels in virtual machines. `cargo xtask account`: the long one.
 
 use std::{path::PathBuf, process::Stdio};
 
 use anyhow::{Context as _, Result};
 use xtask::ebpf;
 
-use crate::{as_root, cargo, exec, is_root, setup};
+use crate::{as_root, cargo, exec, is_root, setup, vm};
 
 /// Runs all tests whose names contain `filter`.
 pub(crate) fn run(filter: &[String]) -> Result<()> {
@@ -22,7 +23,8 @@ pub(crate) fn run(filter: &[String]) -> Result<()> {
     exec(cargo().args(["build", "--locked", "--package", "relay-daemon", "--package", "example-kleak"]))?;
     let mut tests = as_root(&kernel_tests(&[])?)?;
     // The tests share one kernel, and measure its tracepoints: one at a time.
-    exec(tests.arg("--test-threads=1").args(filter).env("RELAYD", ebpf::target_dir().join("debug/relayd")))
+    exec(tests.arg("--test-threads=1").args(filter).env("RELAYD", ebpf::target_dir().join("debug/relayd")))?;
+    if filter.is_empty() { vm::run_if_possible() } else { Ok(()) }
 }
 
 /// Checks the account of `records` records in each mode.
