@@ -385,6 +385,35 @@ pub fn btf_name(btf: BorrowedFd<'_>) -> io::Result<String> {
     Ok(name.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte)).collect())
 }
 
+/// How many hits of a link's kprobes the kernel has passed over: inside another probe, or without room to watch for the return. `None` for
+/// links of other kinds. Before Linux 6.7 the kernel does not tell: zero, or `None`.
+///
+/// # Errors
+/// What the kernel says.
+pub fn link_missed(link: BorrowedFd<'_>) -> io::Result<Option<u64>> {
+    const BPF_LINK_TYPE_PERF_EVENT: u32 = 7;
+    const BPF_LINK_TYPE_KPROBE_MULTI: u32 = 8;
+    const BPF_PERF_EVENT_KPROBE: u64 = 3;
+    const BPF_PERF_EVENT_KRETPROBE: u64 = 4;
+    /// `struct bpf_link_info` (include/uapi/linux/bpf.h); the words are what depends on the kind.
+    #[derive(Default)]
+    #[repr(C)]
+    struct Info {
+        kind: u32,
+        id: u32,
+        program: u32,
+        padding: u32,
+        words: [u64; 8],
+    }
+    let mut info = Info::default();
+    information(link, &mut info)?;
+    Ok(match (info.kind, info.words[0]) {
+        (BPF_LINK_TYPE_KPROBE_MULTI, _) => Some(info.words[2]),
+        (BPF_LINK_TYPE_PERF_EVENT, BPF_PERF_EVENT_KPROBE | BPF_PERF_EVENT_KRETPROBE) => Some(info.words[4]),
+        _ => None,
+    })
+}
+
 /// Attaches a program of a raw tracepoint, or, without a name, one that was loaded for a certain function. Closing the link detaches.
 ///
 /// # Errors

@@ -138,6 +138,7 @@ fn main() {
             [BABELTRACE, BPFTRACE, KPROBES] bpftrace_saw_the_same_functions_of_a_pattern,
             [BABELTRACE, KPROBES] kprobes_and_trampolines_of_one_function_agree,
             [BABELTRACE, KPROBES] a_duration_is_the_time_between_entry_and_return,
+            [BABELTRACE, KPROBES] returns_that_the_kernel_had_no_room_for_are_counted,
             [BABELTRACE] a_system_call_takes_as_long_as_it_slept,
             [BABELTRACE, COMPILER] static_probes_have_their_arguments,
             [BABELTRACE] a_string_that_cannot_be_read_is_recorded_as_a_fault,

@@ -204,6 +204,24 @@ pub(crate) fn a_duration_is_the_time_between_entry_and_return() {
     assert_eq!(slept.count(), 1, "{lines:#?}");
 }
 
+pub(crate) fn returns_that_the_kernel_had_no_room_for_are_counted() {
+    // It watches for ten returns of a function at once, or for two on each CPU.
+    const SLEEPERS: u64 = 200;
+    let script = format!("for i in $(seq {SLEEPERS}); do sleep 5 & done; wait");
+    let trace =
+        record(&["-e", "kretprobe:hrtimer_nanosleep", "--comm", "sleep", "--bpf-stats", "--", "sh", "-c", &script]);
+    adds_up(&trace);
+    let recorded = trace.total("recorded");
+    assert!(recorded < SLEEPERS, "{}", trace.summary);
+    // Before Linux 6.7 it does not tell.
+    if let Some(missed) = trace.summary["kprobes_missed"].as_u64() {
+        assert!(recorded + missed >= SLEEPERS, "{}", trace.summary);
+    } else {
+        let release = text(&succeed(Command::new("uname").arg("-r")).stdout);
+        assert!(release.starts_with("5.") || release.starts_with("6.1."), "{release}");
+    }
+}
+
 pub(crate) fn a_system_call_takes_as_long_as_it_slept() {
     let trace = record(&["-e", "syscall:clock_nanosleep", "--bpf-stats", "--", "sleep", "0.2"]);
     adds_up(&trace);
@@ -334,6 +352,12 @@ pub(crate) fn what_is_wrong_with_a_function_is_said() {
         ("kprobe:vfs_raed", "did you mean vfs_read"),
         ("kprobe:vfs_read(cuont)", "there is no argument 'cuont'; there are: file, buf, count, pos"),
         ("kprobe:vfs_read+1", "no instruction begins"),
+        ("kprobe:vfs_read+100000", "it has"),
+        // Handles the breakpoints that kprobes are made of.
+        ("kprobe:exc_int3", "no probe may be put there"),
+        // A static inline of include/linux/fs.h.
+        ("kprobe:file_inode", "inlined"),
+        ("kprobe:nosuchmodule:function", "module"),
         ("kretprobe:vfs_read(count)", "--latency"),
         ("fentry:vfs_raed", "did you mean vfs_read"),
         ("kprobe:nosuch_*", "no function of the kernel matches"),

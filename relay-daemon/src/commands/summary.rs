@@ -30,6 +30,7 @@ struct Summary<'a> {
     bytes: u64,
     cpus: &'a [Cpu],
     programs: &'a [Program],
+    kprobes_missed: Option<u64>,
     error: Option<&'a str>,
 }
 
@@ -70,6 +71,7 @@ pub(crate) fn print(path: &Path, session: &Session, json: bool, quiet: bool) -> 
         bytes: total(|cpu| cpu.bytes),
         cpus: &session.cpus,
         programs: &session.programs,
+        kprobes_missed: session.kprobes_missed,
         error: session.error.as_deref(),
     };
     let text = match (json, quiet) {
@@ -135,6 +137,12 @@ fn text(summary: &Summary<'_>) -> Result<String> {
             }
         };
         writeln!(text, "  {}: {runs}{skipped}", program.name)?;
+    }
+    if let Some(missed) = summary.kprobes_missed {
+        writeln!(
+            text,
+            "  kprobes: {missed} missed by the kernel, inside another probe or without room to watch for the return"
+        )?;
     }
     for cpu in summary.cpus {
         if cpu.lost_full > 0 {

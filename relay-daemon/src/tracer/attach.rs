@@ -21,8 +21,8 @@ use super::{
 use crate::{
     machine,
     sys::{
-        attach_raw, btf_by_id, btf_name, link_functions, link_perf_event, next_btf_id, open_probe, open_sampler,
-        open_tracepoint,
+        attach_raw, btf_by_id, btf_name, link_functions, link_missed, link_perf_event, next_btf_id, open_probe,
+        open_sampler, open_tracepoint,
     },
 };
 
@@ -46,6 +46,16 @@ pub(super) struct Attached {
 }
 
 impl Attached {
+    /// How many hits of kprobes the kernel has passed over; `None` without kprobes.
+    pub(super) fn missed(&self) -> Result<Option<u64>> {
+        let mut missed = None;
+        for link in &self.links {
+            let more = link_missed(link.as_fd()).context("asking what a probe has missed")?;
+            missed = more.map_or(missed, |more| Some(missed.unwrap_or(0) + more));
+        }
+        Ok(missed)
+    }
+
     /// The program of a name that serves any number of events, loaded when it is first needed.
     fn shared(&mut self, object: &Object, name: &'static str, kind: Kind<'_>) -> Result<BorrowedFd<'_>> {
         let key = (name, matches!(kind, Kind::Probes));

@@ -274,6 +274,15 @@ impl Programs {
         self.attached.links.clear();
     }
 
+    /// How many hits of kprobes the kernel itself has passed over, of those that are attached; `None` where there are none, or the kernel
+    /// does not say.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn missed(&self) -> Result<Option<u64>> {
+        if counts_skipped() { self.attached.missed() } else { Ok(None) }
+    }
+
     /// Events that were not recorded, other than by loss, by possible CPU.
     ///
     /// # Errors
@@ -300,8 +309,7 @@ impl Programs {
     /// # Errors
     /// When `/proc` does not say.
     pub fn report(&self) -> Result<Vec<Program>> {
-        // Before, the kernel skips without counting (kernel/trace/bpf_trace.c, `trace_call_bpf`).
-        let counted = machine::kernel_version().is_none_or(|version| version >= (6, 7));
+        let counted = counts_skipped();
         let events = self.attached.programs.iter().filter(|loaded| !matches!(&*loaded.name, "on_fork" | "on_free"));
         let reports = events.map(|loaded| {
             let counts = machine::program_counts(loaded.program.as_fd())?;
@@ -314,6 +322,11 @@ impl Programs {
         });
         reports.collect()
     }
+}
+
+/// Before, the kernel skips without counting (kernel/trace/bpf_trace.c, `trace_call_bpf`), and does not tell what probes have missed.
+fn counts_skipped() -> bool {
+    machine::kernel_version().is_none_or(|version| version >= (6, 7))
 }
 
 fn can_run_in_nmi(event: &Event) -> bool {

@@ -229,6 +229,7 @@ impl Recording {
             session.cpus.push(account);
         }
         session.programs = self.programs.report()?;
+        session.kprobes_missed = self.programs.missed()?;
         count_suppressed(&self.programs, &mut session)?;
         directory.write_metadata(&self.metadata)?;
         self.addresses.save(&directory.private())?;
@@ -267,6 +268,7 @@ impl Recording {
             errors.extend(result.err().map(|error| format!("{error:#}")));
             consumers.push(consumer);
         }
+        self.session.kprobes_missed = self.programs.missed()?;
         self.programs.detach();
         self.channel.wait_for_running_programs()?;
         self.session.programs = self.programs.report()?;
@@ -377,6 +379,7 @@ fn describe(
             .collect(),
         cpus: Vec::new(),
         programs: Vec::new(),
+        kprobes_missed: None,
         error: None,
     })
 }

@@ -43,6 +43,9 @@ pub struct Session {
     pub cpus: Vec<Cpu>,
     /// What the kernel says of each program. Empty until the end.
     pub programs: Vec<Program>,
+    /// Hits of kprobes that the kernel itself passed over: inside another probe, or without room to watch for the return. `None` until the
+    /// end, where there are no kprobes, and before Linux 6.7.
+    pub kprobes_missed: Option<u64>,
     /// Why recording stopped before it was asked to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
