@@ -292,7 +292,7 @@ impl Lister {
         let symbols = finder.symbols()?;
         let Some(pattern) = probes::pattern(&spec.target)? else {
             let name = spec.target.rsplit_once(':').map_or(&*spec.target, |(_module, name)| name);
-            if spec.kind != Kind::Fentry && spec.kind != Kind::Fexit && probes::blacklist().contains(name) {
+            if spec.kind != Kind::Fentry && spec.kind != Kind::Fexit && probes::functions::blacklist().contains(name) {
                 bail!("kprobes are not allowed in {name}: the kernel itself uses it to handle them");
             }
             return match symbols.find(name).and_then(|symbol| self.function(spec.kind, symbol)) {
@@ -310,7 +310,7 @@ impl Lister {
 
     /// Events of the functions that a pattern means.
     fn matching(&self, kind: Kind, symbols: &Symbols, pattern: &glob::Pattern) -> Vec<Event> {
-        let blacklist = if is_trampoline(kind) { HashSet::new() } else { probes::blacklist() };
+        let blacklist = if is_trampoline(kind) { HashSet::new() } else { probes::functions::blacklist() };
         let allowed = symbols.matching(pattern).filter(|symbol| !blacklist.contains(&symbol.name));
         allowed.filter_map(|symbol| self.function(kind, symbol)).collect()
     }
@@ -379,7 +379,7 @@ impl Lister {
         let found = probes.iter().filter(|probe| wanted.is(&full(probe)) || wanted.is(&probe.name));
         let found = found.filter(|probe| can_be_written(&probe.provider) && can_be_written(&probe.name));
         let event = |probe: &Usdt| {
-            let values = || probes::usdt_values(probe).into_iter();
+            let values = || probes::user::usdt_values(probe).into_iter();
             let name = format!("{}:{}:{}", spec.kind.name(), path.display(), full(probe));
             self.event(spec.kind, name, || {
                 values().map(|value| Argument { name: value.name, c_type: value.c_type }).collect()
@@ -404,7 +404,7 @@ impl Lister {
 
     fn sampler(&self, text: &str) -> Result<Event> {
         let specs = spec::parse(&[text.to_owned()])?;
-        let found = probes::profile(specs.first().context("no rate")?)?;
+        let found = probes::user::profile(specs.first().context("no rate")?)?;
         Ok(self.event(Kind::Profile, found.name, || found.format.fields.iter().map(field).collect()))
     }
 
