@@ -109,8 +109,6 @@ pub enum Kind {
     Bytes = 2,
     /// The string that it points to, at most `len` bytes with its NUL. Stored after the fixed part; at `to` its location.
     String = 3,
-    /// The name of the current thread, 16 bytes.
-    Comm = 4,
 }
 
 /// One value to fetch.

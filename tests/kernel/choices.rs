@@ -125,7 +125,7 @@ pub(crate) fn a_condition_keeps_what_it_says_and_nothing_else() {
         let named = field(line, "next_comm").starts_with("relay") || field(line, "prev_comm") == "swapper/0";
         number("next_prio") < 121 && named && number("next_pid") != 0
     };
-    let essence = |line: &String| line.split("vm ").last().unwrap().split_once("sched:").unwrap().1.to_owned();
+    let essence = |line: &String| line.split_once("sched:").unwrap().1.to_owned();
     let all = relay_tests::babeltrace_named(&path);
     let expected: Vec<_> = all.iter().filter(holds).map(essence).collect();
     let kept: Vec<_> = kept.named();

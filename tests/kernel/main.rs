@@ -136,6 +136,7 @@ fn main() {
             [BABELTRACE, BPFTRACE, KPROBES] bpftrace_saw_the_same_kprobes,
             [BABELTRACE, BPFTRACE, KPROBES] bpftrace_saw_the_same_kretprobes,
             [BABELTRACE, BPFTRACE, KPROBES] bpftrace_saw_the_same_functions_of_a_pattern,
+            [KPROBES] the_functions_of_a_pattern_are_attached_at_once,
             [BABELTRACE, KPROBES] kprobes_and_trampolines_of_one_function_agree,
             [BABELTRACE, KPROBES] a_duration_is_the_time_between_entry_and_return,
             [BABELTRACE, KPROBES] returns_that_the_kernel_had_no_room_for_are_counted,

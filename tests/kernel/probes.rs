@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use relay_tests::{Trace, fail, record, relayd, succeed, text};
+use relay_tests::{Trace, fail, record, relayd, succeed, text, wait_until};
 use rustix::process::Pid;
 
 use crate::compare::field;
@@ -167,6 +167,35 @@ pub(crate) fn bpftrace_saw_the_same_functions_of_a_pattern() {
     let ours: Vec<_> = ours.iter().filter_map(named).collect();
     assert_eq!(ours, theirs);
     assert!(!theirs.is_empty());
+}
+
+/// The types of the BPF links that a process holds.
+fn links_of(pid: u32) -> Vec<String> {
+    let files = fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap().filter_map(Result::ok);
+    let texts = files.filter_map(|file| fs::read_to_string(file.path()).ok());
+    let of = |text: String| Some(text.lines().find_map(|line| line.strip_prefix("link_type:"))?.trim().to_owned());
+    texts.filter_map(of).collect()
+}
+
+pub(crate) fn the_functions_of_a_pattern_are_attached_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let session = folder.path().join("trace/.relayd/session.json");
+    let start = std::time::Instant::now();
+    let mut relayd = relayd()
+        .args(["trace", "-q", "-e", "kprobe:tcp_*,kprobe:inet_*,kprobe:udp*,kprobe:ip_*", "-o"])
+        .arg(folder.path().join("trace"))
+        .spawn()
+        .unwrap();
+    wait_until("recording", || session.exists());
+    let time = start.elapsed();
+    let links = links_of(relayd.id());
+    rustix::process::kill_process(Pid::from_child(&relayd), rustix::process::Signal::INT).unwrap();
+    assert!(relayd.wait().unwrap().success());
+    let session: serde_json::Value = serde_json::from_slice(&fs::read(session).unwrap()).unwrap();
+    let events = session["events"].as_array().unwrap().len();
+    println!("{events} functions in {:.1} s from the command to recording", time.as_secs_f64());
+    assert!(events > 500, "{events} functions");
+    assert_eq!(links, ["kprobe_multi"]);
 }
 
 pub(crate) fn kprobes_and_trampolines_of_one_function_agree() {

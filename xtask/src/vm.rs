@@ -19,7 +19,7 @@ use crate::{cargo, exec, find, setup, tests};
 /// The kernels: version, and the Debian package that depends on its newest build.
 const KERNELS: [(&str, &str); 2] = [("6.1", "linux-image-cloud-amd64"), ("6.12", "linux-image-6.12-cloud-amd64")];
 /// The tests that tell something new on another kernel, by the beginning of their names.
-const TESTS: [&str; 10] = [
+const TESTS: [&str; 9] = [
     "channel::",
     "clients::",
     "overwrite::",
@@ -29,7 +29,6 @@ const TESTS: [&str; 10] = [
     "probes::",
     "choices::a_condition",
     "list::functions",
-    "stacks::perf",
 ];
 /// The real ones, where busybox's differ, or have another name once they are copied.
 const PROGRAMS: [&str; 12] =
