@@ -31,6 +31,8 @@ enum Need {
     Program(&'static str),
     Kprobes,
     NoKprobes,
+    /// What kprobe.multi is made of.
+    Fprobes,
     /// The second CPU can go offline. The first often cannot; the second can where any can.
     Hotplug,
     ThreeCpus,
@@ -41,6 +43,7 @@ const PERF: Need = Need::Program("perf");
 const BPFTRACE: Need = Need::Program("bpftrace");
 const COMPILER: Need = Need::Program("cc");
 const KPROBES: Need = Need::Kprobes;
+const FPROBES: Need = Need::Fprobes;
 const NO_KPROBES: Need = Need::NoKprobes;
 const HOTPLUG: Need = Need::Hotplug;
 const THREE_CPUS: Need = Need::ThreeCpus;
@@ -49,6 +52,7 @@ impl Need {
     /// What is missing.
     fn missing(self) -> Option<String> {
         let exists = |path: &str| Path::new(path).exists();
+        let symbols = || std::fs::read_to_string("/proc/kallsyms").unwrap_or_default();
         let kprobes = exists("/sys/bus/event_source/devices/kprobe");
         let (is_there, missing) = match self {
             Self::Program(program) => {
@@ -57,6 +61,7 @@ impl Need {
                 return (!installed).then(|| format!("no {program}"));
             }
             Self::Kprobes => (kprobes, "a kernel without kprobes"),
+            Self::Fprobes => (symbols().contains(" register_fprobe_ips"), "a kernel without fprobes"),
             Self::NoKprobes => (!kprobes, "a kernel that has kprobes"),
             Self::Hotplug => (exists("/sys/devices/system/cpu/cpu1/online"), "no CPU can go offline"),
             Self::ThreeCpus => (exists("/sys/devices/system/cpu/cpu2"), "fewer than three CPUs"),
@@ -136,7 +141,7 @@ fn main() {
             [BABELTRACE, BPFTRACE, KPROBES] bpftrace_saw_the_same_kprobes,
             [BABELTRACE, BPFTRACE, KPROBES] bpftrace_saw_the_same_kretprobes,
             [BABELTRACE, BPFTRACE, KPROBES] bpftrace_saw_the_same_functions_of_a_pattern,
-            [KPROBES] the_functions_of_a_pattern_are_attached_at_once,
+            [FPROBES] the_functions_of_a_pattern_are_attached_at_once,
             [BABELTRACE, KPROBES] kprobes_and_trampolines_of_one_function_agree,
             [BABELTRACE, KPROBES] a_duration_is_the_time_between_entry_and_return,
             [BABELTRACE, KPROBES] returns_that_the_kernel_had_no_room_for_are_counted,

@@ -381,7 +381,7 @@ pub(crate) fn what_is_wrong_with_a_function_is_said() {
         ("kprobe:vfs_raed", "did you mean vfs_read"),
         ("kprobe:vfs_read(cuont)", "there is no argument 'cuont'; there are: file, buf, count, pos"),
         ("kprobe:vfs_read+1", "no instruction begins"),
-        ("kprobe:vfs_read+100000", "it has"),
+        ("kprobe:vfs_read+100000", "no instruction begins"),
         // Handles the breakpoints that kprobes are made of.
         ("kprobe:exc_int3", "no probe may be put there"),
         // A static inline of include/linux/fs.h.

@@ -155,8 +155,14 @@ impl<'a> Call<'a> {
             }
             // Of a register that is an argument perhaps, nothing is known; a function's result is there when anything is.
             let typed = self.sources.iter().filter(|source| source.type_id.is_some() || source.name == RESULT);
-            let values = typed.map(|source| self.value(source, &source.name, &source.name, Read::AsTyped));
-            return values.collect();
+            let value = |source: &Source| match self.value(source, &source.name, &source.name, Read::AsTyped) {
+                Ok(value) => Some(value),
+                Err(error) => {
+                    log::info!("left out: {error:#}");
+                    None
+                }
+            };
+            return Ok(typed.filter_map(value).collect());
         };
         let mut values: Vec<Value> = Vec::new();
         for argument in selection {
@@ -265,7 +271,12 @@ fn content(shape: Option<Shape>, terminal: &Terminal, read: Read) -> Result<(Con
         (_, Terminal::Value) => {
             let (size, signed, pointer) = number(shape)?;
             let content = Content::Number { size, signed, hexadecimal: pointer || read == Read::Hexadecimal };
-            (content, fetch(Kind::Value, size.into(), size))
+            // What a register has beside a structure means nothing.
+            let unused = match shape {
+                Some(Shape::Structure { size, .. }) => 64u8.saturating_sub(u8::try_from(size * 8).unwrap_or(64)),
+                _ => 0,
+            };
+            (content, Fetch { left: unused, right: unused, ..fetch(Kind::Value, size.into(), size) })
         }
         (_, Terminal::Number { size, signed, left, right }) => {
             let content = Content::Number { size: *size, signed: *signed, hexadecimal: read == Read::Hexadecimal };
@@ -290,6 +301,8 @@ fn number(shape: Option<Shape>) -> Result<(u8, bool, bool)> {
             (size, signed, false)
         }
         Some(Shape::Pointer { .. }) => (8, false, true),
+        // Its bytes as they are.
+        Some(Shape::Structure { size: size @ 1..=8, .. }) => (u8::try_from(size)?.next_power_of_two(), false, true),
         Some(_) => bail!("it is no number"),
     })
 }

@@ -267,6 +267,10 @@ pub(super) fn is_out_of_files(error: &anyhow::Error) -> bool {
 }
 
 fn explain(error: io::Error, what: &str, event: &Event) -> anyhow::Error {
+    if error.raw_os_error() == Some(libc::EILSEQ) {
+        // What the number says otherwise is about text.
+        return anyhow!("{what} {}: no instruction begins at that offset", event.name);
+    }
     let is_tracepoint = matches!(event.probe, Probe::Tracepoint { .. });
     let advice = match error.kind() {
         io::ErrorKind::PermissionDenied => "; run as root, or with CAP_BPF and CAP_PERFMON",
@@ -277,7 +281,6 @@ fn explain(error: io::Error, what: &str, event: &Event) -> anyhow::Error {
             "; no probe may be put there: the kernel uses it to handle probes, or it is not the start of an instruction"
         }
         io::ErrorKind::NotFound => "; it may have been inlined everywhere, or its module not be loaded",
-        _ if error.raw_os_error() == Some(libc::EILSEQ) => "; no instruction begins at that offset",
         _ if error.raw_os_error() == Some(libc::EMFILE) => "; too many open files: raise `ulimit -n`",
         _ => "",
     };

@@ -238,6 +238,10 @@ impl Place<'_> {
                 self.follow(to, user)?;
                 to
             }
+            Shape::Structure { .. } => {
+                let hint = "it is passed in a register: record it as a whole".to_owned();
+                return Err(PathError::NoValue { type_name: btf.type_name(self.type_id), hint });
+            }
             _ => return Err(no_structure()),
         };
         let Some(member) = btf.member(structure, name) else { return Err(self.no_member(structure, name)) };
@@ -330,9 +334,10 @@ impl Place<'_> {
         let shape = self.shape();
         if self.register {
             return match shape {
-                Shape::Integer { size: ..=8, .. } | Shape::Enumeration { .. } | Shape::Pointer { .. } => {
-                    Ok(Terminal::Value)
-                }
+                Shape::Integer { size: ..=8, .. }
+                | Shape::Enumeration { .. }
+                | Shape::Pointer { .. }
+                | Shape::Structure { size: 1..=8, .. } => Ok(Terminal::Value),
                 _ => no_value("only numbers and pointers are taken from registers"),
             };
         }
