@@ -52,17 +52,9 @@ impl Content {
             Self::String => 4,
         }
     }
-
-    fn align(self) -> u16 {
-        match self {
-            Self::Number { size, .. } => size.into(),
-            Self::Bytes(_) | Self::Text(_) => 1,
-            Self::String => 4,
-        }
-    }
 }
 
-/// Lays the values out, those of the entry first, writes how they are fetched into the recipe, and returns the description. `n_entry` of
+/// Lays the values out without gaps, those of the entry first, writes how they are fetched into the recipe, and returns the description. `n_entry` of
 /// the values are fetched at the entry of a pair.
 ///
 /// # Errors
@@ -73,7 +65,6 @@ pub fn lay_out(name: &str, values: &mut [Value], n_entry: usize, recipe: &mut Re
     }
     let mut at = 0u16;
     for value in values.iter_mut() {
-        at = at.next_multiple_of(value.content.align());
         value.fetch.to = at;
         at = at.saturating_add(value.content.size());
     }
@@ -104,7 +95,7 @@ pub fn lay_out(name: &str, values: &mut [Value], n_entry: usize, recipe: &mut Re
 /// # Errors
 /// When there is no room.
 pub fn hide(value: &Value, hidden: &mut u16, recipe: &mut Recipe) -> Result<u16> {
-    let at = hidden.next_multiple_of(value.content.align());
+    let at = *hidden;
     let end = at.saturating_add(value.content.size());
     let index = usize::from(recipe.n_fetches);
     let most = HIDDEN + 512;
@@ -184,14 +175,14 @@ mod tests {
     }
 
     #[test]
-    fn values_lie_at_their_alignment_and_are_described() {
+    fn values_lie_one_after_the_other_and_are_described() {
         let mut recipe = Recipe::EMPTY;
         let mut values = [number("a", 1), number("b", 8), string("c"), number("d", 2)];
         let text = lay_out("kprobe:f", &mut values, 0, &mut recipe).unwrap();
         let format = format(&text).unwrap();
         let places: Vec<_> = format.fields.iter().map(|field| (field.name.as_str(), field.bytes.clone())).collect();
-        assert_eq!(places, [("a", 8..9), ("b", 16..24), ("c", 24..28), ("d", 28..30)]);
-        assert_eq!((recipe.size, recipe.n_fetches, recipe.fetches[1].to), (22, 4, 8));
+        assert_eq!(places, [("a", 8..9), ("b", 9..17), ("c", 17..21), ("d", 21..23)]);
+        assert_eq!((recipe.size, recipe.n_fetches, recipe.fetches[1].to), (15, 4, 1));
     }
 
     #[test]

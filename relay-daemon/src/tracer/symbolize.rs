@@ -69,7 +69,7 @@ impl Symbols {
         let stacks = Stacks {
             kernel: Regex::new("0x[Ff]{4}[0-9A-Fa-f]{12}")?,
             user: Regex::new(concat!(
-                r"\{ (?:status = )?1, (?:build_id = )?\[ ((?:(?:\[[0-9]+\] = )?0x[0-9A-Fa-f]{1,2}(?:, )?){20}) \], ",
+                r"\{ (?:status = )?([0-9]+), (?:build_id = )?\[ ((?:(?:\[[0-9]+\] = )?0x[0-9A-Fa-f]{1,2}(?:, )?){20}) \], ",
                 r"(?:offset = )?0x([0-9A-Fa-f]{1,16}) \}"
             ))?,
             byte: Regex::new("0x([0-9A-Fa-f]{1,2})")?,
@@ -90,8 +90,12 @@ impl Symbols {
         let byte = self.stacks.byte.clone();
         let user = self.stacks.user.clone();
         let line = user.replace_all(line, |frame: &Captures<'_>| {
-            let id = byte.captures_iter(&frame[1]).filter_map(|byte| u8::from_str_radix(&byte[1], 16).ok());
-            let offset = u64::from_str_radix(&frame[2], 16).unwrap_or_default();
+            let id = byte.captures_iter(&frame[2]).filter_map(|byte| u8::from_str_radix(&byte[1], 16).ok());
+            let offset = u64::from_str_radix(&frame[3], 16).unwrap_or_default();
+            if &frame[1] != "1" {
+                // No file has it, or the kernel could not look.
+                return format!("{offset:#x} (no file)");
+            }
             self.user(&builds::hex(&id.collect::<Vec<u8>>()), offset)
         });
         let in_kernel = |address: &Captures<'_>| {
@@ -190,6 +194,7 @@ mod tests {
             ("nothing", "nothing".to_owned()),
             (&format!("[ {{ 1, [ {bytes} ], 0xAB }} ]"), format!("[ {frame} ]")),
             (&format!("{{ status = 1, build_id = [ {named} ], offset = 0xAB }}"), frame.to_owned()),
+            (&format!("{{ 2, [ {bytes} ], 0xAB }}"), "0xab (no file)".to_owned()),
             (&format!("{{ 1, [ {bytes} ], 0xFFFFFFFFFFFFFFFF }}"), frame.replace("0xab", "0xffffffffffffffff")),
         ] {
             assert_eq!(symbols.replace(line), expected);
