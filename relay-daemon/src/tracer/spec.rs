@@ -8,10 +8,10 @@ const KINDS: [(Kind, &[&str], &str); 11] = [
     (Kind::Tracepoint, &["tracepoint", "t"], "CATEGORY:NAME"),
     (Kind::RawTracepoint, &["rawtracepoint", "rt"], "NAME"),
     (Kind::Syscall, &["syscall"], "NAME"),
-    (Kind::Kprobe, &["kprobe", "k"], "FUNCTION[+OFFSET]"),
-    (Kind::Kretprobe, &["kretprobe", "kr"], "FUNCTION"),
-    (Kind::Fentry, &["fentry", "kfunc", "f"], "FUNCTION"),
-    (Kind::Fexit, &["fexit", "kretfunc", "fr"], "FUNCTION"),
+    (Kind::Kprobe, &["kprobe", "k"], "[MODULE:]FUNCTION[+OFFSET]"),
+    (Kind::Kretprobe, &["kretprobe", "kr"], "[MODULE:]FUNCTION"),
+    (Kind::Fentry, &["fentry", "kfunc", "f"], "[MODULE:]FUNCTION"),
+    (Kind::Fexit, &["fexit", "kretfunc", "fr"], "[MODULE:]FUNCTION"),
     (Kind::Uprobe, &["uprobe", "u"], "PATH:SYMBOL[+OFFSET]"),
     (Kind::Uretprobe, &["uretprobe", "ur"], "PATH:SYMBOL"),
     (Kind::Usdt, &["usdt", "U"], "PATH:PROVIDER:NAME"),
@@ -297,7 +297,7 @@ mod tests {
     fn what_is_not_understood_is_said() {
         for (text, message) in [
             ("sched:*,", "empty event name"),
-            ("kprobe:", "followed by FUNCTION"),
+            ("kprobe:", "followed by [MODULE:]FUNCTION"),
             ("k:f(a", "')' is missing"),
             ("k:f(a:text)", "nothing is read as 'text'"),
             ("k:f(a:buf:0)", "from 1 to 4096"),
