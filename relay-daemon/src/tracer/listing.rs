@@ -368,7 +368,7 @@ impl Lister {
     }
 
     fn usdts(&self, spec: &Spec) -> Result<Vec<Event>> {
-        let (file, wanted) = split_usdt(&spec.target);
+        let (file, wanted) = probes::user::split_usdt(&spec.target);
         let path = binary::find(file)?;
         let probes = Binary::open(&path)?.probes()?;
         if probes.is_empty() {
@@ -488,17 +488,6 @@ impl Wanted {
 
 fn without_wildcards(pattern: &str) -> String {
     pattern.chars().filter(|c| !matches!(c, '*' | '?' | '[' | ']')).collect()
-}
-
-/// The file, and which of its static probes: `PROVIDER:NAME`, a part of that, or all.
-fn split_usdt(target: &str) -> (&str, &str) {
-    if Path::new(target).exists() {
-        return (target, "*");
-    }
-    match target.rmatch_indices(':').map(|(at, _)| at).take(2).last() {
-        Some(at) => (&target[..at], &target[at + 1..]),
-        None => (target, "*"),
-    }
 }
 
 fn declared(call: &Call<'_>) -> Vec<Argument> {

@@ -14,7 +14,7 @@ const KINDS: [(Kind, &[&str], &str); 11] = [
     (Kind::Fexit, &["fexit", "kretfunc", "fr"], "[MODULE:]FUNCTION"),
     (Kind::Uprobe, &["uprobe", "u"], "PATH:SYMBOL[+OFFSET]"),
     (Kind::Uretprobe, &["uretprobe", "ur"], "PATH:SYMBOL"),
-    (Kind::Usdt, &["usdt", "U"], "PATH:PROVIDER:NAME"),
+    (Kind::Usdt, &["usdt", "U"], "PATH:[PROVIDER:]NAME"),
     (Kind::Profile, &["profile", "p"], "hz:RATE"),
 ];
 

@@ -1,5 +1,7 @@
 //! Functions and static probes of programs and libraries, and samples.
 
+use std::path::Path;
+
 use anyhow::{Result, bail};
 use relay_common::recipe::{Fetch, Kind as FetchKind, Recipe, input};
 
@@ -65,19 +67,16 @@ impl Finder {
     }
 
     pub(super) fn usdts(spec: &Spec) -> Result<Vec<Event>> {
-        let mut parts = spec.target.rsplitn(3, ':');
-        let (Some(name), Some(provider), Some(file)) = (parts.next(), parts.next(), parts.next()) else {
-            bail!("'{}': give {}:{}", spec.text, spec.kind.name(), spec.kind.target());
-        };
+        let (file, wanted) = split_usdt(&spec.target);
         let path = binary::find(file)?;
         let probes = Binary::open(&path)?.probes()?;
-        let wanted = format!("{provider}:{name}");
-        let (glob, explicit) = match pattern(&wanted)? {
+        let (glob, explicit) = match pattern(wanted)? {
             Some(pattern) => (pattern, false),
-            None => (glob::Pattern::new(&glob::Pattern::escape(&wanted))?, true),
+            None => (glob::Pattern::new(&glob::Pattern::escape(wanted))?, true),
         };
         let full = |probe: &Usdt| format!("{}:{}", probe.provider, probe.name);
-        let found: Vec<&Usdt> = probes.iter().filter(|probe| glob.matches(&full(probe))).collect();
+        let found: Vec<&Usdt> =
+            probes.iter().filter(|probe| glob.matches(&full(probe)) || glob.matches(&probe.name)).collect();
         if found.is_empty() {
             let names: Vec<_> = probes.iter().map(full).collect();
             if names.is_empty() {
@@ -86,7 +85,7 @@ impl Finder {
             bail!(
                 "{} has no USDT probe '{wanted}'{}",
                 path.display(),
-                did_you_mean(&wanted, names.iter().map(String::as_str))
+                did_you_mean(wanted, names.iter().map(String::as_str))
             );
         }
         let event = |probe: &Usdt| {
@@ -101,6 +100,17 @@ impl Finder {
             event(name, explicit, place, &mut values, 0, &mut Recipe::EMPTY.clone())
         };
         found.into_iter().map(event).collect()
+    }
+}
+
+/// The file, and which of its static probes: `PROVIDER:NAME`, a part of that, or all.
+pub(in crate::tracer) fn split_usdt(target: &str) -> (&str, &str) {
+    if Path::new(target).exists() {
+        return (target, "*");
+    }
+    match target.rmatch_indices(':').map(|(at, _)| at).take(2).last() {
+        Some(at) => (&target[..at], &target[at + 1..]),
+        None => (target, "*"),
     }
 }
 
