@@ -146,6 +146,7 @@ fn main() {
             [BABELTRACE, KPROBES] a_duration_is_the_time_between_entry_and_return,
             [BABELTRACE, KPROBES] returns_that_the_kernel_had_no_room_for_are_counted,
             [BABELTRACE] a_system_call_takes_as_long_as_it_slept,
+            [BABELTRACE, COMPILER] calls_inside_calls_are_paired_each_with_its_own,
             [BABELTRACE, COMPILER] static_probes_have_their_arguments,
             [BABELTRACE] a_string_that_cannot_be_read_is_recorded_as_a_fault,
             [] what_is_wrong_with_an_event_is_said,

@@ -259,6 +259,29 @@ pub(crate) fn a_system_call_takes_as_long_as_it_slept() {
     assert_eq!(slept.count(), 1, "{lines:#?}");
 }
 
+pub(crate) fn calls_inside_calls_are_paired_each_with_its_own() {
+    // The kernel watches for 64 returns of a thread: of 200 calls inside one another it sees those of the outermost.
+    const SOURCE: &str = "static int deep(int n) { return n <= 1 ? 1 : deep(n - 1) + 1; }
+        int main(void) { deep(40); deep(200); for (int i = 0; i < 10; i++) deep(1); return 0; }";
+    let folder = tempfile::tempdir().unwrap();
+    let (source, program) = (folder.path().join("deep.c"), folder.path().join("deep"));
+    fs::write(&source, SOURCE).unwrap();
+    succeed(Command::new("cc").args(["-O0", "-o"]).arg(&program).arg(&source));
+    let program = program.display().to_string();
+    let event = format!("uretprobe:{program}:deep(arg0:s32, retval:s32)");
+    let trace = record(&["--latency", "-e", &event, "--bpf-stats", "--", &program]);
+    adds_up(&trace);
+    // Of those whose returns were not seen a bounded number is given up at a time.
+    assert_eq!(trace.total("entries"), 250);
+    assert!(trace.total("unpaired") < 5, "{}", trace.summary);
+    let returned: Vec<_> = trace.named().iter().map(|line| (number(line, "arg0"), number(line, "retval"))).collect();
+    assert!(returned.iter().all(|(argument, result)| argument == result), "{returned:?}");
+    let (first, rest) = returned.split_at(40);
+    assert_eq!(first, (1..=40).map(|n| (n, n)).collect::<Vec<_>>());
+    assert_eq!(rest.last_chunk(), Some(&[(1, 1); 10]));
+    assert!(rest[..rest.len() - 10].ends_with(&[(199, 199), (200, 200)]), "{rest:?}");
+}
+
 pub(crate) fn static_probes_have_their_arguments() {
     // Two probes as <sys/sdt.h> makes them: without it, since it is not everywhere. One waits behind a semaphore.
     const SOURCE: &str = r#"
@@ -310,6 +333,9 @@ pub(crate) fn a_string_that_cannot_be_read_is_recorded_as_a_fault() {
     let faults = faults.count();
     assert!(faults > 0, "{lines:#?}");
     assert_eq!(trace.total("faults"), faults as u64);
+    // What a condition would have said of it is not known.
+    let (_, kept) = record_dd(1, &["-e", "uprobe:libc:malloc(text=arg0:ustr, arg0) if text == \"nothing like it\""]);
+    assert!(kept.iter().any(|line| field(line, "text") == "(fault)"), "{kept:#?}");
 }
 
 /// The C library that a program is linked with.
@@ -370,6 +396,10 @@ pub(crate) fn what_is_wrong_with_an_event_is_said() {
         ("sched:sched_switch if next_pidd > 1", "no field 'next_pidd'; did you mean next_pid"),
         ("sched:sched_switch if next_pid <", "column"),
         ("sched:sched_switch if next_pid > 1,sched:sched_switch", "selected twice"),
+        ("syscall:close if fd == -1", "from 0 to 4294967295 here: this never holds"),
+        ("syscall:close(fd) when fd == 1", "a condition begins with if"),
+        ("uprobe:libc:malloc+1", "no instruction begins there"),
+        ("uprobe:libc:0x1", "no probe is put there"),
     ] {
         let said = fail(relayd().args(["trace", "-o", "/nosuch/x", "-d", "1ms", "-e", event]), 1);
         assert!(said.contains(message), "{event}: {said}");

@@ -38,7 +38,7 @@ pub(crate) struct Arguments {
     /// eBPF object whose programs log; they are attached where their sections say [default: the built-in example].
     object: Option<PathBuf>,
     /// Stop after this long, like 500ms, 5s or 2m [default: at Ctrl-C].
-    #[arg(short, long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(short, long, value_name = "TIME", value_parser = super::parse_duration)]
     duration: Option<Duration>,
     /// Bytes of a sub-buffer, a power of two.
     #[arg(short = 'b', long, value_name = "SIZE", default_value = "64K", value_parser = super::parse_size)]

@@ -107,7 +107,7 @@ fn text(summary: &Summary<'_>) -> Result<String> {
         writeln!(text, "  suppressed {}: over the limit of their event", summary.suppressed)?;
     }
     if summary.entries > 0 || summary.unpaired > 0 {
-        writeln!(text, "  entries  {}, recorded with their returns", summary.entries)?;
+        writeln!(text, "  entries  {}, kept for their returns", summary.entries)?;
         writeln!(text, "  unpaired {} returns without a known entry", summary.unpaired)?;
     }
     writeln!(

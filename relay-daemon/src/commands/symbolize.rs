@@ -37,8 +37,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         if input.read_until(b'\n', &mut line).context("reading the standard input")? == 0 {
             break;
         }
-        // Strings of other programs may hold any bytes.
-        output.write_all(symbols.replace(&String::from_utf8_lossy(&line)).as_bytes())?;
+        output.write_all(&symbols.replace(&line))?;
     }
     output.flush()?;
     Ok(ExitCode::SUCCESS)

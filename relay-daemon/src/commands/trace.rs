@@ -2,7 +2,7 @@
 
 use std::{
     os::unix::process::ExitStatusExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{ExitCode, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
@@ -11,12 +11,15 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use relay_common::{Geometry, MAX_BUFFER_SIZE, MAX_SUBBUF_SIZE, Mode, recipe::context};
-use relay_daemon::tracer::{
-    choice::{Choice, parse_cpus},
-    programs::Notices,
-    recorder::{Options, Recording},
-    selection::Selection,
-    session::Cpu,
+use relay_daemon::{
+    machine,
+    tracer::{
+        choice::{Choice, parse_cpus},
+        programs::Notices,
+        recorder::{Options, Recording},
+        selection::Selection,
+        session::Cpu,
+    },
 };
 use tokio::{
     process::{Child, Command},
@@ -34,6 +37,16 @@ const STATUS_INTERVAL: Duration = Duration::from_millis(500);
 /// Record events of the kernel and of programs into a trace directory: cpu0…cpuN and metadata, which any CTF reader opens.
 #[derive(Debug, Args)]
 #[command(after_help = "\
+Events:
+  sched:sched_switch           a tracepoint; `relayd list` has the others
+  kprobe:vfs_read(count, ino=file->f_inode->i_ino)
+                               arguments by name, pointers followed by name, a name for the field
+  (… filename:ustr, buf:buf:64, arg0:s32)
+                               how to read: ustr kstr str, hex, buf:BYTES, s8…s64, u8…u64
+  … if ret < 0 && comm ~ \"kworker*\"
+                               == != < <= > >= on numbers (0x1f, 64K, 10ms) and FIELD & BITS, == != on texts, ~ !~ with
+                               wildcards, && || ! ( ); pid, tid, uid, cpu and comm are known everywhere
+
 Examples:
   relayd trace -e sched:sched_switch -d 5s
   relayd trace -e 'sched:*,irq:*' -o /tmp/boot -- make -j2
@@ -45,7 +58,7 @@ pub(crate) struct Arguments {
     /// kretprobe, fentry, fexit, uprobe, uretprobe, usdt, profile. `relayd list` shows what there is.
     #[arg(short, long = "event", value_name = "EVENT", required = true)]
     events: Vec<String>,
-    /// At returns record the time since the entry (duration_ns), and the arguments of the entry.
+    /// At returns record the time since the entry too (duration_ns); arguments of the entry can be named then.
     #[arg(long, help_heading = "What is recorded")]
     latency: bool,
     /// With every record: comm, cgroup (id), uid, kstack, ustack; separated by commas.
@@ -94,8 +107,8 @@ pub(crate) struct Arguments {
     /// Have the kernel count the programs' runs, to check the account against (costs some time per event).
     #[arg(long)]
     bpf_stats: bool,
-    /// Stop after this long, like 500ms, 5s or 2m, and end the COMMAND if there is one [default: at Ctrl-C].
-    #[arg(short, long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    /// Stop after this long, like 500ms, 5s or 2m (a number alone is seconds), and end the COMMAND if there is one [default: at Ctrl-C].
+    #[arg(short, long, value_name = "TIME", value_parser = super::parse_duration)]
     duration: Option<Duration>,
     /// Record relayd's own events too; otherwise they are left out and counted as filtered.
     #[arg(long = "self")]
@@ -106,7 +119,7 @@ pub(crate) struct Arguments {
     /// Print no status line and no summary.
     #[arg(short, long)]
     quiet: bool,
-    /// Record, on the whole system, while this command runs; its exit status becomes relayd's.
+    /// Record, on the whole system, while this command runs; its exit status becomes relayd's, unless -d ends it.
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
@@ -138,11 +151,21 @@ impl Arguments {
         if self.follow && self.pids.is_empty() && self.command.is_empty() {
             bail!("--follow needs --pid, or a COMMAND whose processes are followed");
         }
+        let cpus = self.cpus.as_deref().map_or(Ok(Vec::new()), parse_cpus).context("--cpu")?;
+        let possible = machine::possible_cpus()?;
+        if let Some(cpu) = cpus.iter().find(|cpu| !possible.contains(cpu)) {
+            bail!("--cpu: there is no CPU {cpu} here; the last is {}", possible.last().unwrap_or(&0));
+        }
+        for task in
+            self.pids.iter().chain(&self.tids).filter(|task| !Path::new("/proc").join(task.to_string()).exists())
+        {
+            log::warn!("there is no process or thread {task} now");
+        }
         Ok(Choice {
             pids: self.pids.clone(),
             tids: self.tids.clone(),
             uids: self.uids.clone(),
-            cpus: self.cpus.as_deref().map_or(Ok(Vec::new()), parse_cpus).context("--cpu")?,
+            cpus,
             cgroups: self.cgroups.clone(),
             names: self.names.clone(),
             follow: self.follow,
@@ -169,7 +192,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
 async fn trace(arguments: Arguments) -> Result<ExitCode> {
     let geometry = geometry(&arguments)?;
     if let Some(program) = arguments.command.first() {
-        which::which(program).with_context(|| format!("the command '{program}' cannot be run"))?;
+        if which::which(program).is_err() {
+            bail!("the command '{program}' cannot be run: it is not there, or may not be executed");
+        }
     }
     let selection = Selection::find(&arguments.events, arguments.latency, &arguments.limits, arguments.context())?;
     let options = Options {

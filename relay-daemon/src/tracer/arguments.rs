@@ -43,6 +43,8 @@ pub struct Call<'a> {
 
 /// The name of what a function returns.
 pub const RESULT: &str = "retval";
+/// The name of the time from entry to return.
+pub const DURATION: &str = "duration_ns";
 /// How many arguments can be named where there is no prototype.
 const ARGUMENTS: usize = 8;
 
@@ -208,6 +210,7 @@ impl<'a> Call<'a> {
             _ => bail!("'{path}': the type of {} is not known here, only its number", source.name),
         };
         let c_type = match self.btf {
+            _ if let Read::Number { size, signed } = read => spec::number_type(size, signed).to_owned(),
             Some(btf) if source.type_id.is_some() => layout::plain_type(&btf.type_name(access.type_id)),
             _ => "u64".to_owned(),
         };
@@ -268,6 +271,16 @@ fn content(shape: Option<Shape>, terminal: &Terminal, read: Read) -> Result<(Con
         (Read::UserString | Read::KernelString | Read::String, _) => bail!("it is no address, so no string is there"),
         (Read::Bytes(len), _) if is_address || is_embedded => (Content::Bytes(len), fetch(Kind::Bytes, len, 0)),
         (Read::Bytes(_), _) => bail!("it is no address, so no bytes are there"),
+        (Read::Number { size, signed }, Terminal::Value) => {
+            (Content::Number { size, signed, hexadecimal: false }, fetch(Kind::Value, size.into(), size))
+        }
+        (Read::Number { size, signed }, Terminal::Number { size: whole, left: 0, .. }) if size <= *whole => {
+            (Content::Number { size, signed, hexadecimal: false }, fetch(Kind::Load, size.into(), size))
+        }
+        (Read::Number { size, signed }, Terminal::Address) => {
+            (Content::Number { size, signed, hexadecimal: false }, fetch(Kind::Load, size.into(), size))
+        }
+        (Read::Number { size, .. }, _) => bail!("it is no number of {size} bytes"),
         (_, Terminal::Value) => {
             let (size, signed, pointer) = number(shape)?;
             let content = Content::Number { size, signed, hexadecimal: pointer || read == Read::Hexadecimal };
@@ -323,7 +336,7 @@ fn field_name(path: &str) -> String {
 #[must_use]
 pub fn duration() -> Value {
     Value {
-        name: "duration_ns".to_owned(),
+        name: DURATION.to_owned(),
         c_type: "u64".to_owned(),
         content: Content::Number { size: 8, signed: false, hexadecimal: false },
         fetch: layout::input(input::DURATION, 8),

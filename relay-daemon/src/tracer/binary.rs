@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::Read as _,
+    io::{Read as _, Seek as _, SeekFrom},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
@@ -12,6 +12,7 @@ use object::{elf, read::ReadCache};
 
 use super::{
     elf::{Bounded, Contents, Rank, foreign},
+    instructions,
     usdt::{self, Usdt, UsdtError},
 };
 
@@ -21,6 +22,11 @@ const SUGGESTIONS: usize = 3;
 const CHOICES: usize = 8;
 /// Longer names are not offered: comparing them takes long, and nobody types them.
 const MAX_COMPARED: usize = 128;
+
+/// Longest function in which a place is looked at, in bytes.
+const MAX_FUNCTION: u64 = 1 << 20;
+/// At least as long as any instruction, in bytes.
+const MAX_INSTRUCTION: u64 = 16;
 
 /// Where separate debug files are.
 const DEBUG_FILES: &str = "/usr/lib/debug/.build-id";
@@ -59,16 +65,6 @@ pub enum BinaryError {
         symbol: String,
         /// What it may be at run time.
         near: Vec<String>,
-    },
-    /// Several functions have the name.
-    #[error("{path} has {count} functions '{symbol}'")]
-    Ambiguous {
-        /// The file.
-        path: String,
-        /// What was looked for.
-        symbol: String,
-        /// How many there are.
-        count: usize,
     },
     /// The file's USDT notes are damaged.
     #[error("{path}: {error}")]
@@ -128,20 +124,6 @@ impl Binary {
         self.contents.functions.chunk_by(|a, b| a.name == b.name).filter_map(|same| Some(&*same.first()?.name))
     }
 
-    /// Where in the file a function begins.
-    ///
-    /// # Errors
-    /// When there is no such function, or several; [`offsets_of`](Self::offsets_of) has them all.
-    pub fn offset_of(&self, symbol: &str) -> Result<u64, BinaryError> {
-        match self.offsets_of(symbol)?[..] {
-            [offset] => Ok(offset),
-            ref offsets => {
-                let (path, symbol) = (self.name(), symbol.to_owned());
-                Err(BinaryError::Ambiguous { path, symbol, count: offsets.len() })
-            }
-        }
-    }
-
     /// Where in the file functions of a name begin: at least one place, several where source files have functions of their own
     /// by the same name. A function that others see comes before those, and its newest version before old ones.
     ///
@@ -168,6 +150,28 @@ impl Binary {
         }
         let near = self.nearest(&symbol);
         Err(BinaryError::Unknown { path, symbol, near, stripped: self.is_stripped() })
+    }
+
+    /// Checks that an instruction begins at a place in the file that is no function's beginning.
+    ///
+    /// # Errors
+    /// When none does, or it cannot be known: no function is known to begin at or before the place.
+    pub fn check_place(&self, place: u64) -> Result<()> {
+        let before = self.contents.functions.iter().filter(|function| function.offset <= place);
+        let function = before.max_by_key(|function| function.offset);
+        let function = function.filter(|function| place - function.offset < MAX_FUNCTION);
+        let function = function.with_context(|| {
+            format!("{}: no function is known near {place:#x}, so no probe is put there", self.name())
+        })?;
+        let at = place - function.offset;
+        if at == 0 {
+            return Ok(());
+        }
+        let mut code = Vec::new();
+        let mut file = open_file(&self.path).with_context(|| format!("opening {}", self.name()))?;
+        file.seek(SeekFrom::Start(function.offset))?;
+        file.take(at + MAX_INSTRUCTION).read_to_end(&mut code).with_context(|| format!("reading {}", self.name()))?;
+        instructions::check(&code, at).with_context(|| format!("{}: {}+{at:#x}", self.name(), function.name))
     }
 
     /// What identifies the file among all others.
@@ -275,7 +279,11 @@ pub fn find(name: &str) -> Result<PathBuf> {
     {
         return Ok(path);
     }
-    if let Ok(path) = which::which(name) {
+    // A script of that name may start the program of that name.
+    let mut programs = which::which_all(name).into_iter().flatten();
+    let first = programs.next();
+    let runs = first.iter().cloned().chain(programs).find(|path| runs_here(path));
+    if let Some(path) = runs.or(first) {
         return Ok(path);
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -386,12 +394,11 @@ mod tests {
             binary.functions().collect::<Vec<_>>(),
             ["chosen_fast", "compress", "decompress", "own", "versioned"]
         );
-        assert_eq!(binary.offset_of("compress").unwrap(), 0x1010);
-        assert_eq!(binary.offset_of("versioned").unwrap(), 0x1050);
+        assert_eq!(binary.offsets_of("compress").unwrap(), [0x1010]);
+        assert_eq!(binary.offsets_of("versioned").unwrap(), [0x1050]);
         assert_eq!(binary.offsets_of("own").unwrap(), [0x1030, 0x1040]);
         assert_eq!(binary.build_id().unwrap(), [0xab; 20]);
-        let message = |symbol| binary.offset_of(symbol).unwrap_err().to_string();
-        assert!(message("own").ends_with("has 2 functions 'own'"));
+        let message = |symbol| binary.offsets_of(symbol).unwrap_err().to_string();
         assert!(message("compres").ends_with("has no function 'compres'; did you mean compress, decompress?"));
         assert!(message("press").ends_with("did you mean compress, decompress?"));
         assert!(message("chosen").contains("chosen among several functions"));
@@ -407,14 +414,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let binary = Binary::open_with(stripped.path(), folder.path()).unwrap();
         assert!(binary.is_stripped());
-        assert!(binary.offset_of("compress").unwrap_err().to_string().ends_with(STRIPPED));
+        assert!(binary.offsets_of("compress").unwrap_err().to_string().ends_with(STRIPPED));
 
         let debug = folder.path().join("ab").join("ab".repeat(19) + ".debug");
         fs::create_dir(debug.parent().unwrap()).unwrap();
         fs::write(&debug, made(&Made { offset: 0x800, ..Made::default() })).unwrap();
         let binary = Binary::open_with(stripped.path(), folder.path()).unwrap();
         assert!(!binary.is_stripped());
-        assert_eq!(binary.offset_of("compress").unwrap(), 0x1010);
+        assert_eq!(binary.offsets_of("compress").unwrap(), [0x1010]);
 
         fs::write(&debug, made(&Made { build_id: 1, ..Made::default() })).unwrap();
         assert!(Binary::open_with(stripped.path(), folder.path()).unwrap().is_stripped());

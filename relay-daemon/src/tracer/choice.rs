@@ -86,6 +86,10 @@ impl Choice {
 }
 
 fn pattern(name: &str) -> Result<Pattern> {
+    const MOST: usize = 15;
+    if name.is_empty() || name.len() > MOST && !name.contains('*') {
+        bail!("no thread is named '{name}': names of threads have 1 to {MOST} characters; what is longer is cut off");
+    }
     let glyphs = name.bytes().map(|byte| match byte {
         b'*' => Glyph::Run,
         b'?' => Glyph::Any,
@@ -114,7 +118,13 @@ fn cgroup(root: &Path, path: &Path) -> Result<[u64; 2]> {
         bail!("the cgroup '{}': name it without ..", path.display());
     }
     let folder = root.join(&below);
-    let metadata = fs::metadata(&folder).with_context(|| format!("there is no cgroup {}", folder.display()))?;
+    let metadata = fs::metadata(&folder).with_context(|| {
+        format!(
+            "there is no cgroup {} in the unified hierarchy, which is mounted at {}",
+            path.display(),
+            root.display()
+        )
+    })?;
     if !folder.join("cgroup.procs").exists() {
         bail!("{} is no cgroup", folder.display());
     }

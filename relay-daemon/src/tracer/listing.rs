@@ -654,7 +654,7 @@ mod tests {
             ("/nosuch/x", ("/nosuch/x", "*")),
             ("/nosuch/x:y:a:b", ("/nosuch/x:y", "a:b")),
         ] {
-            assert_eq!(split_usdt(target), expected, "{target}");
+            assert_eq!(probes::user::split_usdt(target), expected, "{target}");
         }
     }
 

@@ -19,6 +19,7 @@ mod elf;
 pub mod events;
 pub mod expression;
 pub mod format;
+mod instructions;
 mod kallsyms;
 pub mod layout;
 pub mod listing;

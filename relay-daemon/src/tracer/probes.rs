@@ -10,12 +10,12 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use relay_common::recipe::{Fetch, Kind as FetchKind, MAX_STRING, Recipe, flag};
 
 use super::{
-    arguments::{self, Call, Convention},
+    arguments::{self, Call, Convention, DURATION},
     btf::Kernel,
     events::{Catalogue, Event, Probe},
     layout::{self, Content, Value},
     registers,
-    spec::{Argument, Kind, Read, Spec},
+    spec::{Argument, Kind, Read, Spec, number_type},
     symbols::Symbols,
 };
 use crate::machine;
@@ -115,7 +115,7 @@ impl Finder {
                     .with_context(context)?;
             }
             (Some(selection), Some(entry)) => {
-                for argument in selection {
+                for argument in selection.iter().filter(|argument| argument.path != DURATION) {
                     let root = argument
                         .path
                         .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
@@ -135,7 +135,12 @@ impl Finder {
         values.append(&mut at_exit);
         let mut recipe = Recipe::EMPTY;
         if paired {
-            values.push(arguments::duration());
+            let mut duration = arguments::duration();
+            let named = selection.into_iter().flatten().find(|argument| argument.path == DURATION);
+            if let Some(name) = named.and_then(|argument| argument.name.clone()) {
+                duration.name = name;
+            }
+            values.push(duration);
             recipe.flags |= flag::PAIR;
             if matches!(probe, Probe::Kprobe { .. } | Probe::Uprobe { .. }) {
                 recipe.stack_pointer = registers::STACK_POINTER;
@@ -230,6 +235,14 @@ fn read_as(value: &mut Value, read: Read) -> Result<()> {
             value.content = Content::Bytes(len);
             value.fetch = Fetch { kind: FetchKind::Bytes as u8, len, size: 0, ..value.fetch };
         }
+        Read::Number { size, signed } => match &mut value.content {
+            Content::Number { size: whole, .. } if size <= *whole => {
+                value.content = Content::Number { size, signed, hexadecimal: false };
+                value.fetch.size = size;
+                value.c_type = number_type(size, signed).to_owned();
+            }
+            _ => bail!("it is no number of {size} bytes"),
+        },
         Read::Hexadecimal => {
             let size = match value.content {
                 Content::Number { size, .. } => size,

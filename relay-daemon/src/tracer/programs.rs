@@ -154,7 +154,8 @@ impl Programs {
         let chosen = u32::try_from(choice.keys().count())? + if choice.follow { FOLLOWED } else { 1 };
         loader.map_max_entries("RECIPES", recipes).map_max_entries("LIMITS", recipes);
         loader.map_max_entries("PATTERNS", u32::try_from(names.len() + orders.patterns.len())?.max(1));
-        loader.map_max_entries("CALLS", if events.iter().any(is_pair) { CALLS } else { 1 });
+        let calls = if events.iter().any(is_pair) { CALLS } else { 1 };
+        loader.map_max_entries("CALLS", calls).map_max_entries("DEEPER", calls);
         loader.map_max_entries("CHOSEN", chosen);
         let mut ebpf = channel::load(OBJECT, &[(CHANNEL, channel)], loader)?;
         let request: &mut RawTracePoint =

@@ -61,6 +61,11 @@ impl Selection {
         for limit in limits {
             selection.set_limit(limit)?;
         }
+        let is_return =
+            |event: &Event| matches!(event.kind(), spec::Kind::Kretprobe | spec::Kind::Fexit | spec::Kind::Uretprobe);
+        if latency && !selection.events.iter().any(is_return) {
+            log::warn!("--latency is for kretprobe, fexit and uretprobe; none is selected");
+        }
         Ok(selection)
     }
 

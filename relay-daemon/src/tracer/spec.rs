@@ -113,6 +113,31 @@ pub enum Read {
     Hexadecimal,
     /// So many bytes from where it points.
     Bytes(u16),
+    /// As a number of so many bytes, its low ones.
+    Number {
+        /// Bytes: 1, 2, 4 or 8.
+        size: u8,
+        /// It can be negative.
+        signed: bool,
+    },
+}
+
+/// How numbers are read, and what it is called.
+const NUMBERS: [(&str, u8, bool); 8] = [
+    ("s8", 1, true),
+    ("s16", 2, true),
+    ("s32", 4, true),
+    ("s64", 8, true),
+    ("u8", 1, false),
+    ("u16", 2, false),
+    ("u32", 4, false),
+    ("u64", 8, false),
+];
+
+/// The name of a number's type.
+#[must_use]
+pub fn number_type(size: u8, signed: bool) -> &'static str {
+    NUMBERS.iter().find(|number| (number.1, number.2) == (size, signed)).map_or("u64", |number| number.0)
 }
 
 /// Takes lists of events apart.
@@ -177,13 +202,17 @@ fn find_if(text: &str) -> Option<(&str, &str)> {
     if let Some(before) = text.strip_suffix(" if") {
         return Some((before, ""));
     }
-    let (at, found) = [" if ", "\tif ", ")if "].iter().filter_map(|word| Some((text.find(word)?, word))).min()?;
-    Some((&text[..at + usize::from(found.starts_with(')'))], &text[at + found.len()..]))
+    let (at, found) =
+        [" if ", " if(", "\tif ", ")if ", ")if("].iter().filter_map(|word| Some((text.find(word)?, word))).min()?;
+    Some((&text[..at + usize::from(found.starts_with(')'))], &text[at + found.trim_end_matches('(').len()..]))
 }
 
 /// Takes `(…)` off the end.
 fn arguments<'a>(event: &'a str, text: &str) -> Result<(&'a str, Option<Vec<Argument>>)> {
     let Some(inner) = event.strip_suffix(')') else {
+        if let Some((_, rest)) = event.rsplit_once(')') {
+            bail!("'{text}': '{}' is not understood; a condition begins with if", rest.trim());
+        }
         if event.contains('(') {
             bail!("'{text}': a ')' is missing");
         }
@@ -230,7 +259,12 @@ fn read(how: &str, text: &str) -> Result<Read> {
         "kstr" => Read::KernelString,
         "str" => Read::String,
         "hex" => Read::Hexadecimal,
-        _ => bail!("'{text}': nothing is read as '{how}'; there are ustr, kstr, str, hex and buf:BYTES"),
+        _ => match NUMBERS.iter().find(|(name, ..)| *name == how) {
+            Some((_, size, signed)) => Read::Number { size: *size, signed: *signed },
+            None => bail!(
+                "'{text}': nothing is read as '{how}'; there are ustr, kstr, str, hex, buf:BYTES, and s8 to s64 and u8 to u64"
+            ),
+        },
     })
 }
 

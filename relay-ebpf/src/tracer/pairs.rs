@@ -12,8 +12,11 @@ use relay_ebpf::sys::{self, BpfWord, Cells, Workspace};
 
 use crate::recipe::{recipe, workspace};
 
-/// How many calls of one function by one thread can be under way (recursion), and be paired.
-const DEPTH: u64 = 4;
+/// How many calls that have returned unseen are given up at one event.
+const GIVEN_UP: usize = 64;
+/// Frames of one function that called itself are at least so many bytes apart: the return address, and what aligns the stack (x86-64 and
+/// arm64 ABI). The stack pointer at a return is less than that above the one at its entry.
+const FRAME: u64 = 16;
 /// Words of a payload that are kept.
 const WORDS: usize = KEPT as usize / 8;
 
@@ -22,12 +25,13 @@ const WORDS: usize = KEPT as usize / 8;
 pub(crate) struct Calls {
     /// How many.
     depth: BpfWord,
-    calls: [Call; DEPTH as usize],
+    /// The outermost. Those that it made are in [`DEEPER`].
+    first: Call,
 }
 
 /// One call.
 #[repr(C)]
-struct Call {
+pub(crate) struct Call {
     /// When it began, the stack pointer then, and the bytes of the payload.
     head: Cells<4>,
     inputs: Cells<{ input::ENTRY_COUNT as usize }>,
@@ -42,6 +46,10 @@ const LEN: u64 = 2;
 #[btf_map]
 static CALLS: HashMap<u64, Calls, 1> = HashMap::new();
 
+/// By thread, event and depth.
+#[btf_map]
+static DEEPER: HashMap<u64, Call, 1> = HashMap::new();
+
 /// A thread that is in no call.
 #[btf_map]
 static NO_CALLS: Array<Calls, 1> = Array::new();
@@ -51,10 +59,31 @@ pub(crate) const UNPAIRED: u64 = u64::MAX;
 
 #[inline(always)]
 fn key(event: u32, current: u64) -> u64 {
-    let tid = current & 0xffff_ffff;
-    // Every CPU has an idle task, and all of them have the number 0.
-    let who = if tid == 0 { 1 << 32 | u64::from(sys::cpu()) } else { tid };
+    let tid = current & 0x7fff_ffff;
+    // Every CPU has an idle task, and all of them have the number 0; no thread's number has so many bits.
+    let who = if tid == 0 { 1 << 31 | u64::from(sys::cpu()) } else { tid };
     who << 16 | u64::from(event)
+}
+
+/// The call that is so many calls deep: the outermost is 0.
+#[inline(always)]
+fn call(calls: &'static Calls, key: u64, depth: u64) -> Option<&'static Call> {
+    if depth == 0 { Some(&calls.first) } else { sys::value(&DEEPER, depth << 48 | key) }
+}
+
+/// Gives up the innermost calls that have returned unseen, of which the stack pointer is less than `limit`: the kernel watches a bounded
+/// number of returns, and a thread can jump over some. Returns how many calls are left.
+#[inline(always)]
+fn give_up(calls: &'static Calls, key: u64, limit: u64) -> u64 {
+    let mut depth = calls.depth.peek();
+    for _ in 0..GIVEN_UP {
+        if depth == 0 || call(calls, key, depth - 1).is_some_and(|call| call.head.get(STACK) >= limit) {
+            break;
+        }
+        depth -= 1;
+        sys::remove(&DEEPER, depth << 48 | key);
+    }
+    depth
 }
 
 relay_ebpf::subprogram! {
@@ -69,25 +98,23 @@ relay_ebpf::subprogram! {
         }
         let Some(calls) = sys::value(&CALLS, key) else { return 0 };
         let mut depth = calls.depth.peek();
-        let stack = if recipe.stack_pointer < input::WORDS { workspace.inputs.get(recipe.stack_pointer.into()) } else { 0 };
-        for _ in 0..DEPTH {
-            // A call whose frame would lie below this one has returned unseen: the kernel has room for so many returns only.
-            if stack != 0 && depth != 0 && call(calls, depth - 1).head.get(STACK) <= stack {
-                depth -= 1;
-            }
+        let mut stack = 0;
+        if recipe.stack_pointer < input::WORDS {
+            stack = workspace.inputs.get(recipe.stack_pointer.into());
+            // A call whose frame would lie here or below has returned.
+            depth = give_up(calls, key, stack.wrapping_add(1));
         }
         let _ = calls.depth.swap(depth + 1);
-        if depth < DEPTH {
-            keep(call(calls, depth), workspace, stack, end);
+        if depth != 0
+            && let Some(none) = NO_CALLS.get(0)
+        {
+            let _ = sys::insert(&DEEPER, depth << 48 | key, &none.first);
+        }
+        if let Some(call) = call(calls, key, depth) {
+            keep(call, workspace, stack, end);
         }
         0
     }
-}
-
-#[inline(always)]
-fn call(calls: &Calls, depth: u64) -> &Call {
-    // VERIFIER: the mask stays in the code only if the compiler does not know that it changes nothing.
-    &calls.calls[(sys::unknown(depth) & (DEPTH - 1)) as usize]
 }
 
 #[inline(always)]
@@ -104,21 +131,36 @@ fn keep(call: &Call, workspace: &Workspace, stack: u64, end: u64) {
 relay_ebpf::subprogram! {
     /// Takes the payload of the entry, and returns its end, or [`UNPAIRED`].
     pub(crate) fn leave(level: u32, event: u32, current: u64, now: u64) -> u64 {
-        let Some(workspace) = workspace(level) else { return UNPAIRED };
+        let (Some(workspace), Some(recipe)) = (workspace(level), recipe(event)) else { return UNPAIRED };
         let key = key(event, current);
         let Some(calls) = sys::value(&CALLS, key) else { return UNPAIRED };
-        let Some(depth) = calls.depth.peek().checked_sub(1) else { return UNPAIRED };
+        let mut depth = calls.depth.peek();
+        // Zero where it has no say, or the kernel does not tell it at returns.
+        let stack = if recipe.stack_pointer < input::WORDS { workspace.inputs.get(recipe.stack_pointer.into()) } else { 0 };
+        if stack != 0 {
+            // Calls that this one made are further down.
+            depth = give_up(calls, key, stack.wrapping_sub(FRAME - 1));
+        }
         let mut end = UNPAIRED;
-        if depth < DEPTH {
-            let call = call(calls, depth);
+        if depth != 0
+            && let Some(call) = call(calls, key, depth - 1)
+        {
+            let begin = call.head.get(STACK);
+            if stack != 0 && (begin > stack || begin <= stack.wrapping_sub(FRAME)) {
+                // One that made this one, which there was no room to keep; or one of many that it made.
+                let _ = calls.depth.swap(depth);
+                return UNPAIRED;
+            }
             end = call.head.get(LEN);
             workspace.inputs.set(input::DURATION.into(), now.saturating_sub(call.head.get(TIME)));
             workspace.inputs.copy_from(input::ENTRY.into(), u64::from(input::ENTRY_COUNT) * 8, call.inputs.address(0));
             let _ = workspace.fetch(0, end, sys::Address::Kernel(call.payload.address(0)));
         }
+        depth = depth.saturating_sub(1);
         if depth == 0 {
             sys::remove(&CALLS, key);
         } else {
+            sys::remove(&DEEPER, depth << 48 | key);
             let _ = calls.depth.swap(depth);
         }
         end

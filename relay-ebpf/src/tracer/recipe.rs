@@ -164,6 +164,12 @@ relay_ebpf::subprogram! {
     fn test(level: u32, event: u32, index: u32) -> u64 {
         let (Some(workspace), Some(recipe)) = (workspace(level), recipe(event)) else { return 0 };
         let Some(test) = recipe.tests.get(index as usize) else { return 0 };
+        // What a text that could not be read would have said is not known: the record is kept.
+        if test.subject == Subject::Located as u8
+            && workspace.payload_number(test.at.into(), 4) & 0xffff == FAULT
+        {
+            return u64::from(PASS);
+        }
         let is_true = if test.operator == Operator::Matches as u8 { matches(workspace, test) } else { compare(workspace, test) };
         u64::from(if is_true { test.yes } else { test.no })
     }

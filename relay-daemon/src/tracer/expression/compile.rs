@@ -96,9 +96,8 @@ impl Expression {
     }
 }
 
-/// A condition without what is known before any event comes: a constant is all of it, or no part of it.
+/// A condition without negations.
 enum Logic<'e> {
-    Constant(bool),
     Test(Leaf<'e>),
     All(Vec<Self>),
     Any(Vec<Self>),
@@ -116,27 +115,9 @@ struct Leaf<'e> {
 }
 
 impl Logic<'_> {
-    /// All of them, or any of them.
-    fn list(lowered: Vec<Self>, all: bool) -> Self {
-        let mut list = Vec::new();
-        for logic in lowered {
-            match logic {
-                Self::Constant(holds) if holds != all => return Self::Constant(holds),
-                Self::Constant(_) => {}
-                logic => list.push(logic),
-            }
-        }
-        match (list.len(), all) {
-            (0, _) => Self::Constant(all),
-            (_, true) => Self::All(list),
-            (_, false) => Self::Any(list),
-        }
-    }
-
     /// The places in the text that its tests come from, one for each.
     fn places(&self, places: &mut Vec<usize>) {
         match self {
-            Self::Constant(_) => places.push(0),
             Self::Test(leaf) => places.push(leaf.at),
             Self::All(list) | Self::Any(list) => list.iter().for_each(|logic| logic.places(places)),
         }
@@ -160,7 +141,9 @@ impl<'e> Lowering<'e, '_, '_> {
             Node::IsSet(operand) => match self.subject(operand)? {
                 Subject::Integer { source, size, signed } => {
                     let number = self.number(operand, source, size, signed)?;
-                    Ok(number.compare(Relation::NotEqual, 0, truth))
+                    number
+                        .compare(Relation::NotEqual, 0, truth)
+                        .or_else(|always| self.error(operand, &number.limits(always == truth, false)))
                 }
                 Subject::Text { .. } if operand.mask.is_some() => self.error(operand, "text: '&' is for numbers"),
                 Subject::Text { .. } => self.error(operand, "text: compare it with a \"string\""),
@@ -172,9 +155,8 @@ impl<'e> Lowering<'e, '_, '_> {
 
     /// All of the nodes, or any of them, are `truth`.
     fn list(&mut self, nodes: &'e [Node], truth: bool, all: bool) -> Result<Logic<'e>, ExpressionError> {
-        // What has no say is looked at too: it may be wrong.
         let lowered = nodes.iter().map(|node| self.lower(node, truth)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Logic::list(lowered, all))
+        Ok(if all { Logic::All(lowered) } else { Logic::Any(lowered) })
     }
 
     fn compare(
@@ -185,10 +167,13 @@ impl<'e> Lowering<'e, '_, '_> {
         truth: bool,
     ) -> Result<Logic<'e>, ExpressionError> {
         let (field, at) = (&operand.field, constant.span.start);
-        let mismatch = |message| Err(self.expression.error(at, format!("{field} is {message}")));
+        let mismatch = |message: &str| Err(self.expression.error(at, format!("{field} is {message}")));
         match (self.subject(operand)?, &constant.literal) {
             (Subject::Integer { source, size, signed }, Literal::Integer(value)) => {
-                Ok(self.number(operand, source, size, signed)?.compare(relation, *value, truth))
+                let number = self.number(operand, source, size, signed)?;
+                number
+                    .compare(relation, *value, truth)
+                    .or_else(|always| mismatch(&number.limits(always == truth, *value <= 0 && !signed)))
             }
             (Subject::Text { .. }, _) if operand.mask.is_some() => self.error(operand, "text: '&' is for numbers"),
             (Subject::Text { source }, Literal::Text(glyphs)) => {
@@ -261,8 +246,18 @@ struct Number {
 }
 
 impl Number {
-    /// The logic of "the comparison is `truth`".
-    fn compare<'e>(&self, relation: Relation, value: i128, truth: bool) -> Logic<'e> {
+    /// Why a comparison is the same for every value.
+    fn limits(&self, always: bool, wants_sign: bool) -> String {
+        let outcome = if always { "always" } else { "never" };
+        let advice = match wants_sign {
+            true => "; (name:s64) after the event reads it as a signed number",
+            false => "",
+        };
+        format!("from {} to {} here: this {outcome} holds{advice}", self.lowest, self.highest)
+    }
+
+    /// The logic of "the comparison is `truth`"; an error says whether it always is, or never.
+    fn compare<'e>(&self, relation: Relation, value: i128, truth: bool) -> Result<Logic<'e>, bool> {
         let (operator, inverted) = match relation {
             Relation::Equal | Relation::Matches => (Operator::Equal, false),
             Relation::NotEqual | Relation::MatchesNot => (Operator::Equal, true),
@@ -280,7 +275,7 @@ impl Number {
             }
         };
         if always || never {
-            return Logic::Constant(always == truth);
+            return Err(always == truth);
         }
         let leaf = |operator: Operator, value, truth: bool| {
             let test = Test { value: low_bits(value), operator: operator as u8, ..self.test };
@@ -288,11 +283,12 @@ impl Number {
         };
         let compared = leaf(operator, value, truth);
         if !self.wraps || operator == Operator::Equal {
-            return compared;
+            return Ok(compared);
         }
         // Those that look negative are the greatest. Among themselves they are in order, and so are the others.
         let small = leaf(Operator::Less, 0, !truth);
-        Logic::list(vec![small, compared], (value <= i64::MAX.into()) == truth)
+        let list = vec![small, compared];
+        Ok(if (value <= i64::MAX.into()) == truth { Logic::All(list) } else { Logic::Any(list) })
     }
 }
 
@@ -329,10 +325,6 @@ impl Emitter<'_> {
         match logic {
             Logic::All(list) => list.iter().rev().try_fold(yes, |yes, logic| self.emit(logic, yes, no)),
             Logic::Any(list) => list.iter().rev().try_fold(no, |no, logic| self.emit(logic, yes, no)),
-            Logic::Constant(holds) => {
-                let end = if *holds { yes } else { no };
-                Ok(self.put(Test { size: 8, subject: Place::Input as u8, yes: end, no: end, ..Test::default() }))
-            }
             Logic::Test(leaf) => {
                 let pattern = leaf.glyphs.map_or(Ok(0), |glyphs| self.pattern(glyphs, leaf.at))?;
                 let (yes, no) = if leaf.inverted { (no, yes) } else { (yes, no) };

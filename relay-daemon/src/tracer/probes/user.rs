@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use relay_common::recipe::{Fetch, Kind as FetchKind, Recipe, input};
 
 use super::{Finder, Found, event, offset, pattern, select};
@@ -41,12 +41,16 @@ impl Finder {
         };
         let mut events = Vec::new();
         for name in &names {
-            let places = match name.strip_prefix("0x").map(|hex| u64::from_str_radix(hex, 16)) {
+            let (places, begins) = match name.strip_prefix("0x").map(|hex| u64::from_str_radix(hex, 16)) {
                 // A place in the file, as perf has it.
-                Some(Ok(place)) => vec![place],
-                _ => binary.offsets_of(name)?,
+                Some(Ok(place)) => (vec![place], false),
+                _ => (binary.offsets_of(name)?, extra == 0),
             };
             for place in places {
+                let place = place.checked_add(extra).with_context(|| format!("'{}': no file is so long", spec.text))?;
+                if !begins {
+                    binary.check_place(place).with_context(|| format!("'{}'", spec.text))?;
+                }
                 let entry = || if extra == 0 { Call::unknown_entry() } else { Call::nothing() };
                 let (call, paired) =
                     if returns { (Call::unknown_exit(), self.latency.then(entry)) } else { (entry(), None) };
@@ -56,7 +60,7 @@ impl Finder {
                     explicit,
                     Found {
                         name: format!("{}:{}:{name}{suffix}", spec.kind.name(), path.display()),
-                        probe: Probe::Uprobe { path: path.clone(), offset: place + extra, returns, semaphore: None },
+                        probe: Probe::Uprobe { path: path.clone(), offset: place, returns, semaphore: None },
                         call,
                         entry: paired,
                     },
