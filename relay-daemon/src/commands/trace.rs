@@ -191,10 +191,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
 
 async fn trace(arguments: Arguments) -> Result<ExitCode> {
     let geometry = geometry(&arguments)?;
-    if let Some(program) = arguments.command.first() {
-        if which::which(program).is_err() {
-            bail!("the command '{program}' cannot be run: it is not there, or may not be executed");
-        }
+    if let Some(program) = arguments.command.first()
+        && which::which(program).is_err()
+    {
+        bail!("the command '{program}' cannot be run: it is not there, or may not be executed");
     }
     let selection = Selection::find(&arguments.events, arguments.latency, &arguments.limits, arguments.context())?;
     let options = Options {
