@@ -315,6 +315,8 @@ pub struct Recipe {
 pub mod flag {
     /// Entry and return are one record: the entry is kept for the thread until the return.
     pub const PAIR: u8 = 1;
+    /// Such calls are never inside one another.
+    pub const SINGLE: u8 = 2;
 }
 
 impl Recipe {

@@ -759,6 +759,54 @@ pub fn cgroup_at(level: u32) -> u64 {
     unsafe { helpers::generated::bpf_get_current_ancestor_cgroup_id(level.cast_signed()) }
 }
 
+/// A map whose keys programs make up: a hash map, or one that, when it is full, gives up what was not used for longest.
+///
+/// ```
+/// use aya_ebpf::{btf_maps::LruHashMap, macros::btf_map};
+/// use relay_ebpf::sys::{self, BpfWord};
+///
+/// #[btf_map]
+/// static CALLS: LruHashMap<u64, BpfWord, 16> = LruHashMap::new();
+///
+/// fn begin() -> bool {
+///     sys::insert(&CALLS, sys::current(), &BpfWord::zero())
+/// }
+/// ```
+pub trait Table {
+    /// What it has for each key.
+    type Value: Sync + 'static;
+    /// As [`value`].
+    fn look_up(&'static self, key: u64) -> Option<&'static Self::Value>;
+    /// As [`insert`].
+    fn put(&self, key: u64, value: &Self::Value) -> bool;
+    /// As [`remove`].
+    fn take(&self, key: u64);
+}
+
+macro_rules! table {
+    ($($map:ident),+) => {$(
+        impl<V: Sync + 'static, const ENTRIES: usize> Table for aya_ebpf::btf_maps::$map<u64, V, ENTRIES> {
+            type Value = V;
+            #[inline(always)]
+            fn look_up(&'static self, key: u64) -> Option<&'static V> {
+                // SAFETY: an element's memory stays a `V` for as long as the program runs (the map is allocated in advance); `Sync`: only
+                // shared words are in it.
+                unsafe { self.get(key) }
+            }
+            #[inline(always)]
+            fn put(&self, key: u64, value: &V) -> bool {
+                self.insert(key, value, 0).is_ok()
+            }
+            #[inline(always)]
+            fn take(&self, key: u64) {
+                let _ = self.remove(key);
+            }
+        }
+    )+};
+}
+
+table!(HashMap, LruHashMap);
+
 /// A value of a map whose key a program makes up. `None` when there is none.
 ///
 /// ```
@@ -773,17 +821,12 @@ pub fn cgroup_at(level: u32) -> u64 {
 /// }
 /// ```
 ///
-/// What was taken out of a map may be given to another key while a program looks at it: whoever uses the value sees to it that no
-/// other program takes it out meanwhile, or can do with any content.
+/// What was taken out of a map, or given up, may be given to another key while a program looks at it: whoever uses the value sees to it
+/// that this does not happen, or can do with any content.
 #[inline(always)]
 #[must_use]
-pub fn value<V: Sync, const ENTRIES: usize>(
-    map: &'static aya_ebpf::btf_maps::HashMap<u64, V, ENTRIES>,
-    key: u64,
-) -> Option<&'static V> {
-    // SAFETY: an element's memory stays a `V` for as long as the program runs (the map is allocated in advance); `Sync`: only shared
-    // words are in it.
-    unsafe { map.get(key) }
+pub fn value<T: Table>(map: &'static T, key: u64) -> Option<&'static T::Value> {
+    map.look_up(key)
 }
 
 /// Puts a value into a map; whether there was room. A copy is made.
@@ -800,12 +843,8 @@ pub fn value<V: Sync, const ENTRIES: usize>(
 /// }
 /// ```
 #[inline(always)]
-pub fn insert<V: Sync, const ENTRIES: usize>(
-    map: &'static aya_ebpf::btf_maps::HashMap<u64, V, ENTRIES>,
-    key: u64,
-    value: &V,
-) -> bool {
-    map.insert(key, value, 0).is_ok()
+pub fn insert<T: Table>(map: &T, key: u64, value: &T::Value) -> bool {
+    map.put(key, value)
 }
 
 /// Takes the value of a key out of a map, if there is one.
@@ -822,8 +861,8 @@ pub fn insert<V: Sync, const ENTRIES: usize>(
 /// }
 /// ```
 #[inline(always)]
-pub fn remove<V: Sync, const ENTRIES: usize>(map: &'static aya_ebpf::btf_maps::HashMap<u64, V, ENTRIES>, key: u64) {
-    let _ = map.remove(key);
+pub fn remove<T: Table>(map: &T, key: u64) {
+    map.take(key);
 }
 
 /// Words of a map's value that a program copies to and from as bytes. Whoever uses them sees to it that one program at a time does, or can

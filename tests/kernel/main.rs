@@ -133,6 +133,7 @@ fn main() {
         compare: [BABELTRACE, PERF] perf_saw_the_same_context_switches,
             [BABELTRACE, PERF] perf_saw_the_same_system_calls;
         probes: [BABELTRACE] system_calls_have_their_arguments_results_and_durations,
+            [BABELTRACE] a_call_that_does_not_return_is_recorded_at_its_entry,
             [BABELTRACE] an_execve_shows_the_program_that_was_run,
             [BABELTRACE] a_raw_tracepoint_has_the_arguments_of_the_kernel,
             [BABELTRACE] samples_come_at_their_rate_from_every_cpu,

@@ -71,6 +71,13 @@ pub(crate) fn system_calls_have_their_arguments_results_and_durations() {
     assert_eq!((find("/dev/zero"), find("/dev/null")), (1, 1), "{opened:#?}");
 }
 
+pub(crate) fn a_call_that_does_not_return_is_recorded_at_its_entry() {
+    let trace = record(&["-e", "syscall:exit_group", "--follow", "--bpf-stats", "--", "sh", "-c", "(exit 3); exit 0"]);
+    adds_up(&trace);
+    let lines = trace.named();
+    assert_eq!(lines.iter().map(|line| number(line, "error_code")).collect::<Vec<_>>(), [3, 0]);
+}
+
 pub(crate) fn an_execve_shows_the_program_that_was_run() {
     let trace = record(&["-e", "syscall:execve", "--bpf-stats", "--", "sh", "-c", "/bin/true; exit 0"]);
     adds_up(&trace);

@@ -76,6 +76,10 @@ pub(crate) fn a_program_that_is_gone_is_known_by_its_build_id() {
     let id = notes.lines().find_map(|line| line.trim().strip_prefix("Build ID: ")).unwrap().to_owned();
     let trace = record(&["--context", "ustack", "-e", EVENT, "--", &program]);
     assert_eq!(&functions(&named(&trace, "/"))[..4], CALLS);
+    // So is what was running before: this test.
+    let known = fs::read_to_string(trace.path.join(".relayd/build-ids.json")).unwrap();
+    let this = std::env::current_exe().unwrap();
+    assert!(known.contains(&*this.to_string_lossy()), "{known}");
     // Its file is kept elsewhere, where another machine's would be.
     let root = folder.path().join("root");
     let copy = root.join(program.strip_prefix('/').unwrap());

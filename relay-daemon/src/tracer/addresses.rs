@@ -18,10 +18,10 @@ pub(super) struct Addresses {
 
 impl Addresses {
     /// Begins to collect.
-    pub(super) fn watch(context: u32, cpus: &[u32]) -> Result<Self> {
+    pub(super) fn watch(context: u32, cpus: &[u32]) -> Self {
         let kernel = (context & context::KSTACK != 0).then(String::new);
-        let builds = if context & context::USTACK == 0 { None } else { Some(Builds::watch(cpus)?) };
-        Ok(Self { kernel, builds })
+        let builds = (context & context::USTACK != 0).then(|| Builds::watch(cpus));
+        Self { kernel, builds }
     }
 
     /// Whether there is anything to poll.

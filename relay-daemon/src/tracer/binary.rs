@@ -8,10 +8,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use object::{elf, read::ReadCache};
+use object::{
+    elf::{PF_W, PF_X},
+    read::ReadCache,
+};
 
 use super::{
-    elf::{Bounded, Contents, Rank, foreign},
+    elf::{self, Bounded, Contents, Rank, foreign},
     instructions,
     usdt::{self, Usdt, UsdtError},
 };
@@ -202,7 +205,7 @@ impl Binary {
             };
             let place = |address: u64, flags| self.contents.file_offset(address.wrapping_add(moved), flags);
             let semaphore = (note.semaphore != 0).then_some(note.semaphore);
-            let at = (place(note.location, elf::PF_X), semaphore.map(|address| place(address, elf::PF_W)));
+            let at = (place(note.location, PF_X), semaphore.map(|address| place(address, PF_W)));
             let (Some(offset), None | Some(Some(_))) = at else {
                 log::debug!("{}: the probe {}:{} is nowhere", self.path.display(), note.provider, note.name);
                 continue;
@@ -245,6 +248,11 @@ impl Binary {
         }
         names.into_iter().map(str::to_owned).collect()
     }
+}
+
+/// What identifies a file that anybody may have put there.
+pub(super) fn build_id(path: &Path) -> Option<Vec<u8>> {
+    elf::build_id(Bounded(&ReadCache::new(open_file(path).ok()?)))
 }
 
 /// Opens a regular file, and does not wait for a pipe's other end.

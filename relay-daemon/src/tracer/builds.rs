@@ -6,16 +6,15 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
-    fs,
+    fs, io,
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result};
-use blazesym::helper::read_elf_build_id;
 use perf_event::{Builder, Sampler, data::Record, events::Software};
 
-use super::session::replace;
+use super::{binary, session::replace};
 
 /// Its name in the trace's own folder.
 pub(super) const FILE: &str = "build-ids.json";
@@ -31,26 +30,20 @@ pub(super) struct Builds {
 
 impl Builds {
     /// Begins to collect what processes map as code on `cpus`, and what they have mapped.
-    ///
-    /// # Errors
-    /// When the kernel does not tell mappings.
-    pub(super) fn watch(cpus: &[u32]) -> Result<Self> {
+    pub(super) fn watch(cpus: &[u32]) -> Self {
         let mut builds = Self::default();
         for &cpu in cpus {
-            let mut builder = Builder::new(Software::DUMMY);
-            builder.any_pid().one_cpu(usize::try_from(cpu)?).mmap(true).mmap2(true).build_id(true);
-            let what = || format!("watching what processes map on cpu {cpu}, for --context ustack");
-            let counter = match builder.build() {
+            match sampler(cpu) {
+                Ok(sampler) => builds.samplers.push(sampler),
                 // Offline.
-                Err(error) if error.raw_os_error() == Some(libc::ENODEV) => continue,
-                counter => counter.with_context(what)?,
-            };
-            let mut sampler = counter.sampled(ROOM).with_context(what)?;
-            sampler.enable().with_context(what)?;
-            builds.samplers.push(sampler);
+                Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
+                Err(error) => {
+                    log::warn!("what processes map on cpu {cpu} is not told ({error}): stacks may have fewer names");
+                }
+            }
         }
         builds.add_mapped();
-        Ok(builds)
+        builds
     }
 
     /// Adds what the kernel has told since.
@@ -75,12 +68,13 @@ impl Builds {
         for process in processes.filter_map(Result::ok).map(|entry| entry.path()) {
             // A process that has ended meanwhile has no maps, and no kernel thread has any.
             let Ok(maps) = fs::read(process.join("maps")) else { continue };
-            for (file, path) in maps.split(|byte| *byte == b'\n').filter_map(code_file) {
-                if seen.insert(file.map(<[u8]>::to_vec))
-                    && let Ok(inside) = path.strip_prefix("/")
-                    && let Ok(Some(id)) = read_elf_build_id(&process.join("root").join(inside))
+            for mapped in maps.split(|byte| *byte == b'\n').filter_map(code_file) {
+                // The file itself, whatever is at its path by now.
+                let file = process.join("map_files").join(mapped.range);
+                if seen.insert(mapped.file.map(<[u8]>::to_vec))
+                    && let Some(id) = binary::build_id(&file)
                 {
-                    add(&mut self.files, &id, path);
+                    add(&mut self.files, &id, mapped.path);
                 }
             }
         }
@@ -112,14 +106,40 @@ pub(super) fn hex(id: &[u8]) -> String {
     id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Of a line of `maps`, where code of a file is mapped: device and inode, and the path (`man proc_pid_maps`).
-fn code_file(line: &[u8]) -> Option<([&[u8]; 2], &Path)> {
+/// Has the kernel tell what any process maps on a CPU.
+fn sampler(cpu: u32) -> io::Result<Sampler> {
+    let cpu = usize::try_from(cpu).map_err(io::Error::other)?;
+    let mut builder = Builder::new(Software::DUMMY);
+    builder.any_pid().one_cpu(cpu).mmap(true).mmap2(true).build_id(true);
+    let mut sampler = builder.build()?.sampled(ROOM)?;
+    sampler.enable()?;
+    Ok(sampler)
+}
+
+/// Where code of a file is mapped.
+#[derive(Debug, PartialEq, Eq)]
+struct Mapped<'a> {
+    /// The name of the mapping in `map_files`.
+    range: String,
+    /// Device and inode.
+    file: [&'a [u8]; 2],
+    path: &'a Path,
+}
+
+/// What a line of `maps` says (`man proc_pid_maps`), when it is code of a file.
+fn code_file(line: &[u8]) -> Option<Mapped<'_>> {
     let mut words = line.splitn(6, |byte| *byte == b' ');
-    let (_, permissions, _) = (words.next()?, words.next()?, words.next()?);
+    let (range, permissions, _) = (words.next()?, words.next()?, words.next()?);
     let file = [words.next()?, words.next()?];
     let path = words.next()?.trim_ascii_start();
-    let is_code = permissions.get(2) == Some(&b'x') && path.starts_with(b"/");
-    is_code.then(|| (file, Path::new(OsStr::from_bytes(path))))
+    if permissions.get(2) != Some(&b'x') || !path.starts_with(b"/") {
+        return None;
+    }
+    // There the addresses have no zeros before them.
+    let (begin, end) = str::from_utf8(range).ok()?.split_once('-')?;
+    let address = |text| u64::from_str_radix(text, 16).ok();
+    let range = format!("{:x}-{:x}", address(begin)?, address(end)?);
+    Some(Mapped { range, file, path: Path::new(OsStr::from_bytes(path)) })
 }
 
 #[cfg(test)]
@@ -128,8 +148,9 @@ mod tests {
 
     #[test]
     fn code_of_files_is_found_in_maps() {
-        let line = b"7f8a1c028000-7f8a1c17d000 r-xp 00028000 fe:01 131 \t   /usr/lib/with space.so";
-        assert_eq!(code_file(line), Some(([&b"fe:01"[..], b"131"], Path::new("/usr/lib/with space.so"))));
+        let line = b"00401000-7f8a1c17d000 r-xp 00028000 fe:01 131 \t   /usr/lib/with space.so";
+        let (range, path) = ("401000-7f8a1c17d000".to_owned(), Path::new("/usr/lib/with space.so"));
+        assert_eq!(code_file(line), Some(Mapped { range, file: [b"fe:01", b"131"], path }));
         for other in [
             "7f8a1c028000-7f8a1c17d000 r--p 00028000 fe:01 131   /usr/lib/data.so",
             "7ffd1-7ffd2 r-xp 00000000 00:00 0   [vdso]",

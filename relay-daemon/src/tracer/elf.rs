@@ -142,6 +142,11 @@ fn machine_name(machine: u16) -> String {
     }
 }
 
+/// What identifies a file.
+pub(super) fn build_id<'data, R: ReadRef<'data>>(data: R) -> Option<Vec<u8>> {
+    Parts::read(data).ok()?.build_id()
+}
+
 impl Contents {
     /// Reads a file's.
     pub(super) fn parse<'data, R: ReadRef<'data>>(data: R) -> Result<Self> {

@@ -269,10 +269,12 @@ impl Lister {
         let arguments = || {
             let mut arguments = fields(&format!("{SYSCALLS}{name}"), catalogue);
             arguments.retain(|argument| argument.name != "__syscall_nr");
-            arguments.extend(
-                [("long", "ret"), ("u64", "duration_ns")]
-                    .map(|(c_type, name)| Argument { name: name.to_owned(), c_type: c_type.to_owned() }),
-            );
+            if probes::syscalls::returns(name) {
+                arguments.extend(
+                    [("long", "ret"), ("u64", "duration_ns")]
+                        .map(|(c_type, name)| Argument { name: name.to_owned(), c_type: c_type.to_owned() }),
+                );
+            }
             arguments
         };
         self.event(Kind::Syscall, format!("{}:{name}", Kind::Syscall.name()), arguments)

@@ -118,9 +118,12 @@ fn set_cookie(instructions: &mut [bpf_insn], cookie: i32) {
 /// A map of one of the kinds that the tracer has.
 fn data(map: &Map) -> Option<&MapData> {
     match map {
-        Map::Array(map) | Map::ArrayOfMaps(map) | Map::HashMap(map) | Map::PerCpuArray(map) | Map::RingBuf(map) => {
-            Some(map)
-        }
+        Map::Array(map)
+        | Map::ArrayOfMaps(map)
+        | Map::HashMap(map)
+        | Map::LruHashMap(map)
+        | Map::PerCpuArray(map)
+        | Map::RingBuf(map) => Some(map),
         _ => None,
     }
 }

@@ -1,7 +1,7 @@
 //! From what the user wrote to events: finds the tracepoints, functions and probes that are meant, and what can be recorded of each.
 
 pub(super) mod functions;
-mod syscalls;
+pub(super) mod syscalls;
 pub(super) mod user;
 
 use std::{cell::OnceCell, path::Path, sync::Arc};

@@ -37,8 +37,11 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tr
 const CHANNEL: &str = "EVENTS";
 /// The program that starts and stops the recording.
 const REQUEST: &str = "on_request";
-/// How many threads can be in calls whose entry and return are paired.
-const CALLS: u32 = 8192;
+/// How many calls whose entry and return are paired can be under way on each CPU: at least a few hundred, since the kernel hands room out
+/// to CPUs 128 at a time.
+const CALLS: u32 = 1024;
+/// At least so many on all CPUs.
+const ALL_CALLS: u32 = 8192;
 /// How many processes can be followed.
 const FOLLOWED: u32 = 65_536;
 
@@ -154,7 +157,8 @@ impl Programs {
         let chosen = u32::try_from(choice.keys().count())? + if choice.follow { FOLLOWED } else { 1 };
         loader.map_max_entries("RECIPES", recipes).map_max_entries("LIMITS", recipes);
         loader.map_max_entries("PATTERNS", u32::try_from(names.len() + orders.patterns.len())?.max(1));
-        let calls = if events.iter().any(is_pair) { CALLS } else { 1 };
+        let possible = u32::try_from(channel.possible().len())?;
+        let calls = if events.iter().any(is_pair) { (CALLS * possible).max(ALL_CALLS) } else { 1 };
         loader.map_max_entries("CALLS", calls).map_max_entries("DEEPER", calls);
         loader.map_max_entries("CHOSEN", chosen);
         let mut ebpf = channel::load(OBJECT, &[(CHANNEL, channel)], loader)?;

@@ -117,7 +117,7 @@ impl Recording {
             marking.mark(cpu)?;
             Ok(Box::new(CpuFile::create(&folder, cpu)?))
         })?;
-        let mut addresses = Addresses::watch(context, channel.possible())?;
+        let mut addresses = Addresses::watch(context, channel.possible());
         if bpf_stats {
             programs.count_runs()?;
         }

@@ -1,12 +1,12 @@
 //! Entries that wait for their return: what was fetched at the entry of a function or a system call, kept for the thread.
 
 use aya_ebpf::{
-    btf_maps::{Array, HashMap},
+    btf_maps::{Array, LruHashMap},
     macros::btf_map,
 };
 use relay_common::{
     Word as _,
-    recipe::{KEPT, input},
+    recipe::{KEPT, flag, input},
 };
 use relay_ebpf::sys::{self, BpfWord, Cells, Workspace};
 
@@ -32,7 +32,7 @@ pub(crate) struct Calls {
 /// One call.
 #[repr(C)]
 pub(crate) struct Call {
-    /// When it began, the stack pointer then, and the bytes of the payload.
+    /// When it began, the stack pointer then, the bytes of the payload, and its key.
     head: Cells<4>,
     inputs: Cells<{ input::ENTRY_COUNT as usize }>,
     payload: Cells<WORDS>,
@@ -41,14 +41,16 @@ pub(crate) struct Call {
 const TIME: u64 = 0;
 const STACK: u64 = 1;
 const LEN: u64 = 2;
+const KEY: u64 = 3;
 
-/// By thread and event.
+/// By thread and event. A call that never returns, since its thread has ended, stays until the room is needed: then those go that were not
+/// used for longest. A call knows its key, so that one that goes while a program looks at it is not taken for another.
 #[btf_map]
-static CALLS: HashMap<u64, Calls, 1> = HashMap::new();
+static CALLS: LruHashMap<u64, Calls, 1> = LruHashMap::new();
 
 /// By thread, event and depth.
 #[btf_map]
-static DEEPER: HashMap<u64, Call, 1> = HashMap::new();
+static DEEPER: LruHashMap<u64, Call, 1> = LruHashMap::new();
 
 /// A thread that is in no call.
 #[btf_map]
@@ -97,7 +99,8 @@ relay_ebpf::subprogram! {
             let _ = sys::insert(&CALLS, key, none);
         }
         let Some(calls) = sys::value(&CALLS, key) else { return 0 };
-        let mut depth = calls.depth.peek();
+        // A thread is in one system call at most: one that has not returned never will.
+        let mut depth = if recipe.flags & flag::SINGLE != 0 { 0 } else { calls.depth.peek() };
         let mut stack = 0;
         if recipe.stack_pointer < input::WORDS {
             stack = workspace.inputs.get(recipe.stack_pointer.into());
@@ -112,6 +115,7 @@ relay_ebpf::subprogram! {
         }
         if let Some(call) = call(calls, key, depth) {
             keep(call, workspace, stack, end);
+            call.head.set(KEY, depth << 48 | key);
         }
         0
     }
@@ -151,10 +155,13 @@ relay_ebpf::subprogram! {
                 let _ = calls.depth.swap(depth);
                 return UNPAIRED;
             }
-            end = call.head.get(LEN);
+            let len = call.head.get(LEN);
             workspace.inputs.set(input::DURATION.into(), now.saturating_sub(call.head.get(TIME)));
             workspace.inputs.copy_from(input::ENTRY.into(), u64::from(input::ENTRY_COUNT) * 8, call.inputs.address(0));
-            let _ = workspace.fetch(0, end, sys::Address::Kernel(call.payload.address(0)));
+            let _ = workspace.fetch(0, len, sys::Address::Kernel(call.payload.address(0)));
+            if call.head.get(KEY) == (depth - 1) << 48 | key {
+                end = len;
+            }
         }
         depth = depth.saturating_sub(1);
         if depth == 0 {

@@ -12,6 +12,14 @@ use crate::tracer::{
     symbols::did_you_mean,
 };
 
+/// System calls whose return no tracepoint tells.
+const NO_RETURN: [&str; 3] = ["exit", "exit_group", "rt_sigreturn"];
+
+/// Whether a record of it has what it returned, and how long it took.
+pub(in crate::tracer) fn returns(name: &str) -> bool {
+    !NO_RETURN.contains(&name)
+}
+
 impl Finder {
     pub(super) fn system_calls(&self, spec: &Spec) -> Result<Vec<Event>> {
         const ENTER: &str = "syscalls:sys_enter_";
@@ -34,8 +42,8 @@ impl Finder {
     fn system_call(&self, spec: &Spec, name: &str, explicit: bool) -> Result<Event> {
         let enter = self.tracepoints.event(&format!("syscalls:sys_enter_{name}"), true)?;
         let exit = self.tracepoints.event(&format!("syscalls:sys_exit_{name}"), true)?;
-        // After these the process has other memory: the texts are gone.
-        let at_entry = name.starts_with("exec");
+        // After exec* the process has other memory: the texts are gone.
+        let at_entry = name.starts_with("exec") || !returns(name);
         let mut values = Vec::new();
         // The first field is the call's number.
         for (index, field) in (0u16..).zip(enter.format.fields.iter().filter(|field| field.name != "__syscall_nr")) {
@@ -54,6 +62,11 @@ impl Finder {
             };
             values.push(Value { name: field.name.clone(), c_type, content, fetch });
         }
+        if !returns(name) {
+            let mut values = select(spec, values)?;
+            let probe = Probe::Tracepoint { id: enter.format.id };
+            return event(format!("syscall:{name}"), explicit, probe, &mut values, 0, &mut Recipe::EMPTY.clone());
+        }
         let n_entry = if at_entry { values.len() } else { 0 };
         values.push(Value {
             name: "ret".to_owned(),
@@ -66,7 +79,7 @@ impl Finder {
         let n_entry =
             values.iter().take(n_entry).filter(|value| !matches!(&*value.name, "ret" | "duration_ns")).count();
         let probe = Probe::Syscall { enter: enter.format.id, exit: exit.format.id };
-        let mut recipe = Recipe { flags: flag::PAIR, ..Recipe::EMPTY };
+        let mut recipe = Recipe { flags: flag::PAIR | flag::SINGLE, ..Recipe::EMPTY };
         event(format!("syscall:{name}"), explicit, probe, &mut values, n_entry, &mut recipe)
     }
 }
