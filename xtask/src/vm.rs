@@ -36,7 +36,9 @@ const PROGRAMS: [&str; 12] =
 /// What babeltrace2 and the tests open by its path.
 const FILES: [&str; 2] = ["/etc/passwd", "/usr/lib/x86_64-linux-gnu/babeltrace2"];
 /// Longest that the tests may take on one kernel, in seconds.
-const TIME_LIMIT: &str = "2400";
+const TIME_LIMIT: &str = "900";
+/// When the guest shows what it still does, and which tasks wait in the kernel, in seconds: before the time is over.
+const HANGS: u32 = 840;
 /// What the guest prints at its end, before the number of failed runs.
 const RESULT: &str = "relayd-vm-failures:";
 
@@ -75,7 +77,13 @@ fn run_on(images: &[PathBuf], filter: &[String]) -> Result<()> {
     exec(cargo().args(["build", "--locked", "--release", "--package", "relay-daemon", "--package", "example-kleak"]))?;
     let built = ebpf::target_dir().join("release");
     let initrd = initrd(&[tests::kernel_tests(&["--release"])?, built.join("relayd"), built.join("kleak")], &filter)?;
-    images.iter().try_for_each(|image| boot(image, &initrd))
+    for image in images {
+        // An emulated kernel hangs now and then: seen once in some ten runs of 6.1, at a test that had passed before and passed after.
+        if boot(image, &initrd)? == Outcome::NoEnd && boot(image, &initrd)? == Outcome::NoEnd {
+            bail!("the tests on {} did not come to their end in {TIME_LIMIT} s, twice", image.display());
+        }
+    }
+    Ok(())
 }
 
 /// Downloads and unpacks a kernel, unless that was done before, and returns its image.
@@ -156,29 +164,42 @@ fn script(filter: &[&str]) -> String {
          /bin/busybox --install -s /bin 2>/dev/null\n\
          export PATH=/bin RELAYD=/bin/relayd RUST_BACKTRACE=0\n\
          mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev; mount -t tmpfs tmp /tmp\n\
-         uname -r\nfailures=0\n{runs}echo {RESULT} $failures\npoweroff -f\n"
+         uname -r\nfailures=0\n\
+         (sleep {HANGS}; ps; echo 8 > /proc/sys/kernel/printk; echo w > /proc/sysrq-trigger) &\n{runs}echo {RESULT} $failures\npoweroff -f\n"
     )
 }
 
+/// How a guest ended.
+#[derive(PartialEq, Eq)]
+enum Outcome {
+    Passed,
+    /// It said nothing of the tests' result.
+    NoEnd,
+}
+
 /// Boots a kernel, shows what it prints, and fails when a test has.
-fn boot(image: &Path, initrd: &Path) -> Result<()> {
+fn boot(image: &Path, initrd: &Path) -> Result<Outcome> {
     let mut qemu = Command::new("timeout");
     qemu.args([TIME_LIMIT, "qemu-system-x86_64"]);
     qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-m", "3G", "-smp", "4", "-nodefaults", "-no-reboot"]);
     qemu.args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-append", "console=ttyS0 panic=-1 quiet"]);
     qemu.arg("-kernel").arg(image).arg("-initrd").arg(initrd);
     let mut child = qemu.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("running qemu-system-x86_64")?;
-    let mut passed = false;
+    let mut failed = None;
     for line in BufReader::new(child.stdout.take().context("the guest's console")?).split(b'\n') {
         let line = String::from_utf8_lossy(&line.context("reading the guest's console")?).replace('\r', "");
         println!("{line}");
-        passed |= line == format!("{RESULT} 0");
+        failed = line.strip_prefix(RESULT).map(|count| count.trim() != "0").or(failed);
     }
     child.wait().context("waiting for qemu-system-x86_64")?;
-    if passed {
-        return Ok(());
+    match failed {
+        Some(false) => Ok(Outcome::Passed),
+        Some(true) => bail!("tests have failed on {}", image.display()),
+        None => {
+            eprintln!("xtask: the tests on {} did not come to their end", image.display());
+            Ok(Outcome::NoEnd)
+        }
     }
-    bail!("tests have failed on {}, or took longer than {TIME_LIMIT} s", image.display());
 }
 
 fn folder() -> PathBuf {
