@@ -90,23 +90,7 @@ pub fn fill_map_of_maps(outer: BorrowedFd<'_>, inner: &[(u32, BorrowedFd<'_>)]) 
 }
 
 fn set_inner_map(outer: BorrowedFd<'_>, key: u32, inner: BorrowedFd<'_>) -> io::Result<()> {
-    #[derive(Default)]
-    #[repr(C)]
-    struct Element {
-        map_fd: u32,
-        zero: u32,
-        key: u64,
-        value: u64,
-        flags: u64,
-    }
-    let value = inner.as_raw_fd();
-    let mut attr = Element {
-        map_fd: raw(outer),
-        key: (&raw const key).expose_provenance() as u64,
-        value: (&raw const value).expose_provenance() as u64,
-        ..Element::default()
-    };
-    bpf(BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
+    set_value(outer, key, &raw(inner))
 }
 
 fn fill_in_one_call(outer: BorrowedFd<'_>, inner: &[(u32, BorrowedFd<'_>)]) -> io::Result<()> {

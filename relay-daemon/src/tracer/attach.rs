@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use relay_common::{recipe::flag, trace::Cookie};
+use relay_common::trace::Cookie;
 
 use super::{
     events::{Event, Probe},
@@ -101,7 +101,6 @@ impl Attached {
     pub(super) fn attach(&mut self, object: &Object, index: usize, event: &Event) -> Result<()> {
         let exit = cookie(event, index)?;
         let entry = Cookie { entry: true, ..exit };
-        let is_pair = event.recipe.as_ref().is_some_and(|recipe| recipe.flags & flag::PAIR != 0);
         // The return first: an entry that nobody takes up again would stay for ever.
         match &event.probe {
             Probe::Tracepoint { id } => self.tracepoint(object, event, *id, exit),
@@ -118,7 +117,7 @@ impl Attached {
             Probe::Kprobe { function, offset, returns } => {
                 let name = CString::new(function.as_str())?;
                 self.probe(object, event, "kprobe", &name, *offset, u64::from(*returns), exit)?;
-                if *returns && is_pair {
+                if *returns && event.is_pair() {
                     self.probe(object, event, "kprobe", &name, 0, 0, entry)?;
                 }
                 Ok(())
@@ -128,14 +127,14 @@ impl Attached {
                 // The reference counter's place is in the upper half of the configuration.
                 let config = u64::from(*returns) | semaphore.unwrap_or(0) << 32;
                 self.probe(object, event, "uprobe", &name, *offset, config, exit)?;
-                if *returns && is_pair {
+                if *returns && event.is_pair() {
                     self.probe(object, event, "uprobe", &name, *offset, 0, entry)?;
                 }
                 Ok(())
             }
             Probe::Function { id, module, returns, .. } => {
                 self.function(object, event, *id, module.as_deref(), *returns, exit)?;
-                if *returns && is_pair {
+                if *returns && event.is_pair() {
                     self.function(object, event, *id, module.as_deref(), false, entry)?;
                 }
                 Ok(())
@@ -238,8 +237,7 @@ impl Attached {
         };
         let link = |cookies: Vec<u64>, returns| link_functions(program.as_fd(), &names, &cookies, returns);
         let Ok(first) = link(cookies(false)?, returns) else { return Ok(false) };
-        let is_pair = |event: &Event| event.recipe.as_ref().is_some_and(|recipe| recipe.flags & flag::PAIR != 0);
-        if returns && events.iter().all(|(_, event)| is_pair(event)) {
+        if returns && events.iter().all(|(_, event)| event.is_pair()) {
             let Ok(second) = link(cookies(true)?, false) else { return Ok(false) };
             self.links.push(second);
         }

@@ -14,6 +14,7 @@ use object::{
 };
 
 use super::{
+    builds::hex,
     elf::{self, Bounded, Contents, Rank, foreign},
     instructions,
     usdt::{self, Usdt, UsdtError},
@@ -264,7 +265,6 @@ fn open_file(path: &Path) -> Result<File> {
 
 /// `xx/yyyy.debug`.
 fn debug_path(build_id: &[u8]) -> Option<PathBuf> {
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let (first, rest) = build_id.split_at_checked(1)?;
     Some(Path::new(&hex(first)).join(hex(rest) + ".debug"))
 }

@@ -29,7 +29,7 @@ pub(super) struct Builds {
 }
 
 impl Builds {
-    /// Begins to collect what processes map as code on `cpus`, and what they have mapped.
+    /// Begins to collect what processes map as code on `cpus`. What they have mapped by now is for [`Self::add_mapped`].
     pub(super) fn watch(cpus: &[u32]) -> Self {
         let mut builds = Self::default();
         for &cpu in cpus {
@@ -42,7 +42,6 @@ impl Builds {
                 }
             }
         }
-        builds.add_mapped();
         builds
     }
 

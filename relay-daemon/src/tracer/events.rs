@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use relay_common::recipe::Recipe;
+use relay_common::recipe::{Recipe, flag};
 
 use super::{format::Format, spec::Kind};
 
@@ -94,6 +94,12 @@ pub enum Probe {
 }
 
 impl Event {
+    /// Whether entry and return are one record.
+    #[must_use]
+    pub fn is_pair(&self) -> bool {
+        self.recipe.as_ref().is_some_and(|recipe| recipe.flags & flag::PAIR != 0)
+    }
+
     /// Its kind.
     #[must_use]
     pub fn kind(&self) -> Kind {

@@ -154,7 +154,7 @@ impl Finder {
     /// # Errors
     /// When there is no such argument, or of a pair: what was at the entry is gone.
     pub fn hidden(&self, event: &Event, path: &str) -> Result<Option<Value>> {
-        if event.recipe.as_ref().is_some_and(|recipe| recipe.flags & flag::PAIR != 0) {
+        if event.is_pair() {
             return Ok(None);
         }
         let argument = Argument { name: None, path: path.to_owned(), read: Read::AsTyped };

@@ -10,10 +10,7 @@ use aya::{
     sys::{Stats, enable_stats},
 };
 use aya_log::EbpfLogger;
-use relay_common::{
-    recipe::{Pattern, flag},
-    trace::Request,
-};
+use relay_common::{recipe::Pattern, trace::Request};
 use tokio::io::unix::AsyncFd;
 
 use super::{
@@ -153,12 +150,11 @@ impl Programs {
         }
         let recipes = if events.iter().any(|event| event.recipe.is_some()) { events.len() } else { 1 };
         let recipes = u32::try_from(recipes.max(1))?;
-        let is_pair = |event: &Event| event.recipe.as_ref().is_some_and(|recipe| recipe.flags & flag::PAIR != 0);
         let chosen = u32::try_from(choice.keys().count())? + if choice.follow { FOLLOWED } else { 1 };
         loader.map_max_entries("RECIPES", recipes).map_max_entries("LIMITS", recipes);
         loader.map_max_entries("PATTERNS", u32::try_from(names.len() + orders.patterns.len())?.max(1));
         let possible = u32::try_from(channel.possible().len())?;
-        let calls = if events.iter().any(is_pair) { (CALLS * possible).max(ALL_CALLS) } else { 1 };
+        let calls = if events.iter().any(Event::is_pair) { (CALLS * possible).max(ALL_CALLS) } else { 1 };
         loader.map_max_entries("CALLS", calls).map_max_entries("DEEPER", calls);
         loader.map_max_entries("CHOSEN", chosen);
         let mut ebpf = channel::load(OBJECT, &[(CHANNEL, channel)], loader)?;

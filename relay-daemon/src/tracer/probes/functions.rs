@@ -5,12 +5,15 @@ use std::{collections::HashSet, fs, path::Path, rc::Rc, sync::Arc};
 use anyhow::{Context as _, Result, bail};
 
 use super::{Finder, Found, alternatives, offset, pattern};
-use crate::tracer::{
-    arguments::{Call, Convention},
-    btf::{Btf, Function, Prototype},
-    events::{Event, Probe},
-    spec::{Kind, Spec},
-    symbols::did_you_mean,
+use crate::{
+    machine,
+    tracer::{
+        arguments::{Call, Convention},
+        btf::{Btf, Function, Prototype},
+        events::{Event, Probe},
+        spec::{Kind, Spec},
+        symbols::did_you_mean,
+    },
 };
 
 /// What the kernel itself is called where modules are named.
@@ -25,7 +28,7 @@ impl Finder {
     }
 
     pub(super) fn kprobes(&self, spec: &Spec) -> Result<Vec<Event>> {
-        if !Path::new("/sys/bus/event_source/devices/kprobe/type").exists() {
+        if !machine::has_kprobes() {
             bail!("this kernel has no kprobes (CONFIG_KPROBES is off); {}", alternatives(spec));
         }
         let returns = spec.kind == Kind::Kretprobe;
