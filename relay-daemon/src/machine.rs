@@ -12,7 +12,7 @@ use rustix::{
     process::{Resource, Rlimit},
     time::{ClockId, clock_gettime},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// CPUs that may ever come online.
 ///
@@ -171,7 +171,7 @@ pub fn raise_limits() {
 /// let (first, second) = (Instant::now(), Instant::now());
 /// assert!(first.monotonic <= second.monotonic);
 /// ```
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Instant {
     /// `CLOCK_MONOTONIC`, the clock of the records.
     pub monotonic: u64,

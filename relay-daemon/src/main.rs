@@ -20,6 +20,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Trace(Box<commands::trace::Arguments>),
+    Print(Box<commands::print::Arguments>),
     List(commands::list::Arguments),
     Symbolize(commands::symbolize::Arguments),
     Klog(commands::klog::Arguments),
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).format_timestamp(None).init();
     let result = match Cli::parse().command {
         Command::Trace(arguments) => commands::trace::run(*arguments),
+        Command::Print(arguments) => commands::print::run(&arguments),
         Command::List(arguments) => commands::list::run(&arguments),
         Command::Symbolize(arguments) => commands::symbolize::run(&arguments),
         Command::Klog(arguments) => commands::klog::run(&arguments),

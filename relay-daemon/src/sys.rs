@@ -17,7 +17,7 @@ use std::{
 use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
 use aya_obj::generated::bpf_insn;
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::{Mmap, MmapOptions, MmapRaw};
 use relay_common::{
     Buffer, COMMITTED_AT, Control, Geometry, MAX_RECORD, Reader,
     recipe::{Pattern, Recipe},
@@ -618,6 +618,17 @@ fn owned(fd: RawFd) -> OwnedFd {
 
 fn raw(fd: BorrowedFd<'_>) -> u32 {
     fd.as_raw_fd().cast_unsigned()
+}
+
+/// Maps `len` bytes of a trace's file, `offset` bytes from its start, to be read.
+///
+/// # Errors
+/// What `mmap` says.
+pub fn map_file(file: &File, offset: u64, len: usize) -> io::Result<Mmap> {
+    // SAFETY: whoever writes a trace adds to its files and never changes what is there. Who does so all the same may have a reader see bytes
+    // change or, when the file is cut, end it by SIGBUS: every length is checked on a copy, and a reader changes nothing that it could
+    // leave half done.
+    unsafe { MmapOptions::new().offset(offset).len(len).populate().map(file) }
 }
 
 /// The control map, mapped: a row for every possible CPU.

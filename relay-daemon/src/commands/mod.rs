@@ -3,6 +3,8 @@
 pub(crate) mod check;
 pub(crate) mod klog;
 pub(crate) mod list;
+pub(crate) mod print;
+pub(crate) mod reading;
 pub(crate) mod summary;
 pub(crate) mod symbolize;
 pub(crate) mod trace;

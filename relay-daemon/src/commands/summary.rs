@@ -54,7 +54,7 @@ pub(crate) fn print(path: &Path, session: &Session, json: bool, quiet: bool) -> 
     let seconds = session.clock.end.map_or(0, |end| end.monotonic - session.clock.start.monotonic) as f64 / 1e9;
     let summary = Summary {
         output: path,
-        mode: session.mode,
+        mode: &session.mode,
         subbuf_size: session.subbuf_size,
         n_subbufs: session.n_subbufs,
         seconds,
@@ -89,7 +89,7 @@ fn text(summary: &Summary<'_>) -> Result<String> {
         writeln!(text, "  cpu {}:", cpu.cpu)?;
         writeln!(text, "    {} sub-buffers processed", cpu.subbufs_processed)?;
         writeln!(text, "    {} max backlog", cpu.max_backlog)?;
-        writeln!(text, "    {} records, {} bytes", cpu.recorded - cpu.overrun - cpu.unwritten, cpu.bytes)?;
+        writeln!(text, "    {} records, {} bytes", cpu.in_file(), cpu.bytes)?;
         writeln!(text, "    data stored in file {}", summary.output.join(format!("cpu{}", cpu.cpu)).display())?;
     }
     let total = |count: fn(&Cpu) -> u64| summary.cpus.iter().map(count).sum::<u64>();

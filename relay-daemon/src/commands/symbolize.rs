@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use relay_daemon::tracer::symbolize::Symbols;
+use relay_daemon::tracer::symbolize::TextSymbols;
 
 /// Copy babeltrace2's text of a trace from standard input to standard output, with names in place of the addresses in stacks.
 #[derive(Debug, Args)]
@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let mut symbols = Symbols::open(&arguments.trace, &arguments.root)?;
+    let mut symbols = TextSymbols::open(&arguments.trace, &arguments.root)?;
     let mut output = io::BufWriter::new(io::stdout().lock());
     let mut input = io::stdin().lock();
     let mut line = Vec::new();

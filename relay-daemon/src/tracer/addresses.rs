@@ -1,11 +1,11 @@
-//! What a trace keeps so that the addresses in its stacks get names: the kernel's symbols, and the files that processes' code is from.
+//! What a trace keeps so that the addresses in it get names: the kernel's symbols, and the files that processes' code is from.
 
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
 use relay_common::recipe::context;
 
-use super::{builds::Builds, kallsyms, session::replace};
+use super::{builds::Builds, events::Event, kallsyms, session::replace};
 
 const KALLSYMS: &str = "/proc/kallsyms";
 
@@ -18,8 +18,9 @@ pub(super) struct Addresses {
 
 impl Addresses {
     /// Begins to collect.
-    pub(super) fn watch(context: u32, cpus: &[u32]) -> Self {
-        let kernel = (context & context::KSTACK != 0).then(String::new);
+    pub(super) fn watch(events: &[Event], context: u32, cpus: &[u32]) -> Self {
+        let wanted = context & context::KSTACK != 0 || events.iter().any(Event::prints_symbols);
+        let kernel = wanted.then(String::new);
         let builds = (context & context::USTACK != 0).then(|| Builds::watch(cpus));
         Self { kernel, builds }
     }
@@ -42,9 +43,9 @@ impl Addresses {
             let now = fs::read_to_string(KALLSYMS).with_context(|| format!("reading {KALLSYMS}"))?;
             match kallsyms::excerpt(&now) {
                 Some(now) => *known = kallsyms::merge(known, &now),
-                None => log::warn!(
-                    "the kernel hides its addresses (sysctl kernel.kptr_restrict): stacks will have no names"
-                ),
+                None => {
+                    log::warn!("the kernel hides its addresses (sysctl kernel.kptr_restrict): they will have no names")
+                }
             }
             let path = folder.join(kallsyms::FILE);
             replace(&path, known.as_bytes()).with_context(|| format!("writing {}", path.display()))?;

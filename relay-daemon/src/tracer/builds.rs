@@ -101,7 +101,7 @@ fn add(files: &mut BTreeMap<String, PathBuf>, id: &[u8], path: &Path) {
 
 /// A build id as tools write it.
 #[must_use]
-pub(super) fn hex(id: &[u8]) -> String {
+pub(crate) fn hex(id: &[u8]) -> String {
     id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -11,7 +11,17 @@ use anyhow::{Context as _, Result, bail};
 use super::session::replace;
 
 /// Where the session's own files are: hidden, since CTF readers take every visible file for a stream.
-pub(super) const PRIVATE: &str = ".relayd";
+pub(crate) const PRIVATE: &str = ".relayd";
+
+/// The name of a CPU's file.
+pub(crate) fn cpu_file(cpu: u32) -> String {
+    format!("cpu{cpu}")
+}
+
+/// The CPU whose file has this name.
+pub(crate) fn cpu_of(name: &str) -> Option<u32> {
+    name.strip_prefix("cpu").filter(|n| n.bytes().all(|b| b.is_ascii_digit())).and_then(|n| n.parse().ok())
+}
 
 /// The directory of a trace that is being made. Until [`TraceDirectory::keep`], dropping it removes it again.
 #[derive(Debug)]
@@ -148,8 +158,7 @@ fn remove_trace(path: &Path) -> io::Result<()> {
         let entry = entry?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        let cpu = name.strip_prefix("cpu").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
-        if cpu || name == "metadata" || name == "metadata.next" {
+        if cpu_of(&name).is_some() || name == "metadata" || name == "metadata.next" {
             fs::remove_file(entry.path())?;
         } else if name == PRIVATE {
             fs::remove_dir_all(entry.path())?;

@@ -195,6 +195,14 @@ fn escape(text: &str) -> String {
         .collect()
 }
 
+/// The UUID of what [`uuid_text`] has written.
+#[must_use]
+pub fn parse_uuid(text: &str) -> Option<[u8; 16]> {
+    let digits: String = text.chars().filter(|c| *c != '-').collect();
+    let number = u128::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 32)?;
+    Some(number.to_be_bytes())
+}
+
 /// A UUID as people write it.
 #[must_use]
 pub fn uuid_text(uuid: [u8; 16]) -> String {

@@ -5,14 +5,14 @@
 //! [`layout`] say how values are fetched and where they lie in the record, [`choice`] whose events are wanted. [`object`] and
 //! [`programs`] load what runs at events and attach it. [`metadata`] describes the records in CTF's own language, [`session`] is the
 //! account that goes beside the trace, [`recorder`] runs it all. [`listing`] says beforehand what there is; [`symbolize`] names the
-//! addresses of stacks afterwards, by what `addresses` has kept.
+//! addresses of stacks afterwards, by what `addresses` has kept, [`tasks`] keeps the names of threads.
 
 mod addresses;
 pub mod arguments;
 mod attach;
 pub mod binary;
 pub mod btf;
-mod builds;
+pub(crate) mod builds;
 pub mod choice;
 pub mod directory;
 mod elf;
@@ -35,4 +35,5 @@ pub mod session;
 pub mod spec;
 pub mod symbolize;
 pub mod symbols;
+pub mod tasks;
 pub mod usdt;

@@ -20,7 +20,8 @@ use super::{
     events::Event,
     metadata,
     programs::{LeftOut, Notices, Orders, Programs},
-    session::{Clock, Cpu, Session, SessionEvent},
+    session::{self, Clock, Cpu, Session, SessionEvent},
+    tasks::Tasks,
 };
 use crate::{
     channel::{Channel, Host},
@@ -69,6 +70,7 @@ pub struct Recording {
     session: Session,
     metadata: String,
     addresses: Addresses,
+    tasks: Tasks,
     readers: Readers,
     snapshots: u64,
 }
@@ -117,7 +119,7 @@ impl Recording {
             marking.mark(cpu)?;
             Ok(Box::new(CpuFile::create(&folder, cpu)?))
         })?;
-        let mut addresses = Addresses::watch(context, channel.possible());
+        let mut addresses = Addresses::watch(&events, context, channel.possible());
         if bpf_stats {
             programs.count_runs()?;
         }
@@ -148,9 +150,11 @@ impl Recording {
         // What the session will have grown by at the end: the account of every CPU, and a reason.
         directory.set_aside(written + ACCOUNT_SIZE * (channel.possible().len() as u64 + 4))?;
         addresses.save(&directory.private())?;
+        let mut tasks = Tasks::default();
+        tasks.save(&directory.private())?;
         directory.keep();
         programs.start(record_self)?;
-        Ok((Self { channel, programs, directory, session, metadata, addresses, readers, snapshots: 0 }, notices))
+        Ok((Self { channel, programs, directory, session, metadata, addresses, tasks, readers, snapshots: 0 }, notices))
     }
 
     /// Where the trace is.
@@ -233,6 +237,7 @@ impl Recording {
         count_suppressed(&self.programs, &mut session)?;
         directory.write_metadata(&self.metadata)?;
         self.addresses.save(&directory.private())?;
+        self.tasks.save(&directory.private())?;
         session.write(&directory.private())?;
         directory.keep();
         Ok((folder, session))
@@ -353,19 +358,20 @@ fn describe(
 ) -> Result<Session> {
     let (host, kernel) = machine::host_and_kernel();
     Ok(Session {
-        version: env!("CARGO_PKG_VERSION"),
+        format: session::FORMAT,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
         uuid: metadata::uuid_text(uuid),
         host,
         kernel,
         boot_id: machine::boot_id().context("reading the boot id")?,
         command,
         mode: match channel.mode() {
-            Mode::NoOverwrite => "no-overwrite",
-            Mode::Overwrite => "overwrite",
+            Mode::NoOverwrite => "no-overwrite".to_owned(),
+            Mode::Overwrite => "overwrite".to_owned(),
         },
         subbuf_size: channel.geometry().subbuf_size(),
         n_subbufs: channel.geometry().n_subbufs(),
-        context: metadata::context_fields(context),
+        context: metadata::context_fields(context).into_iter().map(str::to_owned).collect(),
         clock: Clock { start, end: None },
         events: events
             .iter()

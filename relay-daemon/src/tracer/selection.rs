@@ -9,7 +9,7 @@ use relay_common::{
 use super::{
     events::Event,
     expression::{Expression, ExpressionError, Source, Subject, TextSource},
-    format::{Display, Element, Kind},
+    format::{Display, Element, Field, Kind},
     layout::{self, Content, Value},
     probes::Finder,
     spec::{self, Spec},
@@ -87,7 +87,7 @@ impl Selection {
         let mut fetching = *recipe;
         let mut hidden = HIDDEN;
         let mut resolve = |name: &str| {
-            let subject = match recorded(event, name) {
+            let subject = match recorded(&event.format.fields, name) {
                 Some(subject) => return Ok(subject),
                 None => finder.hidden(event, name).and_then(|value| {
                     value
@@ -100,7 +100,7 @@ impl Selection {
             };
             match subject {
                 Ok(Some(subject)) => Ok(subject),
-                Ok(None) => of_task(name).ok_or_else(|| unknown(event, name)),
+                Ok(None) => of_task(name).ok_or_else(|| unknown(&event.name, &event.format.fields, name)),
                 Err(error) => of_task(name).ok_or_else(|| format!("{error:#}")),
             }
         };
@@ -140,8 +140,8 @@ impl Selection {
 }
 
 /// A field that is in the record.
-fn recorded(event: &Event, name: &str) -> Option<Subject> {
-    let field = event.format.fields.iter().find(|field| field.name == name)?;
+pub(crate) fn recorded(fields: &[Field], name: &str) -> Option<Subject> {
+    let field = fields.iter().find(|field| field.name == name)?;
     // Records leave the common fields out.
     let at = u16::try_from(field.bytes.start).ok()?.checked_sub(u16::try_from(COMMON_FIELDS).ok()?)?;
     let len = u16::try_from(field.bytes.len()).ok()?;
@@ -169,7 +169,7 @@ fn subject_of(value: &Value, at: u16) -> Subject {
 }
 
 /// What every event has: its task and its CPU.
-fn of_task(name: &str) -> Option<Subject> {
+pub(crate) fn of_task(name: &str) -> Option<Subject> {
     let input = |input| Some(Subject::Integer { source: Source::Input(input), size: 8, signed: false });
     match name {
         "pid" => input(input::PID),
@@ -181,9 +181,10 @@ fn of_task(name: &str) -> Option<Subject> {
     }
 }
 
-fn unknown(event: &Event, name: &str) -> String {
-    let names: Vec<_> = event.format.fields.iter().map(|field| field.name.as_str()).collect();
+/// What to say of a name that an event does not have.
+pub(crate) fn unknown(event: &str, fields: &[Field], name: &str) -> String {
+    let names: Vec<_> = fields.iter().map(|field| field.name.as_str()).collect();
     let near = did_you_mean(name, names.iter().copied());
     let listed = if names.is_empty() { String::new() } else { format!("{}, and ", names.join(", ")) };
-    format!("{} has no field '{name}'{near}; there are {listed}pid, tid, uid, cpu, comm of the task", event.name)
+    format!("{event} has no field '{name}'{near}; there are {listed}pid, tid, uid, cpu, comm of the task")
 }

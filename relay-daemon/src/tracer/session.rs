@@ -7,16 +7,23 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context as _, Result};
-use serde::Serialize;
+use anyhow::{Context as _, Result, bail};
+use serde::{Deserialize, Serialize};
 
 use crate::machine::Instant;
 
+/// The format that this relayd writes, and the newest that it reads: `docs/format.md`. It grows when an older relayd would
+/// misread a trace.
+pub const FORMAT: u32 = 1;
+
 /// What `session.json` holds. `docs/format.md` has the fields' meanings.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Session {
+    /// Of what is in the directory ([`FORMAT`]).
+    #[serde(default = "first_format")]
+    pub format: u32,
     /// Of relayd.
-    pub version: &'static str,
+    pub version: String,
     /// Of the trace: in every packet, and in `metadata`.
     pub uuid: String,
     /// Host name.
@@ -28,13 +35,14 @@ pub struct Session {
     /// The command line.
     pub command: Vec<String>,
     /// `no-overwrite` or `overwrite`.
-    pub mode: &'static str,
+    pub mode: String,
     /// Bytes of a sub-buffer.
     pub subbuf_size: u64,
     /// Sub-buffers per CPU.
     pub n_subbufs: u64,
     /// What stands before every payload, in the order of the bytes.
-    pub context: Vec<&'static str>,
+    #[serde(default)]
+    pub context: Vec<String>,
     /// Clocks at start and end.
     pub clock: Clock,
     /// What was recorded.
@@ -52,7 +60,7 @@ pub struct Session {
 }
 
 /// Clocks at start and end.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Clock {
     /// When every event was attached, and recording began.
     pub start: Instant,
@@ -61,7 +69,7 @@ pub struct Clock {
 }
 
 /// An event of the session.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SessionEvent {
     /// In every record.
     pub id: u16,
@@ -77,7 +85,8 @@ pub struct SessionEvent {
 }
 
 /// The account of one CPU: `recorded - overrun - unwritten` records are in its file.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Cpu {
     /// Its number.
     pub cpu: u32,
@@ -118,15 +127,21 @@ pub struct Cpu {
 }
 
 impl Cpu {
+    /// Records in the file.
+    #[must_use]
+    pub fn in_file(&self) -> u64 {
+        self.recorded.saturating_sub(self.overrun).saturating_sub(self.unwritten)
+    }
+
     /// Records lost, all causes.
     #[must_use]
     pub fn lost(&self) -> u64 {
-        self.lost_full + self.lost_too_big + self.lost_nested + self.lost_no_buffer
+        [self.lost_too_big, self.lost_nested, self.lost_no_buffer].into_iter().fold(self.lost_full, u64::saturating_add)
     }
 }
 
 /// What the kernel says of a program.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Program {
     /// Its name.
     pub name: String,
@@ -138,7 +153,46 @@ pub struct Program {
     pub runs: Option<u64>,
 }
 
+/// Traces without a number have the first format.
+const fn first_format() -> u32 {
+    1
+}
+
 impl Session {
+    /// Reads the file in a trace's own folder.
+    ///
+    /// # Errors
+    /// When there is none, it is damaged, or a newer relayd wrote it.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join("session.json");
+        let text = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        Self::parse(&text).with_context(|| format!("reading {}", path.display()))
+    }
+
+    /// Reads the file's content.
+    ///
+    /// # Errors
+    /// When it is damaged, or a newer relayd wrote it.
+    pub fn parse(text: &[u8]) -> Result<Self> {
+        /// What even a format that is not known yet will have.
+        #[derive(Deserialize)]
+        struct Head {
+            #[serde(default = "first_format")]
+            format: u32,
+            #[serde(default)]
+            version: String,
+        }
+        let head: Head = serde_json::from_slice(text).context("it is damaged")?;
+        if head.format > FORMAT {
+            bail!(
+                "relayd {} wrote it, in format {}; this relayd reads formats up to {FORMAT}: use a newer one",
+                head.version,
+                head.format
+            );
+        }
+        serde_json::from_slice(text).context("it is damaged")
+    }
+
     /// Writes the file, whole or not at all, and returns its length in bytes.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -23,95 +24,115 @@ use super::{
     kallsyms::{self, Kallsyms},
 };
 
-/// What is known of one trace's addresses.
+/// What a trace has kept to name its addresses by.
 #[derive(Debug)]
-pub struct Symbols {
+pub struct SymbolSources {
     kernel: Kallsyms,
     /// Path where it was recorded, by build id.
     files: BTreeMap<String, PathBuf>,
-    /// What is read for a build id; `None` when there is no such file any more.
-    readable: HashMap<String, Option<PathBuf>>,
     /// Where the recording machine's files are.
     root: PathBuf,
-    symbolizer: Symbolizer,
-    stacks: Stacks,
 }
 
-/// How babeltrace2 shows addresses, with or without the names of fields.
+/// Names one trace's addresses.
 #[derive(Debug)]
-struct Stacks {
+pub struct Symbols {
+    sources: Arc<SymbolSources>,
+    /// What is read for a build id; `None` when there is no such file any more.
+    readable: HashMap<String, Option<PathBuf>>,
+    symbolizer: Symbolizer,
+}
+
+/// Names the addresses in babeltrace2's text, with or without the names of fields.
+#[derive(Debug)]
+pub struct TextSymbols {
+    symbols: Symbols,
     kernel: Regex,
     user: Regex,
     byte: Regex,
 }
 
-impl Symbols {
-    /// Reads what a trace has kept. The recording machine's files are looked for below `root`.
+impl SymbolSources {
+    /// Reads what a trace has kept, which may be nothing. The recording machine's files are looked for below `root`.
     ///
     /// # Errors
-    /// When it is no trace of relayd, holds no stacks, or its files cannot be read.
-    pub fn open(trace: &Path, root: &Path) -> Result<Self> {
+    /// When it is no trace of relayd, or its files cannot be read.
+    pub fn read(trace: &Path, root: &Path) -> Result<Self> {
         let folder = trace.join(PRIVATE);
         if !folder.is_dir() {
             bail!("{} is not a trace of relayd: it has no {PRIVATE}", trace.display());
         }
-        let kernel = read(&folder.join(kallsyms::FILE))?;
+        let kernel = Kallsyms::parse(read(&folder.join(kallsyms::FILE))?.unwrap_or_default());
         let files = read(&folder.join(builds::FILE))?;
-        if kernel.is_none() && files.is_none() {
-            bail!("{} holds no stacks: record with --context kstack,ustack", trace.display());
-        }
-        let kernel = Kallsyms::parse(kernel.unwrap_or_default());
         if kernel.skipped() > 0 {
             log::warn!("{}: {} lines are no symbols", folder.join(kallsyms::FILE).display(), kernel.skipped());
         }
         let files = serde_json::from_str(&files.unwrap_or_else(|| "{}".to_owned()));
         let files = files.with_context(|| format!("reading {}", folder.join(builds::FILE).display()))?;
-        let stacks = Stacks {
+        Ok(Self { kernel, files, root: root.to_path_buf() })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.kernel.is_empty() && self.files.is_empty()
+    }
+}
+
+impl TextSymbols {
+    /// Reads what a trace has kept. The recording machine's files are looked for below `root`.
+    ///
+    /// # Errors
+    /// When it is no trace of relayd, holds no stacks, or its files cannot be read.
+    pub fn open(trace: &Path, root: &Path) -> Result<Self> {
+        let sources = SymbolSources::read(trace, root)?;
+        if sources.is_empty() {
+            bail!("{} holds no stacks: record with --context kstack,ustack", trace.display());
+        }
+        Ok(Self {
+            symbols: Symbols::new(Arc::new(sources)),
             kernel: Regex::new("0x[Ff]{4}[0-9A-Fa-f]{12}")?,
             user: Regex::new(concat!(
                 r"\{ (?:status = )?([0-9]+), (?:build_id = )?\[ ((?:(?:\[[0-9]+\] = )?0x[0-9A-Fa-f]{1,2}(?:, )?){20}) \], ",
                 r"(?:offset = )?0x([0-9A-Fa-f]{1,16}) \}"
             ))?,
             byte: Regex::new("0x([0-9A-Fa-f]{1,2})")?,
-        };
-        Ok(Self {
-            kernel,
-            files,
-            readable: HashMap::new(),
-            root: root.to_path_buf(),
-            symbolizer: Symbolizer::new(),
-            stacks,
         })
     }
 
     /// A line of babeltrace2's with names in place of the addresses that have one.
     #[must_use]
     pub fn replace<'a>(&mut self, line: &'a [u8]) -> Cow<'a, [u8]> {
-        let byte = self.stacks.byte.clone();
-        let user = self.stacks.user.clone();
-        let line = user.replace_all(line, |frame: &Captures<'_>| {
+        let (byte, symbols) = (&self.byte, &mut self.symbols);
+        let line = self.user.replace_all(line, |frame: &Captures<'_>| {
             let id = byte.captures_iter(&frame[2]).filter_map(|byte| u8::try_from(number(&byte[1])?).ok());
             let offset = number(&frame[3]).unwrap_or_default();
             if &frame[1] != b"1" {
                 // No file has it, or the kernel could not look.
                 return format!("{offset:#x} (no file)").into_bytes();
             }
-            self.user(&builds::hex(&id.collect::<Vec<u8>>()), offset).into_bytes()
+            symbols.user(&builds::hex(&id.collect::<Vec<u8>>()), offset).into_bytes()
         });
         let in_kernel = |address: &Captures<'_>| {
-            let known = number(&address[0][2..]).and_then(|address| self.kernel(address));
+            let known = number(&address[0][2..]).and_then(|address| symbols.kernel(address));
             known.map_or_else(|| address[0].to_vec(), String::into_bytes)
         };
-        match self.stacks.kernel.replace_all(&line, in_kernel) {
+        match self.kernel.replace_all(&line, in_kernel) {
             Cow::Borrowed(_) => line,
             Cow::Owned(replaced) => Cow::Owned(replaced),
         }
+    }
+}
+
+impl Symbols {
+    /// Names by these sources.
+    #[must_use]
+    pub fn new(sources: Arc<SymbolSources>) -> Self {
+        Self { sources, readable: HashMap::new(), symbolizer: Symbolizer::new() }
     }
 
     /// `FUNCTION+0xOFFSET [MODULE]` of an address in the kernel.
     #[must_use]
     pub fn kernel(&self, address: u64) -> Option<String> {
-        let symbol = self.kernel.find(address)?;
+        let symbol = self.sources.kernel.find(address)?;
         let module = symbol.module.map(|module| format!(" [{module}]")).unwrap_or_default();
         Some(format!("{}+{:#x}{module}", symbol.name, symbol.offset))
     }
@@ -119,10 +140,11 @@ impl Symbols {
     /// `FUNCTION+0xOFFSET (FILE)` of an offset in the file of a build id; where there is no name, the offset in the file and the build id.
     #[must_use]
     pub fn user(&mut self, build_id: &str, offset: u64) -> String {
-        let file = self.files.get(build_id);
+        let sources = Arc::clone(&self.sources);
+        let file = sources.files.get(build_id);
         let name = file.map_or_else(|| format!("build id {build_id}"), |path| path.display().to_string());
         if !self.readable.contains_key(build_id) {
-            let readable = file.and_then(|path| find(build_id, &self.root, path));
+            let readable = file.and_then(|path| find(build_id, &sources.root, path));
             self.readable.insert(build_id.to_owned(), readable);
         }
         let known = self.readable.get(build_id).cloned().flatten();
@@ -188,7 +210,7 @@ mod tests {
         let trace = trace();
         write(&trace, kallsyms::FILE, KALLSYMS);
         write(&trace, builds::FILE, r#"{"000102030405060708090a0b0c0d0e0f10111213": "/nowhere/at/all"}"#);
-        let mut symbols = Symbols::open(trace.path(), Path::new("/")).unwrap();
+        let mut symbols = TextSymbols::open(trace.path(), Path::new("/")).unwrap();
         let bytes = (0..20).map(|byte| format!("0x{byte:X}")).collect::<Vec<_>>().join(", ");
         let named = (0..20).map(|byte| format!("[{byte}] = 0x{byte:X}")).collect::<Vec<_>>().join(", ");
         let frame = "0xab (/nowhere/at/all, build id 000102030405060708090a0b0c0d0e0f10111213)";
@@ -209,7 +231,7 @@ mod tests {
     #[test]
     fn what_is_no_trace_with_stacks_is_refused() {
         let error =
-            |trace: &tempfile::TempDir| format!("{:#}", Symbols::open(trace.path(), Path::new("/")).unwrap_err());
+            |trace: &tempfile::TempDir| format!("{:#}", TextSymbols::open(trace.path(), Path::new("/")).unwrap_err());
         assert!(error(&tempfile::tempdir().unwrap()).contains("is not a trace of relayd"));
         let trace = trace();
         assert!(error(&trace).contains("record with --context"));
@@ -222,7 +244,7 @@ mod tests {
         fn any_text_comes_through(line in proptest::collection::vec(0u8.., 0..64)) {
             let trace = trace();
             write(&trace, kallsyms::FILE, "");
-            let mut symbols = Symbols::open(trace.path(), Path::new("/")).unwrap();
+            let mut symbols = TextSymbols::open(trace.path(), Path::new("/")).unwrap();
             proptest::prop_assert_eq!(symbols.replace(&line), line.as_slice());
         }
     }

@@ -1,0 +1,210 @@
+//! `relayd print`: the records of traces in the order of time.
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    process::ExitCode,
+    thread::sleep,
+    time::Duration,
+};
+
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+use relay_daemon::{
+    machine::{self, Instant},
+    reading::{
+        choice::Choice,
+        csv::{Columns, CsvWriter},
+        json::JsonWriter,
+        names::Names,
+        pipeline,
+        slices::{Item, Slice, Slicer},
+        text::{Style, TextWriter, TimeForm},
+        trace::Trace,
+    },
+};
+
+use super::reading::{Chosen, Damages};
+
+/// How often the files of a trace that is being recorded are looked at.
+const POLL: Duration = Duration::from_millis(100);
+/// What a CPU has recorded is in its file after so long: it is flushed five times a second.
+const SETTLED: u64 = 500_000_000;
+
+/// Print traces: the records of all CPUs in the order of time, a line each.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A line is COMM-TID [CPU] SECONDS: EVENT: FIELD=VALUE …, as in ftrace; numbers that the kernel has words for are shown by them. Where
+records were lost there is a line that says so. With several directories the traces are merged; those of other machines or
+boots by the wall clock.
+
+Exit status: 0; 1 when something in the files could not be read (what could is printed, the rest is named).
+
+Examples:
+  relayd print relayd-20260102-030405 | less
+  relayd print DIR -e 'sched:sched_switch if prev_comm == \"make\"' --since 1.5s --until 2s
+  relayd print DIR --json | jq -c 'select(.fields.ret < 0)'
+  relayd print DIR --fields pid,comm --csv > wakeups.csv
+  relayd print -f DIR                           (while it is being recorded)")]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    chosen: Chosen,
+    /// Show only these fields.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    fields: Vec<String>,
+    /// How times are shown.
+    #[arg(long, value_name = "FORM", value_enum, default_value_t = Times::Monotonic)]
+    time: Times,
+    /// Print a JSON object a line.
+    #[arg(long, conflicts_with = "csv")]
+    json: bool,
+    /// Print comma-separated values, with a line of names first; losses are left out.
+    #[arg(long)]
+    csv: bool,
+    /// Go on with what is being recorded until recording ends.
+    #[arg(short, long)]
+    follow: bool,
+    /// Use colours.
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = When::Auto)]
+    color: When,
+}
+
+/// How times are shown.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Times {
+    /// Seconds of CLOCK_MONOTONIC, as in the files
+    Monotonic,
+    /// Seconds since recording began
+    Relative,
+    /// Seconds since 1970
+    Wall,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum When {
+    Auto,
+    Always,
+    Never,
+}
+
+/// Makes lines of one form.
+enum Writer<'t> {
+    Text(TextWriter<'t>),
+    Json(JsonWriter<'t>),
+    Csv(CsvWriter<'t>),
+}
+
+impl Writer<'_> {
+    fn write(&mut self, item: &Item<'_>, names: &Names, text: &mut Vec<u8>) {
+        match self {
+            Self::Text(writer) => writer.write(item, names, text),
+            Self::Json(writer) => writer.write(item, names, text),
+            Self::Csv(writer) => writer.write(item, names, text),
+        }
+    }
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let traces = arguments.chosen.open()?;
+    if arguments.follow && (traces.len() > 1 || traces[0].session.boot_id != machine::boot_id().unwrap_or_default()) {
+        bail!("--follow is for one trace, which this machine is recording");
+    }
+    let choice = arguments.chosen.choice(&traces)?;
+    let style = arguments.style(&traces, &choice)?;
+    let columns = arguments.csv.then(|| Columns::new(&traces, &choice, &style));
+    let mut damages = Damages::default();
+    let mut output = io::stdout().lock();
+    if let Some(columns) = &columns {
+        output.write_all(&columns.header()?)?;
+    }
+    let slicer = arguments.chosen.slicer(&traces, arguments.follow)?;
+    let worker = || {
+        let mut writer = match &columns {
+            Some(columns) => Writer::Csv(CsvWriter::new(&traces, columns, &style)),
+            None if arguments.json => Writer::Json(JsonWriter::new(&traces, &style)),
+            None => Writer::Text(TextWriter::new(&traces, &style)),
+        };
+        let (traces, choice) = (&traces, &choice);
+        move |mut slice: Slice| {
+            let mut text = Vec::new();
+            let mut names = std::mem::take(&mut slice.names);
+            slice.merged(traces, |item| {
+                if let Item::Record(seen) = &item {
+                    let trace = seen.source.trace;
+                    let tellings = &traces[trace].tellings[usize::from(seen.event.id)];
+                    names[trace].learn(tellings, seen.event, seen.payload);
+                    if !choice.takes(seen, &names[trace]) {
+                        return;
+                    }
+                }
+                let trace = item.source().trace;
+                writer.write(&item, &names[trace], &mut text);
+            });
+            (text, slice.damages)
+        }
+    };
+    let next = pace(slicer, &traces, &arguments.chosen, arguments.follow);
+    pipeline::run(next, worker, |(text, found)| {
+        output.write_all(&text)?;
+        output.flush()?;
+        damages.add(found);
+        Ok(())
+    })?;
+    arguments.chosen.say_what_is_not_in_the_files(&traces);
+    Ok(damages.finish())
+}
+
+/// Gets slices; those of a trace that is being recorded when they are there.
+fn pace<'t>(
+    mut slicer: Slicer<'t>,
+    traces: &'t [Trace],
+    chosen: &'t Chosen,
+    mut follow: bool,
+) -> impl FnMut() -> Result<Option<Slice>> + Send + 't {
+    move || {
+        loop {
+            let settled = if follow { Instant::now().monotonic.saturating_sub(SETTLED) } else { u64::MAX };
+            // Looked at before the files: what is written until then is in them.
+            let ended = follow && traces[0].has_ended()?;
+            if let Some(slice) = slicer.next(settled)? {
+                return Ok(Some(slice));
+            }
+            if !follow {
+                return Ok(None);
+            }
+            if ended {
+                follow = false;
+                slicer.finish();
+            } else {
+                sleep(POLL);
+            }
+            slicer.look_for_cpus(|cpu| chosen.wants_cpu(cpu))?;
+        }
+    }
+}
+
+impl Arguments {
+    fn style(&self, traces: &[Trace], choice: &Choice) -> Result<Style> {
+        let start = traces[0].session.clock.start;
+        for field in &self.fields {
+            let has = |(index, trace): (usize, &Trace)| {
+                trace.schema.events().any(|event| choice.has_event(index, event.id) && event.field(field).is_some())
+            };
+            if !traces.iter().enumerate().any(has) {
+                bail!("--fields: no event that is shown has a field '{field}'; relayd stat names them");
+            }
+        }
+        Ok(Style {
+            time: match self.time {
+                Times::Monotonic => TimeForm::Monotonic,
+                Times::Relative => TimeForm::Since(start.monotonic),
+                Times::Wall => TimeForm::Wall(start.realtime.saturating_sub(start.monotonic)),
+            },
+            colours: match self.color {
+                When::Always => true,
+                When::Never => false,
+                When::Auto => io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
+            },
+            fields: self.fields.clone(),
+        })
+    }
+}

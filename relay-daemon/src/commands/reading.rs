@@ -1,0 +1,135 @@
+//! What the commands that read traces have in common: which traces and records, and what is said of damage.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::Args;
+use relay_daemon::{
+    reading::{
+        choice::Choice,
+        slices::{Slicer, Window},
+        stream::Damage,
+        time,
+        trace::Trace,
+    },
+    tracer::choice::parse_cpus,
+};
+
+/// Most damages that are named one by one.
+const NAMED: usize = 20;
+
+/// Which records.
+#[derive(Debug, Args)]
+pub(crate) struct Chosen {
+    /// Directories that relayd trace has made.
+    #[arg(value_name = "DIR", required = true)]
+    pub(crate) traces: Vec<PathBuf>,
+    /// Only these events, with * ? [] as wildcards; `if CONDITION` as in relayd trace; repeat it or separate by commas.
+    #[arg(short, long = "event", value_name = "EVENT", help_heading = "Which records")]
+    events: Vec<String>,
+    /// Only these CPUs, like 0-3,8.
+    #[arg(long = "cpu", value_name = "LIST", value_parser = cpu_list, help_heading = "Which records")]
+    cpus: Option<CpuList>,
+    /// Only of these processes.
+    #[arg(short, long = "pid", value_name = "PID", value_delimiter = ',', help_heading = "Which records")]
+    pids: Vec<u32>,
+    /// Only from this time on: 1.5s or 300ms after the start, -2s before the end, @123.456 as printed, or of the clock, like
+    /// 13:31:25 or '2026-01-02 13:31:25'.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, help_heading = "Which records")]
+    since: Option<String>,
+    /// Only up to this time.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, help_heading = "Which records")]
+    until: Option<String>,
+}
+
+/// Numbers of CPUs.
+#[derive(Clone, Debug)]
+struct CpuList(Vec<u32>);
+
+fn cpu_list(text: &str) -> Result<CpuList> {
+    parse_cpus(text).map(CpuList)
+}
+
+impl Chosen {
+    /// Opens the traces.
+    pub(crate) fn open(&self) -> Result<Vec<Trace>> {
+        Trace::open_all(&self.traces)
+    }
+
+    pub(crate) fn choice(&self, traces: &[Trace]) -> Result<Choice> {
+        Choice::new(traces, &self.events, &self.pids)
+    }
+
+    pub(crate) fn slicer<'t>(&self, traces: &'t [Trace], follow: bool) -> Result<Slicer<'t>> {
+        let moment = |text: &Option<String>| text.as_deref().map(|text| time::parse(text, &traces[0])).transpose();
+        let window = Window {
+            since: moment(&self.since).context("--since")?.unwrap_or(0),
+            until: moment(&self.until).context("--until")?.unwrap_or(u64::MAX),
+        };
+        ensure!(window.since <= window.until, "--since is after --until");
+        for trace in traces {
+            let there = trace.cpus()?;
+            if let Some(cpu) = self.cpus.iter().flat_map(|list| &list.0).find(|cpu| !there.contains(cpu)) {
+                bail!("--cpu: {} has no file of CPU {cpu}", trace.path.display());
+            }
+        }
+        Slicer::new(traces, |cpu| self.wants_cpu(cpu), window, follow)
+    }
+
+    pub(crate) fn wants_cpu(&self, cpu: u32) -> bool {
+        self.cpus.as_ref().is_none_or(|list| list.0.contains(&cpu))
+    }
+
+    /// What the account knows of losses that no file can place, and whether there is an account.
+    pub(crate) fn say_what_is_not_in_the_files(&self, traces: &[Trace]) {
+        for trace in traces {
+            let path = trace.path.display();
+            if !trace.is_finished() {
+                log::warn!(
+                    "{path}: the recording goes on, or was not ended in order: there is no account of what was lost at its end"
+                );
+            }
+            for cpu in &trace.session.cpus {
+                if cpu.lost_no_buffer > 0 {
+                    log::warn!(
+                        "{path}: {} records of CPU {} were lost before it had a buffer",
+                        cpu.lost_no_buffer,
+                        cpu.cpu
+                    );
+                }
+                if cpu.unwritten > 0 {
+                    log::warn!("{path}: {} records of CPU {} could not be written to its file", cpu.unwritten, cpu.cpu);
+                }
+            }
+            if let Some(error) = &trace.session.error {
+                log::warn!("{path}: recording stopped early: {error}");
+            }
+        }
+    }
+}
+
+/// What could not be read.
+#[derive(Debug, Default)]
+pub(crate) struct Damages {
+    count: usize,
+}
+
+impl Damages {
+    /// Names what has been found, unless that is too much.
+    pub(crate) fn add(&mut self, found: Vec<Damage>) {
+        for damage in found {
+            self.count += 1;
+            if self.count <= NAMED {
+                eprintln!("relayd: {damage}");
+            }
+        }
+    }
+
+    /// Says how many there were; the exit status of a command that has named them.
+    pub(crate) fn finish(&self) -> ExitCode {
+        if self.count > NAMED {
+            eprintln!("relayd: {} places in all could not be read; relayd verify names each", self.count);
+        }
+        if self.count > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    }
+}

@@ -1,0 +1,470 @@
+//! Cuts traces into slices of time, each small enough to be held and complete for every CPU, so that slices can be worked on in parallel
+//! and put together in order. Everything in the files is looked at here, once, and checked; what is damaged is left out and
+//! named.
+
+use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
+
+use anyhow::Result;
+
+use super::{
+    names::Names,
+    packet::{Flaw, HEADER, Header, Record, Records},
+    schema::{Context, Event},
+    stream::{Damage, Packet, Step, Stream},
+    trace::Trace,
+};
+
+/// Bytes of records in a slice, at least, unless there are no more.
+const SLICE: usize = 256 << 10;
+
+/// What happened in some time, on every CPU.
+#[derive(Debug)]
+pub struct Slice {
+    sources: Vec<(SourceId, Vec<Run>)>,
+    /// What was lost, in the order of time.
+    gaps: Vec<Gap>,
+    /// What could not be read.
+    pub damages: Vec<Damage>,
+    /// The names of each trace's threads at the slice's beginning.
+    pub names: Vec<Names>,
+    /// Bytes of the files that are done with, this slice's included.
+    pub done: u64,
+}
+
+/// A CPU of a trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SourceId {
+    /// Which trace.
+    pub trace: usize,
+    /// Which CPU.
+    pub cpu: u32,
+}
+
+/// Sound records that follow each other in a packet.
+#[derive(Debug)]
+struct Run {
+    packet: Arc<Packet>,
+    from: usize,
+    to: usize,
+}
+
+/// Records that are not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// Where.
+    pub source: SourceId,
+    /// They came after this time, in nanoseconds of the common clock,
+    pub since: u64,
+    /// and before this.
+    pub until: u64,
+    /// What became of them.
+    pub kind: GapKind,
+}
+
+/// Why records are not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GapKind {
+    /// So many records were lost.
+    Lost(u64),
+    /// So many sub-buffers were overwritten unread.
+    Overrun(u64),
+}
+
+/// Something in a slice.
+#[derive(Debug)]
+pub enum Item<'a> {
+    /// A record.
+    Record(Seen<'a>),
+    /// Records that are not there.
+    Gap(&'a Gap),
+}
+
+impl Item<'_> {
+    /// Where it is from.
+    #[must_use]
+    pub fn source(&self) -> SourceId {
+        match self {
+            Self::Record(seen) => seen.source,
+            Self::Gap(gap) => gap.source,
+        }
+    }
+}
+
+/// A record with all that is known of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// When, in nanoseconds of the common clock.
+    pub time: u64,
+    /// Where.
+    pub source: SourceId,
+    /// Its header.
+    pub record: Record<'a>,
+    /// Its event.
+    pub event: &'a Event,
+    /// What stands before the payload.
+    pub context: Context<'a>,
+    /// The event's fields.
+    pub payload: &'a [u8],
+}
+
+/// Makes slices, one after the other.
+#[derive(Debug)]
+pub struct Slicer<'t> {
+    traces: &'t [Trace],
+    sources: Vec<Source>,
+    names: Vec<Names>,
+    window: Window,
+    follow: bool,
+    done: u64,
+}
+
+/// A part of time, in nanoseconds of the common clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    /// The first.
+    pub since: u64,
+    /// The last.
+    pub until: u64,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self { since: 0, until: u64::MAX }
+    }
+}
+
+/// How far a CPU's file has been read.
+#[derive(Debug)]
+struct Source {
+    id: SourceId,
+    stream: Stream,
+    packet: Option<Arc<Packet>>,
+    /// Where the next record begins in the packet.
+    at: usize,
+    /// The newest record's time.
+    newest: u64,
+    before: Option<Before>,
+    ended: bool,
+}
+
+/// What the packet before this one said.
+#[derive(Clone, Copy, Debug)]
+struct Before {
+    end: u64,
+    /// Unknown when something damaged lies between.
+    sequence: Option<u64>,
+    discarded: u64,
+}
+
+/// How far a source is to go.
+#[derive(Clone, Copy, Debug)]
+struct Walk<'t> {
+    trace: &'t Trace,
+    /// The last time, in nanoseconds of the common clock.
+    limit: u64,
+    window: Window,
+}
+
+impl<'t> Slicer<'t> {
+    /// Opens the files of traces, of the CPUs that `wanted` says. `follow`: the first trace is being recorded.
+    ///
+    /// # Errors
+    /// When a file cannot be opened.
+    pub fn new(traces: &'t [Trace], wanted: impl Fn(u32) -> bool, window: Window, follow: bool) -> Result<Self> {
+        let mut sources = Vec::new();
+        for (trace, of) in traces.iter().enumerate() {
+            for stream in of.streams(follow)?.into_iter().filter(|stream| wanted(stream.cpu())) {
+                sources.push(Source::new(trace, stream));
+            }
+        }
+        let names = traces.iter().map(|trace| trace.names.clone()).collect();
+        Ok(Self { traces, sources, names, window, follow, done: 0 })
+    }
+
+    /// Bytes of all files, as they were known last.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.sources.iter().map(|source| source.stream.len()).sum()
+    }
+
+    /// Opens the files of CPUs that have come, of the trace that is being recorded.
+    ///
+    /// # Errors
+    /// When one cannot be opened.
+    pub fn look_for_cpus(&mut self, wanted: impl Fn(u32) -> bool) -> Result<()> {
+        let Some(trace) = self.traces.first() else { return Ok(()) };
+        for stream in trace.streams(true)? {
+            if wanted(stream.cpu()) && self.sources.iter().all(|source| source.id.cpu != stream.cpu()) {
+                self.sources.push(Source::new(0, stream));
+            }
+        }
+        Ok(())
+    }
+
+    /// From now on nothing is added to the files.
+    pub fn finish(&mut self) {
+        self.follow = false;
+        for source in &mut self.sources {
+            source.stream.finish();
+            source.ended = false;
+        }
+    }
+
+    /// The next slice; `None` when there is nothing more, as the files are now. While a trace is being recorded, records later than `settled`
+    /// wait: another CPU's file may not have what came before them.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn next(&mut self, settled: u64) -> Result<Option<Slice>> {
+        let mut slice = Slice {
+            sources: self.sources.iter().map(|source| (source.id, Vec::new())).collect(),
+            gaps: Vec::new(),
+            damages: Vec::new(),
+            names: self.names.clone(),
+            done: 0,
+        };
+        let mut size = 0;
+        while size < SLICE {
+            let mut limit = u64::MAX;
+            let mut any = false;
+            for source in &mut self.sources {
+                let trace = &self.traces[source.id.trace];
+                source.fill(trace, self.window, self.follow, &mut slice)?;
+                match &source.packet {
+                    Some(packet) => {
+                        any = true;
+                        limit = limit.min(trace.common(packet.header.end));
+                    }
+                    None if self.follow => limit = limit.min(settled),
+                    None => {}
+                }
+            }
+            if !any {
+                break;
+            }
+            let mut moved = 0;
+            for (source, (_, runs)) in self.sources.iter_mut().zip(&mut slice.sources) {
+                let index = source.id.trace;
+                let trace = &self.traces[index];
+                let mut learn = |record: &Record<'_>, event: &Event, payload: &[u8]| {
+                    let tellings = &trace.tellings[usize::from(record.id)];
+                    self.names[index].learn(tellings, event, payload);
+                };
+                let walk = Walk { trace, limit, window: self.window };
+                moved += source.advance(&walk, &mut learn, runs, &mut slice.damages)?;
+            }
+            size += moved;
+            if moved == 0 {
+                break;
+            }
+        }
+        self.done += size as u64;
+        slice.done = self.done;
+        slice.gaps.sort_by_key(|gap| gap.until);
+        let empty = size == 0 && slice.gaps.is_empty() && slice.damages.is_empty();
+        Ok((!empty).then_some(slice))
+    }
+}
+
+impl Source {
+    fn new(trace: usize, stream: Stream) -> Self {
+        let id = SourceId { trace, cpu: stream.cpu() };
+        Self { id, stream, packet: None, at: 0, newest: 0, before: None, ended: false }
+    }
+
+    /// Gets the next packet that reaches into the window, unless there is one at hand.
+    fn fill(&mut self, trace: &Trace, window: Window, follow: bool, slice: &mut Slice) -> Result<()> {
+        while self.packet.is_none() && !self.ended {
+            if window.since > 0
+                && let Some(header) = self.stream.peek()?
+                && trace.common(header.end) < window.since
+            {
+                self.before = Some(Before::from(&header));
+                self.stream.skip(&header);
+                continue;
+            }
+            match self.stream.next()? {
+                Step::End => {
+                    self.ended = !follow;
+                    break;
+                }
+                Step::Damage(damage) => {
+                    slice.damages.push(damage);
+                    if let Some(before) = &mut self.before {
+                        before.sequence = None;
+                    }
+                }
+                Step::Packet(packet) if trace.common(packet.header.begin) > window.until => self.ended = true,
+                Step::Packet(packet) => {
+                    self.note_gaps(trace, &packet.header, &mut slice.gaps);
+                    self.before = Some(Before::from(&packet.header));
+                    self.at = HEADER.min(packet.bytes().len());
+                    self.packet = Some(packet);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What was lost between the last packet and this one.
+    fn note_gaps(&self, trace: &Trace, header: &Header, gaps: &mut Vec<Gap>) {
+        let start = Before { end: trace.session.clock.start.monotonic, sequence: None, discarded: 0 };
+        // Before the first packet there is nothing but what was overwritten; its number is the count.
+        let first = self.before.is_none();
+        let before = self.before.unwrap_or(start);
+        let overrun = match before.sequence {
+            Some(sequence) => header.sequence.saturating_sub(sequence.saturating_add(1)),
+            None if first => header.sequence,
+            None => 0,
+        };
+        let lost = header.discarded.saturating_sub(before.discarded);
+        let mut note = |kind| {
+            let (since, until) = (trace.common(before.end), trace.common(header.begin));
+            gaps.push(Gap { source: self.id, since: since.min(until), until, kind });
+        };
+        if overrun > 0 {
+            note(GapKind::Overrun(overrun));
+        }
+        if lost > 0 {
+            note(GapKind::Lost(lost));
+        }
+    }
+
+    /// Goes through the packet up to a time, and tells how many bytes that were. Sound records become runs, others damages.
+    fn advance(
+        &mut self,
+        walk: &Walk<'_>,
+        learn: &mut dyn FnMut(&Record<'_>, &Event, &[u8]),
+        runs: &mut Vec<Run>,
+        damages: &mut Vec<Damage>,
+    ) -> Result<usize> {
+        let Some(packet) = self.packet.clone() else { return Ok(0) };
+        let (bytes, begin) = (packet.bytes(), self.at);
+        let mut records = Records::new(bytes, begin);
+        let mut from = begin;
+        let mut end_run = |from: usize, to: usize| {
+            if from < to {
+                runs.push(Run { packet: Arc::clone(&packet), from, to });
+            }
+        };
+        let path = Arc::clone(self.stream.path());
+        let mut damaged = |at: usize, flaw, skipped| {
+            let (path, offset) = (Arc::clone(&path), packet.offset + at as u64);
+            damages.push(Damage { path, offset, flaw, skipped });
+        };
+        let missing = packet.header.len - bytes.len() as u64;
+        loop {
+            let at = records.at();
+            let flaw = match records.next() {
+                Some(Ok(record)) => {
+                    let time = walk.trace.common(record.timestamp);
+                    let flaw = match walk.trace.schema.open(&record) {
+                        Err(flaw) => flaw,
+                        Ok(_) if record.timestamp < self.newest => Flaw::Falls { back: self.newest - record.timestamp },
+                        Ok(_) if record.timestamp > packet.header.end => {
+                            Flaw::Late { after: record.timestamp - packet.header.end }
+                        }
+                        Ok(_) if time > walk.limit => {
+                            end_run(from, at);
+                            self.at = at;
+                            return Ok(at - begin);
+                        }
+                        Ok((event, _, payload)) => {
+                            self.newest = record.timestamp;
+                            learn(&record, event, payload);
+                            if time < walk.window.since || time > walk.window.until {
+                                end_run(from, at);
+                                from = records.at();
+                            }
+                            continue;
+                        }
+                    };
+                    end_run(from, at);
+                    from = records.at();
+                    damaged(at, flaw, (from - at) as u64);
+                    continue;
+                }
+                None if missing == 0 => None,
+                None => Some(Flaw::CutOff { missing }),
+                Some(Err(_)) if missing > 0 => Some(Flaw::CutOff { missing }),
+                Some(Err(flaw)) => Some(flaw),
+            };
+            end_run(from, at);
+            if let Some(flaw) = flaw {
+                let skipped = match flaw {
+                    Flaw::CutOff { .. } => (bytes.len() - at) as u64,
+                    // Its length may be wrong too.
+                    _ => self.stream.resume_after(packet.offset + at as u64)?,
+                };
+                damaged(at, flaw, skipped);
+                if let Some(before) = &mut self.before {
+                    before.sequence = None;
+                }
+            }
+            self.packet = None;
+            return Ok(at - begin + HEADER);
+        }
+    }
+}
+
+impl From<&Header> for Before {
+    fn from(header: &Header) -> Self {
+        Self { end: header.end, sequence: Some(header.sequence), discarded: header.discarded }
+    }
+}
+
+impl Slice {
+    /// Shows everything in the slice in the order of time, and what was lost before the first record after it.
+    pub fn merged<'s>(&'s self, traces: &'s [Trace], mut show: impl FnMut(Item<'s>)) {
+        let mut heads: Vec<Head<'s>> = Vec::new();
+        let mut queue = BinaryHeap::new();
+        for (source, runs) in &self.sources {
+            let head = Head { source: *source, trace: &traces[source.trace], runs: runs.iter(), records: None };
+            heads.push(head);
+        }
+        let mut next: Vec<Option<Seen<'s>>> = heads.iter_mut().map(Head::next).collect();
+        queue.extend(next.iter().enumerate().filter_map(|(i, seen)| Some(Reverse((seen.as_ref()?.time, i)))));
+        let mut gaps = self.gaps.iter().peekable();
+        while let Some(Reverse((_, index))) = queue.pop() {
+            // As long as no other source has anything earlier, it stays with this one.
+            let limit = queue.peek().map_or((u64::MAX, usize::MAX), |Reverse(other)| *other);
+            while let Some(seen) = next[index].take() {
+                if (seen.time, index) > limit {
+                    queue.push(Reverse((seen.time, index)));
+                    next[index] = Some(seen);
+                    break;
+                }
+                while let Some(gap) = gaps.next_if(|gap| gap.until <= seen.time) {
+                    show(Item::Gap(gap));
+                }
+                show(Item::Record(seen));
+                next[index] = heads[index].next();
+            }
+        }
+        gaps.for_each(|gap| show(Item::Gap(gap)));
+    }
+}
+
+/// The records of a source that are still to come.
+struct Head<'s> {
+    source: SourceId,
+    trace: &'s Trace,
+    runs: std::slice::Iter<'s, Run>,
+    records: Option<Records<'s>>,
+}
+
+impl<'s> Head<'s> {
+    fn next(&mut self) -> Option<Seen<'s>> {
+        loop {
+            // The slicer has seen that the records of a run are sound.
+            if let Some(Ok(record)) = self.records.as_mut().and_then(Iterator::next)
+                && let Ok((event, context, payload)) = self.trace.schema.open(&record)
+            {
+                let time = self.trace.common(record.timestamp);
+                return Some(Seen { time, source: self.source, record, event, context, payload });
+            }
+            let run = self.runs.next()?;
+            self.records = Some(Records::new(run.packet.bytes().get(..run.to)?, run.from));
+        }
+    }
+}

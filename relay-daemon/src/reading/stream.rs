@@ -1,0 +1,233 @@
+//! The packets of one `cpuN` file, mapped one by one, so that memory does not grow with the file. What is damaged is stepped over up to the
+//! next packet that can be found.
+
+use std::{
+    fmt,
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context as _, Result};
+use memmap2::Mmap;
+
+use super::packet::{Flaw, HEADER, Header, mark};
+use crate::sys::map_file;
+
+/// Bytes that are searched at a time for the next packet.
+const SEARCH: u64 = 1 << 20;
+
+/// A place in a file where something is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The file.
+    pub path: Arc<PathBuf>,
+    /// Where, in bytes from the file's start.
+    pub offset: u64,
+    /// What.
+    pub flaw: Flaw,
+    /// Bytes that cannot be read because of it.
+    pub skipped: u64,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, byte {}: {}", self.path.display(), self.offset, self.flaw)?;
+        match self.skipped {
+            0 => Ok(()),
+            1 => write!(f, "; 1 byte is passed over"),
+            skipped => write!(f, "; {skipped} bytes are passed over"),
+        }
+    }
+}
+
+impl std::error::Error for Damage {}
+
+/// A packet, or as much of it as there is.
+#[derive(Debug)]
+pub struct Packet {
+    /// Its header.
+    pub header: Header,
+    /// Where it begins in its file, in bytes.
+    pub offset: u64,
+    mapping: Mmap,
+}
+
+impl Packet {
+    /// Its bytes, header included; fewer than the header says when the file was cut off.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.mapping
+    }
+}
+
+/// What comes next in a file.
+#[derive(Debug)]
+pub enum Step {
+    /// A packet.
+    Packet(Arc<Packet>),
+    /// Something that is none.
+    Damage(Damage),
+    /// Nothing more, as the file is now.
+    End,
+}
+
+/// The packets of a file, one after the other.
+#[derive(Debug)]
+pub struct Stream {
+    path: Arc<PathBuf>,
+    file: File,
+    cpu: u32,
+    uuid: [u8; 16],
+    len: u64,
+    at: u64,
+    /// A packet that the file does not have to its end: more of it may come.
+    growing: bool,
+}
+
+impl Stream {
+    /// Opens the file of a CPU. `growing`: a packet without an end is not cut off, but being written.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn open(path: &Path, cpu: u32, uuid: [u8; 16], growing: bool) -> Result<Self> {
+        let open = || {
+            let file = File::open(path)?;
+            let len = file.metadata()?.len();
+            io::Result::Ok((file, len))
+        };
+        let (file, len) = open().with_context(|| format!("opening {}", path.display()))?;
+        Ok(Self { path: Arc::new(path.to_path_buf()), file, cpu, uuid, len, at: 0, growing })
+    }
+
+    /// The CPU.
+    #[must_use]
+    pub fn cpu(&self) -> u32 {
+        self.cpu
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Arc<PathBuf> {
+        &self.path
+    }
+
+    /// Bytes of the file, as they were known last.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether the file is empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Where the next packet begins.
+    #[must_use]
+    pub fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// From now on, a packet without an end is cut off.
+    pub fn finish(&mut self) {
+        self.growing = false;
+    }
+
+    /// The next packet, or what is wrong with it.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn next(&mut self) -> Result<Step> {
+        self.step().with_context(|| format!("reading {}, byte {}", self.path.display(), self.at))
+    }
+
+    /// The next packet's header, without its bytes; the stream stays where it is. `None` at the end, and where there is no packet.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn peek(&mut self) -> io::Result<Option<Header>> {
+        let mut header = [0; HEADER];
+        Ok(match self.read_header(&mut header)? {
+            Some(Ok(header)) if header.len <= self.len - self.at => Some(header),
+            _ => None,
+        })
+    }
+
+    /// Steps over the packet that [`Self::peek`] has shown.
+    pub fn skip(&mut self, header: &Header) {
+        self.at += header.len;
+    }
+
+    /// Steps to the next packet after a place within the one that was read last, in bytes from the file's start, and tells how many
+    /// bytes from there are passed over.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn resume_after(&mut self, offset: u64) -> Result<u64> {
+        let found = self.find(offset).with_context(|| format!("reading {}", self.path.display()))?;
+        self.at = found;
+        Ok(found - offset)
+    }
+
+    fn step(&mut self) -> io::Result<Step> {
+        let mut bytes = [0; HEADER];
+        let flaw = match self.read_header(&mut bytes)? {
+            None => return Ok(Step::End),
+            Some(Ok(header)) => {
+                let there = header.len.min(self.len - self.at);
+                if there < header.len && self.growing {
+                    return Ok(Step::End);
+                }
+                let mapping = map_file(&self.file, self.at, usize::try_from(there).map_err(io::Error::other)?)?;
+                let packet = Packet { header, offset: self.at, mapping };
+                self.at += there;
+                return Ok(Step::Packet(Arc::new(packet)));
+            }
+            Some(Err(flaw)) => flaw,
+        };
+        let offset = self.at;
+        self.at = self.find(offset + 1)?;
+        let skipped = self.at - offset;
+        Ok(Step::Damage(Damage { path: Arc::clone(&self.path), offset, flaw, skipped }))
+    }
+
+    /// The header at the present place; `None` when there is nothing.
+    fn read_header(&mut self, bytes: &mut [u8; HEADER]) -> io::Result<Option<Result<Header, Flaw>>> {
+        if self.len - self.at < HEADER as u64 {
+            self.len = self.file.metadata()?.len().max(self.at);
+        }
+        let there = self.len - self.at;
+        if there == 0 || (there < HEADER as u64 && self.growing) {
+            return Ok(None);
+        }
+        if there < HEADER as u64 {
+            return Ok(Some(Err(Flaw::CutOff { missing: HEADER as u64 - there })));
+        }
+        std::os::unix::fs::FileExt::read_exact_at(&self.file, bytes, self.at)?;
+        let header = Header::parse(bytes, self.uuid, self.cpu);
+        if header.as_ref().is_ok_and(|header| header.len > there) {
+            self.len = self.file.metadata()?.len().max(self.at);
+        }
+        Ok(Some(header))
+    }
+
+    /// Where the next packet begins at or after `from`; the file's end when none does.
+    fn find(&self, from: u64) -> io::Result<u64> {
+        let mark = mark(self.uuid);
+        let finder = memchr::memmem::Finder::new(&mark);
+        let mut at = from;
+        while at < self.len {
+            let len = (self.len - at).min(SEARCH);
+            let window = map_file(&self.file, at, usize::try_from(len).map_err(io::Error::other)?)?;
+            if let Some(found) = finder.find(&window) {
+                return Ok(at + found as u64);
+            }
+            // A mark may begin in this window and end in the next.
+            at += if len == SEARCH { len - mark.len() as u64 } else { len };
+        }
+        Ok(self.len)
+    }
+}
