@@ -21,6 +21,8 @@ struct Cli {
 enum Command {
     Trace(Box<commands::trace::Arguments>),
     Print(Box<commands::print::Arguments>),
+    Verify(commands::verify::Arguments),
+    Repair(commands::repair::Arguments),
     List(commands::list::Arguments),
     Symbolize(commands::symbolize::Arguments),
     Klog(commands::klog::Arguments),
@@ -32,6 +34,8 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Trace(arguments) => commands::trace::run(*arguments),
         Command::Print(arguments) => commands::print::run(&arguments),
+        Command::Verify(arguments) => commands::verify::run(&arguments),
+        Command::Repair(arguments) => commands::repair::run(&arguments),
         Command::List(arguments) => commands::list::run(&arguments),
         Command::Symbolize(arguments) => commands::symbolize::run(&arguments),
         Command::Klog(arguments) => commands::klog::run(&arguments),

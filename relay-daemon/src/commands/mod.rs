@@ -5,9 +5,11 @@ pub(crate) mod klog;
 pub(crate) mod list;
 pub(crate) mod print;
 pub(crate) mod reading;
+pub(crate) mod repair;
 pub(crate) mod summary;
 pub(crate) mod symbolize;
 pub(crate) mod trace;
+pub(crate) mod verify;
 
 /// A time, like 500ms or 2m; seconds without a unit.
 fn parse_duration(text: &str) -> Result<std::time::Duration, humantime::DurationError> {

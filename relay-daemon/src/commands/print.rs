@@ -124,8 +124,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             None => Writer::Text(TextWriter::new(&traces, &style)),
         };
         let (traces, choice) = (&traces, &choice);
+        let mut size = 0;
         move |mut slice: Slice| {
-            let mut text = Vec::new();
+            // As much as the last one took, and some more: growing costs a copy.
+            let mut text = Vec::with_capacity(size + size / 8);
             let mut names = std::mem::take(&mut slice.names);
             slice.merged(traces, |item| {
                 if let Item::Record(seen) = &item {
@@ -139,6 +141,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
                 let trace = item.source().trace;
                 writer.write(&item, &names[trace], &mut text);
             });
+            size = text.len();
             (text, slice.damages)
         }
     };

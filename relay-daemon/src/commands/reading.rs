@@ -4,11 +4,12 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
 use relay_daemon::{
     reading::{
         choice::Choice,
         slices::{Slicer, Window},
-        stream::Damage,
+        stream::{Damage, Stream},
         time,
         trace::Trace,
     },
@@ -132,4 +133,15 @@ impl Damages {
         }
         if self.count > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
     }
+}
+
+/// A bar for as many bytes as the files of the traces have; on a terminal alone.
+pub(crate) fn progress_bar(traces: &[&Trace], quiet: bool) -> Result<ProgressBar> {
+    let mut bytes = 0;
+    for trace in traces {
+        bytes += trace.streams(false)?.iter().map(Stream::len).sum::<u64>();
+    }
+    let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(bytes) };
+    bar.set_style(ProgressStyle::with_template("{bar:40} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left")?);
+    Ok(bar)
 }

@@ -4,6 +4,8 @@
 //! [`print_format`] the words that the kernel prints for numbers. [`trace`] is a directory, [`slices`] cuts it into pieces of time that are
 //! complete for every CPU, [`pipeline`] works on them in parallel and puts the results together in order. [`names`] knows what threads are
 //! called, [`choice`] which records are wanted, [`time`] what a moment is. [`text`], [`json`] and [`csv`] are what people and programs read.
+//!
+//! [`verify`] holds a trace against its account, [`repair`] saves what a damaged one still has.
 
 pub mod choice;
 pub mod csv;
@@ -12,9 +14,11 @@ pub mod names;
 pub mod packet;
 pub mod pipeline;
 pub mod print_format;
+pub mod repair;
 pub mod schema;
 pub mod slices;
 pub mod stream;
 pub mod text;
 pub mod time;
 pub mod trace;
+pub mod verify;

@@ -21,6 +21,8 @@ const SLICE: usize = 256 << 10;
 #[derive(Debug)]
 pub struct Slice {
     sources: Vec<(SourceId, Vec<Run>)>,
+    /// The packets that are reached first in this slice.
+    pub packets: Vec<PacketSeen>,
     /// What was lost, in the order of time.
     gaps: Vec<Gap>,
     /// What could not be read.
@@ -46,6 +48,15 @@ struct Run {
     packet: Arc<Packet>,
     from: usize,
     to: usize,
+}
+
+/// A packet.
+#[derive(Clone, Debug)]
+pub struct PacketSeen {
+    /// Whose.
+    pub source: SourceId,
+    /// Its header, and where it begins in its file.
+    pub packet: Arc<Packet>,
 }
 
 /// Records that are not there.
@@ -218,6 +229,7 @@ impl<'t> Slicer<'t> {
     pub fn next(&mut self, settled: u64) -> Result<Option<Slice>> {
         let mut slice = Slice {
             sources: self.sources.iter().map(|source| (source.id, Vec::new())).collect(),
+            packets: Vec::new(),
             gaps: Vec::new(),
             damages: Vec::new(),
             names: self.names.clone(),
@@ -261,7 +273,7 @@ impl<'t> Slicer<'t> {
         self.done += size as u64;
         slice.done = self.done;
         slice.gaps.sort_by_key(|gap| gap.until);
-        let empty = size == 0 && slice.gaps.is_empty() && slice.damages.is_empty();
+        let empty = size == 0 && slice.packets.is_empty() && slice.gaps.is_empty() && slice.damages.is_empty();
         Ok((!empty).then_some(slice))
     }
 }
@@ -298,6 +310,7 @@ impl Source {
                 Step::Packet(packet) => {
                     self.note_gaps(trace, &packet.header, &mut slice.gaps);
                     self.before = Some(Before::from(&packet.header));
+                    slice.packets.push(PacketSeen { source: self.id, packet: Arc::clone(&packet) });
                     self.at = HEADER.min(packet.bytes().len());
                     self.packet = Some(packet);
                 }
@@ -414,6 +427,20 @@ impl From<&Header> for Before {
 }
 
 impl Slice {
+    /// The bytes of sound records, source by source, each with the place of its packet in the file.
+    pub fn pieces(&self) -> impl Iterator<Item = (SourceId, u64, &[u8])> {
+        let pieces = self.sources.iter().flat_map(|(source, runs)| runs.iter().map(move |run| (*source, run)));
+        pieces.map(|(source, run)| {
+            (source, run.packet.offset, run.packet.bytes().get(run.from..run.to).unwrap_or_default())
+        })
+    }
+
+    /// What was lost, in the order of time.
+    #[must_use]
+    pub fn gaps(&self) -> &[Gap] {
+        &self.gaps
+    }
+
     /// Shows everything in the slice in the order of time, and what was lost before the first record after it.
     pub fn merged<'s>(&'s self, traces: &'s [Trace], mut show: impl FnMut(Item<'s>)) {
         let mut heads: Vec<Head<'s>> = Vec::new();

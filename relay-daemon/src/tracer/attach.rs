@@ -16,6 +16,7 @@ use relay_common::trace::Cookie;
 
 use super::{
     events::{Event, Probe},
+    format,
     object::{Kind, Object},
 };
 use crate::{
@@ -307,7 +308,7 @@ fn cookie(event: &Event, index: usize) -> Result<Cookie> {
         return Ok(whole);
     }
     // Dynamic data lie in the order of their location words: the last ends the record.
-    let last = event.format.dynamic().next_back();
+    let last = format::dynamic(&event.format.fields).next_back();
     Ok(Cookie {
         size: u16::try_from(event.format.size())?,
         last_loc: last.map_or(Ok(0), |(field, ..)| u16::try_from(field.bytes.start))?,

@@ -122,14 +122,14 @@ impl Format {
     pub fn payload_size(&self) -> usize {
         self.size() - COMMON
     }
+}
 
-    /// The dynamic fields in the order of their data.
-    pub fn dynamic(&self) -> impl DoubleEndedIterator<Item = (&Field, Element, bool)> {
-        self.fields.iter().filter_map(|field| match field.kind {
-            Kind::Dynamic { element, relative } => Some((field, element, relative)),
-            Kind::Integer(_) | Kind::Array(_) => None,
-        })
-    }
+/// The dynamic fields in the order of their data: what each has, and whether its offset counts from the end of its location word.
+pub fn dynamic(fields: &[Field]) -> impl DoubleEndedIterator<Item = (&Field, Element, bool)> {
+    fields.iter().filter_map(|field| match field.kind {
+        Kind::Dynamic { element, relative } => Some((field, element, relative)),
+        Kind::Integer(_) | Kind::Array(_) => None,
+    })
 }
 
 /// Parses `field:__data_loc char[] name; offset:8; size:4; signed:0;`.

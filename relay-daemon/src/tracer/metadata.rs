@@ -7,27 +7,9 @@ use std::fmt::Write as _;
 use relay_common::recipe::context;
 
 use super::{
-    events::Event,
-    format::{Display, Element, Kind},
+    format::{self, Display, Element, Field, Kind},
+    session::Session,
 };
-use crate::machine::Instant;
-
-/// What the metadata says of the trace as a whole.
-#[derive(Debug)]
-pub struct Trace<'a> {
-    /// In every packet too.
-    pub uuid: [u8; 16],
-    /// Host name.
-    pub host: &'a str,
-    /// Kernel release.
-    pub kernel: &'a str,
-    /// The kernel's id of this boot: the clock's identity.
-    pub boot_id: &'a str,
-    /// When recording began.
-    pub start: Instant,
-    /// What stands before every payload: bits of `relay_common::recipe::context`.
-    pub context: u32,
-}
 
 /// What stands before a payload: bit, name, and the fields as they lie.
 const CONTEXT: [(u32, &str, &str); 5] = [
@@ -44,9 +26,9 @@ pub fn context_fields(context: u32) -> Vec<&'static str> {
     CONTEXT.iter().filter(|(bit, ..)| context & bit != 0).map(|(_, name, _)| *name).collect()
 }
 
-/// The metadata of a trace of `events`, each with its id.
+/// The metadata of a session with `events`: their ids, names and fields.
 #[must_use]
-pub fn write<'a>(trace: &Trace<'_>, events: impl IntoIterator<Item = (u16, &'a Event)>) -> String {
+pub fn write<'a>(session: &Session, events: impl IntoIterator<Item = (u16, &'a str, &'a [Field])>) -> String {
     let mut text = String::from("/* CTF 1.8 */\n\n");
     for bits in [8, 16, 32, 64] {
         for (letter, options) in [("u", ""), ("s", " signed = true;"), ("x", " base = 16;")] {
@@ -62,10 +44,10 @@ pub fn write<'a>(trace: &Trace<'_>, events: impl IntoIterator<Item = (u16, &'a E
         "typealias integer { size = 64; align = 8; map = clock.monotonic.value; } := ts64;\n\n\
          trace {\n\tmajor = 1;\n\tminor = 8;\n\tbyte_order = le;\n",
     );
-    push(&mut text, &format!("\tuuid = \"{}\";\n", uuid_text(trace.uuid)));
+    push(&mut text, &format!("\tuuid = \"{}\";\n", escape(&session.uuid)));
     push(&mut text, "\tpacket.header := struct {\n\t\tu32 magic;\n\t\tu8 uuid[16];\n\t\tu32 stream_id;\n\t};\n};\n\n");
-    push_env(&mut text, trace);
-    push_clock(&mut text, trace);
+    push_env(&mut text, session);
+    push_clock(&mut text, session);
     push(
         &mut text,
         "stream {\n\tid = 0;\n\
@@ -74,10 +56,10 @@ pub fn write<'a>(trace: &Trace<'_>, events: impl IntoIterator<Item = (u16, &'a E
          \tevent.header := struct {\n\t\tts64 timestamp;\n\t\tu16 id;\n\t} align(32);\n\
          \tevent.context := struct {\n\t\tu16 len;\n\t\ts32 tid;\n\t\ts32 pid;\n",
     );
-    push_context(&mut text, trace.context);
+    push_context(&mut text, &session.context);
     push(&mut text, "\t};\n};\n");
-    for (id, event) in events {
-        push_event(&mut text, id, event);
+    for (id, name, fields) in events {
+        push_event(&mut text, id, name, fields);
     }
     text
 }
@@ -86,22 +68,23 @@ fn push(text: &mut String, more: &str) {
     text.push_str(more);
 }
 
-fn push_context(text: &mut String, wanted: u32) {
-    for (_, _, fields) in CONTEXT.iter().filter(|(bit, ..)| wanted & bit != 0) {
+fn push_context(text: &mut String, wanted: &[String]) {
+    let is_wanted = |name: &str| wanted.iter().any(|wanted| wanted == name);
+    for (_, _, fields) in CONTEXT.iter().filter(|(_, name, _)| is_wanted(name)) {
         push(text, fields);
     }
-    if wanted & (context::KSTACK | context::USTACK) != 0 {
+    if is_wanted("kstack") || is_wanted("ustack") {
         push(text, "\t\tu16 kstack_len;\n\t\tu16 ustack_len;\n\t\tx64 kstack[kstack_len];\n");
         push(text, "\t\tstruct { s32 status; x8 build_id[20]; x64 offset; } ustack[ustack_len];\n");
     }
 }
 
-fn push_env(text: &mut String, trace: &Trace<'_>) {
+fn push_env(text: &mut String, session: &Session) {
     let strings = [
-        ("hostname", trace.host),
+        ("hostname", session.host.as_str()),
         ("domain", "kernel"),
         ("sysname", "Linux"),
-        ("kernel_release", trace.kernel),
+        ("kernel_release", &session.kernel),
         ("tracer_name", "relayd"),
         ("tracer_version", env!("CARGO_PKG_VERSION")),
     ];
@@ -112,26 +95,27 @@ fn push_env(text: &mut String, trace: &Trace<'_>) {
     push(text, "};\n\n");
 }
 
-fn push_clock(text: &mut String, trace: &Trace<'_>) {
+fn push_clock(text: &mut String, session: &Session) {
     const SECOND: u64 = 1_000_000_000;
     // Wall time at zero of the monotonic clock.
-    let epoch = trace.start.realtime.saturating_sub(trace.start.monotonic);
+    let start = session.clock.start;
+    let epoch = start.realtime.saturating_sub(start.monotonic);
     let (seconds, rest) = (epoch / SECOND, epoch % SECOND);
     push(
         text,
         &format!(
             "clock {{\n\tname = \"monotonic\";\n\tuuid = \"{}\";\n\tdescription = \"CLOCK_MONOTONIC\";\n\
              \tfreq = {SECOND};\n\toffset_s = {seconds};\n\toffset = {rest};\n\tabsolute = false;\n}};\n\n",
-            escape(trace.boot_id)
+            escape(&session.boot_id)
         ),
     );
 }
 
-fn push_event(text: &mut String, id: u16, event: &Event) {
-    push(text, &format!("\nevent {{\n\tname = \"{}\";\n\tid = {id};\n\tstream_id = 0;\n", escape(&event.name)));
+fn push_event(text: &mut String, id: u16, name: &str, fields: &[Field]) {
+    push(text, &format!("\nevent {{\n\tname = \"{}\";\n\tid = {id};\n\tstream_id = 0;\n", escape(name)));
     push(text, "\tfields := struct {\n");
     let mut at = usize::try_from(relay_common::trace::COMMON_FIELDS).unwrap_or(0);
-    for field in &event.format.fields {
+    for field in fields {
         if field.bytes.start < at {
             // Part of a union: its bytes are described already.
             continue;
@@ -150,7 +134,7 @@ fn push_event(text: &mut String, id: u16, event: &Event) {
             }
         }
     }
-    for (field, element, _) in event.format.dynamic() {
+    for (field, element, _) in format::dynamic(fields) {
         push(text, &format!("\t\t{} _{name}[_{name}_loc.len];\n", element_type(element), name = field.name));
     }
     push(text, "\t};\n};\n");

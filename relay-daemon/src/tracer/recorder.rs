@@ -136,15 +136,8 @@ impl Recording {
             .collect();
         let start = Instant::now();
         let session = describe(uuid, command, &channel, context, start, &attached)?;
-        let trace = metadata::Trace {
-            uuid,
-            host: &session.host,
-            kernel: &session.kernel,
-            boot_id: &session.boot_id,
-            start,
-            context,
-        };
-        let metadata = metadata::write(&trace, attached.iter().copied());
+        let described = attached.iter().map(|(id, event)| (*id, event.name.as_str(), &event.format.fields[..]));
+        let metadata = metadata::write(&session, described);
         directory.write_metadata(&metadata)?;
         let written = session.write(&directory.private())?;
         // What the session will have grown by at the end: the account of every CPU, and a reason.
@@ -387,6 +380,7 @@ fn describe(
         programs: Vec::new(),
         kprobes_missed: None,
         error: None,
+        repaired: None,
     })
 }
 

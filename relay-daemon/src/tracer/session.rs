@@ -57,6 +57,18 @@ pub struct Session {
     /// Why recording stopped before it was asked to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// What `relayd repair` had to do, if it has made this trace of a damaged one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repaired: Option<Repaired>,
+}
+
+/// What was missing where a trace was repaired.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Repaired {
+    /// Bytes of the damaged trace that could not be read.
+    pub bytes_left_out: u64,
+    /// Whether the damaged trace had an account. If not, `lost_full` stands for all losses that the packets tell.
+    pub had_account: bool,
 }
 
 /// Clocks at start and end.

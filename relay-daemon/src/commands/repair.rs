@@ -1,0 +1,47 @@
+//! `relayd repair`: a sound trace from a damaged one.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::{Result, bail};
+use clap::Args;
+use relay_daemon::reading::{repair, trace::Trace};
+
+use super::reading::{Damages, progress_bar};
+
+/// Save every whole record of a damaged trace into a new one.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+For traces that a recorder which was killed, a full disk or a bad one has left. The damaged trace is not changed. The account of the new one has
+what is missing as `unwritten`; if there was no account, it is made from what is in the files.
+
+Example:
+  relayd repair /mnt/trace /tmp/repaired && relayd verify /tmp/repaired")]
+pub(crate) struct Arguments {
+    /// The directory of the damaged trace.
+    #[arg(value_name = "DIR")]
+    trace: PathBuf,
+    /// The directory to make.
+    #[arg(value_name = "OUT")]
+    output: PathBuf,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let trace = Trace::open(&arguments.trace)?;
+    if arguments.output.starts_with(&arguments.trace) {
+        bail!("{} is within the damaged trace; give another directory", arguments.output.display());
+    }
+    let bar = progress_bar(&[&trace], false)?;
+    let saved = repair::repair(&trace, &arguments.output, |bytes| bar.set_position(bytes))?;
+    bar.finish_and_clear();
+    // They are named; what could be saved was.
+    let mut damages = Damages::default();
+    damages.add(saved.damages);
+    damages.finish();
+    println!(
+        "{}: {} records saved, {} bytes could not be read",
+        arguments.output.display(),
+        saved.records,
+        saved.left_out
+    );
+    Ok(ExitCode::SUCCESS)
+}

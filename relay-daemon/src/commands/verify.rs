@@ -1,0 +1,51 @@
+//! `relayd verify`: does everything in a trace add up?
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::Args;
+use relay_daemon::reading::{trace::Trace, verify};
+
+use super::reading::progress_bar;
+
+/// Verify a trace: every byte of every file, and the account.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Checked are: that packets follow each other without a gap, that no time falls, that every record lies within its packet and is as long as its
+fields say, and that records, bytes, packets and losses are as many as the account says.
+
+Exit status: 0 when everything adds up, else 1; each thing that does not is named with its file and place.
+
+Example:
+  relayd verify relayd-20260102-030405")]
+pub(crate) struct Arguments {
+    /// A directory that relayd trace has made.
+    #[arg(value_name = "DIR")]
+    trace: PathBuf,
+    /// Print nothing but what does not add up.
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let trace = Trace::open(&arguments.trace)?;
+    let bar = progress_bar(&[&trace], arguments.quiet)?;
+    let report = verify::verify(&trace, |bytes| bar.set_position(bytes))?;
+    bar.finish_and_clear();
+    for finding in &report.findings {
+        eprintln!("relayd: {finding}");
+    }
+    let total = |of: fn(&verify::Walked) -> u64| report.cpus.values().map(of).sum::<u64>();
+    let (records, packets, bytes) = (total(|cpu| cpu.records), total(|cpu| cpu.packets), total(|cpu| cpu.bytes));
+    let path = trace.path.display();
+    if !arguments.quiet {
+        let lost: u64 = trace.session.cpus.iter().map(|cpu| cpu.lost().saturating_add(cpu.overrun)).sum();
+        let verdict =
+            if report.is_sound() { "all adds up".to_owned() } else { format!("{} findings", report.findings.len()) };
+        println!(
+            "{path}: {records} records in {packets} packets, {bytes} bytes in {} files, {lost} lost or overrun: {verdict}",
+            report.cpus.len()
+        );
+    }
+    Ok(if report.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
