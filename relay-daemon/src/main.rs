@@ -21,6 +21,7 @@ struct Cli {
 enum Command {
     Trace(Box<commands::trace::Arguments>),
     Print(Box<commands::print::Arguments>),
+    Stat(Box<commands::stat::Arguments>),
     Verify(commands::verify::Arguments),
     Repair(commands::repair::Arguments),
     List(commands::list::Arguments),
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Trace(arguments) => commands::trace::run(*arguments),
         Command::Print(arguments) => commands::print::run(&arguments),
+        Command::Stat(arguments) => commands::stat::run(&arguments),
         Command::Verify(arguments) => commands::verify::run(&arguments),
         Command::Repair(arguments) => commands::repair::run(&arguments),
         Command::List(arguments) => commands::list::run(&arguments),

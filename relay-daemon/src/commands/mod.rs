@@ -6,6 +6,7 @@ pub(crate) mod list;
 pub(crate) mod print;
 pub(crate) mod reading;
 pub(crate) mod repair;
+pub(crate) mod stat;
 pub(crate) mod summary;
 pub(crate) mod symbolize;
 pub(crate) mod trace;

@@ -132,8 +132,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             slice.merged(traces, |item| {
                 if let Item::Record(seen) = &item {
                     let trace = seen.source.trace;
-                    let tellings = &traces[trace].tellings[usize::from(seen.event.id)];
-                    names[trace].learn(tellings, seen.event, seen.payload);
+                    names[trace].learn(traces[trace].tellings_of(seen.event), seen.event, seen.payload);
                     if !choice.takes(seen, &names[trace]) {
                         return;
                     }

@@ -5,10 +5,11 @@
 //! complete for every CPU, [`pipeline`] works on them in parallel and puts the results together in order. [`names`] knows what threads are
 //! called, [`choice`] which records are wanted, [`time`] what a moment is. [`text`], [`json`] and [`csv`] are what people and programs read.
 //!
-//! [`verify`] holds a trace against its account, [`repair`] saves what a damaged one still has.
+//! [`statistics`] counts, [`geometry`] says which buffers would have been enough, [`verify`] holds a trace against its account, [`repair`] saves what a damaged one still has.
 
 pub mod choice;
 pub mod csv;
+pub mod geometry;
 pub mod json;
 pub mod names;
 pub mod packet;
@@ -17,6 +18,7 @@ pub mod print_format;
 pub mod repair;
 pub mod schema;
 pub mod slices;
+pub mod statistics;
 pub mod stream;
 pub mod text;
 pub mod time;

@@ -258,9 +258,8 @@ impl<'t> Slicer<'t> {
             for (source, (_, runs)) in self.sources.iter_mut().zip(&mut slice.sources) {
                 let index = source.id.trace;
                 let trace = &self.traces[index];
-                let mut learn = |record: &Record<'_>, event: &Event, payload: &[u8]| {
-                    let tellings = &trace.tellings[usize::from(record.id)];
-                    self.names[index].learn(tellings, event, payload);
+                let mut learn = |event: &Event, payload: &[u8]| {
+                    self.names[index].learn(trace.tellings_of(event), event, payload);
                 };
                 let walk = Walk { trace, limit, window: self.window };
                 moved += source.advance(&walk, &mut learn, runs, &mut slice.damages)?;
@@ -347,7 +346,7 @@ impl Source {
     fn advance(
         &mut self,
         walk: &Walk<'_>,
-        learn: &mut dyn FnMut(&Record<'_>, &Event, &[u8]),
+        learn: &mut dyn FnMut(&Event, &[u8]),
         runs: &mut Vec<Run>,
         damages: &mut Vec<Damage>,
     ) -> Result<usize> {
@@ -384,7 +383,7 @@ impl Source {
                         }
                         Ok((event, _, payload)) => {
                             self.newest = record.timestamp;
-                            learn(&record, event, payload);
+                            learn(event, payload);
                             if time < walk.window.since || time > walk.window.until {
                                 end_run(from, at);
                                 from = records.at();

@@ -1,12 +1,16 @@
 //! A trace's directory, opened to be read: its session, the meaning of its records, and its files.
 
-use std::{collections::BTreeMap, fs, io, path::Path, path::PathBuf, sync::Arc};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context as _, Result, bail};
 
 use super::{
     names::{Names, Telling},
-    schema::Schema,
+    schema::{Event, Schema},
     stream::Stream,
 };
 use crate::tracer::{
@@ -29,7 +33,7 @@ pub struct Trace {
     /// The names of threads that the recorder saw.
     pub names: Names,
     /// Where events tell the names of threads, by id.
-    pub tellings: Vec<Vec<Telling>>,
+    tellings: Vec<Vec<Telling>>,
     uuid: [u8; 16],
     sources: Arc<SymbolSources>,
     shift: Shift,
@@ -149,16 +153,16 @@ impl Trace {
         Stream::open(&self.path.join(directory::cpu_file(cpu)), cpu, self.uuid, growing)
     }
 
+    /// Where an event tells the names of threads.
+    #[must_use]
+    pub fn tellings_of(&self, event: &Event) -> &[Telling] {
+        self.tellings.get(usize::from(event.id)).map_or(&[], Vec::as_slice)
+    }
+
     /// What names addresses. Every thread needs its own.
     #[must_use]
     pub fn symbols(&self) -> Symbols {
         Symbols::new(Arc::clone(&self.sources))
-    }
-
-    /// Names of the events, by id.
-    #[must_use]
-    pub fn event_names(&self) -> BTreeMap<u16, &str> {
-        self.schema.events().map(|event| (event.id, event.name.as_str())).collect()
     }
 }
 
