@@ -1,6 +1,7 @@
 //! The subcommands: arguments in, calls to the library, text out.
 
 pub(crate) mod check;
+pub(crate) mod export;
 pub(crate) mod klog;
 pub(crate) mod list;
 pub(crate) mod print;

@@ -128,20 +128,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         move |mut slice: Slice| {
             // As much as the last one took, and some more: growing costs a copy.
             let mut text = Vec::with_capacity(size + size / 8);
-            let mut names = std::mem::take(&mut slice.names);
-            slice.merged(traces, |item| {
-                if let Item::Record(seen) = &item {
-                    let trace = seen.source.trace;
-                    names[trace].learn(traces[trace].tellings_of(seen.event), seen.event, seen.payload);
-                    if !choice.takes(seen, &names[trace]) {
-                        return;
-                    }
-                }
-                let trace = item.source().trace;
-                writer.write(&item, &names[trace], &mut text);
-            });
+            choice.show(&slice, traces, |item, names| writer.write(&item, names, &mut text));
             size = text.len();
-            (text, slice.damages)
+            (text, std::mem::take(&mut slice.damages))
         }
     };
     let next = pace(slicer, &traces, &arguments.chosen, arguments.follow);

@@ -8,7 +8,7 @@ use relay_common::recipe::Recipe;
 use super::{
     names::Names,
     schema::{Context, Event, Value},
-    slices::Seen,
+    slices::{Item, Seen, Slice},
     trace::Trace,
 };
 use crate::tracer::{
@@ -64,12 +64,6 @@ impl Choice {
         Ok(Self { events, pids: pids.iter().copied().collect() })
     }
 
-    /// Whether everything is wanted.
-    #[must_use]
-    pub fn is_all(&self) -> bool {
-        self.events.is_empty() && self.pids.is_empty()
-    }
-
     /// Whether an event can be wanted.
     #[must_use]
     pub fn has_event(&self, trace: usize, id: u16) -> bool {
@@ -78,8 +72,7 @@ impl Choice {
 
     /// Whether a record is wanted.
     #[inline]
-    #[must_use]
-    pub fn takes(&self, seen: &Seen<'_>, names: &Names) -> bool {
+    fn takes(&self, seen: &Seen<'_>, names: &Names) -> bool {
         if !self.pids.is_empty() && !self.pids.contains(&seen.record.pid) {
             return false;
         }
@@ -91,6 +84,22 @@ impl Choice {
                 conditions.iter().any(|condition| condition.evaluate(&mut value) == Some(true))
             }
         }
+    }
+
+    /// Shows what is wanted of a slice in the order of time, and every loss, with the names that threads have then.
+    pub fn show<'s>(&self, slice: &'s Slice, traces: &'s [Trace], mut show: impl FnMut(Item<'s>, &Names)) {
+        let mut names = slice.names.clone();
+        slice.merged(traces, |item| {
+            let trace = item.source().trace;
+            let (Some(names), Some(of)) = (names.get_mut(trace), traces.get(trace)) else { return };
+            if let Item::Record(seen) = &item {
+                names.learn(of.tellings_of(seen.event), seen.event, seen.payload);
+                if !self.takes(seen, names) {
+                    return;
+                }
+            }
+            show(item, names);
+        });
     }
 
     fn wanted(&self, trace: usize, id: u16) -> &Wanted {

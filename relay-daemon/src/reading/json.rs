@@ -139,7 +139,8 @@ fn push_key(text: &mut Vec<u8>, first: &mut bool, name: &str) {
     text.extend_from_slice(b"\":");
 }
 
-fn push_value(text: &mut Vec<u8>, value: Value<'_>) {
+/// A value as JSON.
+pub fn push_value(text: &mut Vec<u8>, value: Value<'_>) {
     match value {
         Value::Number(number) => push_any(text, number),
         Value::Text(of) => push_text(text, of),

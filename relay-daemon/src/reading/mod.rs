@@ -5,10 +5,12 @@
 //! complete for every CPU, [`pipeline`] works on them in parallel and puts the results together in order. [`names`] knows what threads are
 //! called, [`choice`] which records are wanted, [`time`] what a moment is. [`text`], [`json`] and [`csv`] are what people and programs read.
 //!
+//! [`export`] writes what other programs open,
 //! [`statistics`] counts, [`geometry`] says which buffers would have been enough, [`verify`] holds a trace against its account, [`repair`] saves what a damaged one still has.
 
 pub mod choice;
 pub mod csv;
+pub mod export;
 pub mod geometry;
 pub mod json;
 pub mod names;

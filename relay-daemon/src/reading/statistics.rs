@@ -148,12 +148,14 @@ impl Group {
         Ok(Self { records: 0, values, sum: 0 })
     }
 
-    fn add(&mut self, value: Option<i128>) {
+    fn add(&mut self, value: Option<i128>) -> Result<()> {
         self.records += 1;
         if let (Some(values), Some(value)) = (&mut self.values, value) {
-            values.saturating_record(u64::try_from(value.max(0)).unwrap_or(u64::MAX));
+            let counted = u64::try_from(value.max(0)).unwrap_or(u64::MAX);
+            values.record(counted).context("counting a value")?;
             self.sum = self.sum.saturating_add(value);
         }
+        Ok(())
     }
 
     fn merge(&mut self, other: &Self) -> Result<()> {
@@ -243,10 +245,8 @@ impl<'t> Counter<'t> {
 
     fn count(&mut self, mut slice: Slice) -> Result<(Statistics, u64)> {
         let mut part = Statistics { damages: std::mem::take(&mut slice.damages), ..Statistics::default() };
-        let mut names = std::mem::take(&mut slice.names);
-        let traces = self.traces;
         let mut result = Ok(());
-        slice.merged(traces, |item| match item {
+        self.choice.show(&slice, self.traces, |item, names| match item {
             Item::Gap(gap) => {
                 let lost = part.lost.entry((gap.source.trace, gap.source.cpu)).or_default();
                 match gap.kind {
@@ -254,13 +254,8 @@ impl<'t> Counter<'t> {
                     GapKind::Overrun(subbufs) => lost.subbufs += subbufs,
                 }
             }
-            Item::Record(seen) => {
-                let names = &mut names[seen.source.trace];
-                names.learn(traces[seen.source.trace].tellings_of(seen.event), seen.event, seen.payload);
-                if self.choice.takes(&seen, names) && result.is_ok() {
-                    result = self.record(&seen, names, &mut part);
-                }
-            }
+            Item::Record(seen) if result.is_ok() => result = self.record(&seen, names, &mut part),
+            Item::Record(_) => {}
         });
         result.map(|()| (part, slice.done))
     }
@@ -292,7 +287,7 @@ impl<'t> Counter<'t> {
             part.groups.insert(group.clone(), Group::new(value.is_some())?);
         }
         if let Some(group) = part.groups.get_mut(&group) {
-            group.add(value);
+            group.add(value)?;
         }
         Ok(())
     }
@@ -331,5 +326,37 @@ fn number(seen: &Seen<'_>, name: &str) -> Option<i128> {
     match seen.event.value(seen.event.field(name)?, seen.payload)? {
         Value::Number(number) => Some(number.wide()),
         Value::Text(_) | Value::List(..) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_value_is_counted_where_it_lies() {
+        let mut group = Group::new(true).unwrap();
+        for value in [0, 1, 64, 64, 1 << 40, i128::from(u64::MAX), -5] {
+            group.add(Some(value)).unwrap();
+        }
+        let values = group.values.as_ref().unwrap();
+        assert_eq!((values.len(), values.count_at(0), values.count_at(1), values.count_at(64)), (7, 2, 1, 2));
+        assert_eq!((values.count_at(1 << 40), values.count_at(u64::MAX)), (1, 1));
+        let mut all = Group::new(true).unwrap();
+        all.merge(&group).unwrap();
+        all.merge(&group).unwrap();
+        assert_eq!((all.records, all.values.unwrap().count_at(64)), (14, 4));
+    }
+
+    #[test]
+    fn bars_over_time_have_every_record() {
+        let mut over_time = OverTime::default();
+        for time in 0..100_000 {
+            over_time.add(1_000_000 + time * 1000, 1);
+        }
+        let bars = over_time.bars(1_000_000, 1_000_000 + 99_999_000, 10);
+        assert_eq!(bars.iter().sum::<u64>(), 100_000);
+        assert!(bars.iter().all(|bar| (9_900..10_100).contains(bar)), "{bars:?}");
+        assert_eq!(over_time.bars(1_000_000, 1_000_000, 1), [100_000]);
     }
 }

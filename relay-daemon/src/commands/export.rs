@@ -1,0 +1,125 @@
+//! `relayd export`: traces in the forms that other programs open.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::BufWriter,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, ValueEnum};
+use relay_daemon::reading::{
+    export::{Job, chrome, folded, parquet, perfetto},
+    stream::Damage,
+};
+
+use super::reading::{Chosen, Damages, progress_bar};
+
+/// Write traces in the form of another program.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+perfetto  protobuf: ui.perfetto.dev, trace_processor; scheduling as Perfetto itself records it
+json      Chrome's JSON: chrome://tracing, speedscope, and what reads only that
+parquet   a directory with a file for each event: DuckDB, Spark, pandas, ClickHouse
+folded    stacks and how often each was seen: inferno-flamegraph, flamegraph.pl, speedscope
+
+With several directories (hosts) all go into one export, brought to the first one's clock by the wall time that each has kept.
+
+Examples:
+  relayd export DIR --to perfetto -o trace.pftrace
+  relayd export DIR --to parquet -o tables && duckdb -c \"select comm, count(*) from 'tables/sched.sched_switch.parquet' group by 1\"
+  relayd export DIR -e 'profile:*' --to folded -o - | inferno-flamegraph > cpu.svg")]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    chosen: Chosen,
+    /// The form.
+    #[arg(long, value_name = "FORM", value_enum)]
+    to: Form,
+    /// The file to make, or the directory for parquet; - is standard output.
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Replace a file that is there.
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Form {
+    Perfetto,
+    Json,
+    Parquet,
+    Folded,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let traces = arguments.chosen.open()?;
+    let choice = arguments.chosen.choice(&traces)?;
+    let slicer = arguments.chosen.slicer(&traces, false)?;
+    let bar = progress_bar(&traces.iter().collect::<Vec<_>>(), false)?;
+    let mut progress = |bytes| bar.set_position(bytes);
+    let job = Job { traces: &traces, slicer, choice: &choice, progress: &mut progress };
+    let found = match arguments.to {
+        Form::Parquet => arguments.into_directory(job),
+        _ if arguments.output == Path::new("-") => arguments.stream(job, BufWriter::new(std::io::stdout().lock())),
+        _ => arguments.into_file(job),
+    }?;
+    bar.finish_and_clear();
+    let mut damages = Damages::default();
+    damages.add(found);
+    arguments.chosen.say_what_is_not_in_the_files(&traces);
+    Ok(damages.finish())
+}
+
+impl Arguments {
+    fn stream(&self, job: Job<'_>, mut output: impl std::io::Write) -> Result<Vec<Damage>> {
+        let damages = match self.to {
+            Form::Perfetto => perfetto::write(job, &mut output),
+            Form::Json => chrome::write(job, &mut output),
+            Form::Folded => folded::write(job, &mut output),
+            Form::Parquet => bail!("parquet needs a directory"),
+        }?;
+        output.flush()?;
+        Ok(damages)
+    }
+
+    /// A file that could not be finished is removed.
+    fn into_file(&self, job: Job<'_>) -> Result<Vec<Damage>> {
+        let path = &self.output;
+        let mut options = OpenOptions::new();
+        options.write(true).mode(0o640);
+        if self.force {
+            options.create(true).truncate(true)
+        } else {
+            options.create_new(true)
+        };
+        let file: File = options.open(path).with_context(|| {
+            let hint = if path.exists() { "; --force replaces it" } else { "" };
+            format!("making {}{hint}", path.display())
+        })?;
+        self.stream(job, BufWriter::new(file)).with_context(|| format!("writing {}", path.display())).inspect_err(
+            |_| {
+                if let Err(error) = fs::remove_file(path) {
+                    log::warn!("{} stays behind: {error}", path.display());
+                }
+            },
+        )
+    }
+
+    fn into_directory(&self, job: Job<'_>) -> Result<Vec<Damage>> {
+        let path = &self.output;
+        if path == Path::new("-") {
+            bail!("parquet is a directory with a file for each event: give one with -o");
+        }
+        let made = fs::DirBuilder::new().mode(0o750).create(path);
+        if let Err(error) = made {
+            bail!("making {}: {error}; give a directory that is not there yet", path.display());
+        }
+        parquet::write(job, path).inspect_err(|_| {
+            if let Err(error) = fs::remove_dir_all(path) {
+                log::warn!("{} stays behind: {error}", path.display());
+            }
+        })
+    }
+}
