@@ -5,7 +5,7 @@ use std::{fs, process::Command};
 use aya::programs::loaded_links;
 use relay_daemon::{
     machine::{self, Instant},
-    tracer::{events::Catalogue, metadata},
+    tracer::{events::Catalogue, metadata, session::Session},
 };
 use relay_tests::{record, succeed, text};
 
@@ -13,16 +13,15 @@ pub(crate) fn babeltrace2_accepts_the_metadata_of_every_tracepoint() {
     let catalogue = Catalogue::read(&machine::tracefs().unwrap()).unwrap();
     let events = catalogue.select(&["*:*".to_owned()]).unwrap();
     assert!(events.len() > 500, "{} tracepoints", events.len());
-    let trace = metadata::Trace {
-        uuid: machine::new_uuid().unwrap(),
-        host: "host \"quoted\" \\ ",
-        kernel: "6.1",
-        boot_id: &machine::boot_id().unwrap(),
-        start: Instant::now(),
-        context: 0,
-    };
+    let session = serde_json::json!({
+        "version": "0", "uuid": metadata::uuid_text(machine::new_uuid().unwrap()), "host": "host \"quoted\" \\ ", "kernel": "6.1",
+        "boot_id": machine::boot_id().unwrap(), "command": [], "mode": "overwrite", "subbuf_size": 4096, "n_subbufs": 2,
+        "clock": {"start": Instant::now(), "end": null}, "events": [], "cpus": [], "programs": [], "kprobes_missed": null
+    });
+    let session = Session::parse(session.to_string().as_bytes()).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("metadata"), metadata::write(&trace, (0..).zip(&events))).unwrap();
+    let described = (0..).zip(&events).map(|(id, event)| (id, event.name.as_str(), &event.format.fields[..]));
+    fs::write(folder.path().join("metadata"), metadata::write(&session, described)).unwrap();
     // The details of a trace without streams: the classes of all events.
     let mut babeltrace = Command::new("babeltrace2");
     let output = succeed(babeltrace.args(["--component=sink.text.details"]).arg(folder.path()));

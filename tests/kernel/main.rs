@@ -13,10 +13,12 @@ mod compare;
 mod corrupt;
 mod events;
 mod examples;
+mod exports;
 mod list;
 mod long;
 mod overwrite;
 mod probes;
+mod reading;
 mod stacks;
 mod trace;
 
@@ -33,6 +35,10 @@ enum Need {
     NoKprobes,
     /// What kprobe.multi is made of.
     Fprobes,
+    /// babeltrace2's library for Debian's Python.
+    Bt2,
+    /// The Python packages that decode exports.
+    PythonPackages,
     /// The second CPU can go offline. The first often cannot; the second can where any can.
     Hotplug,
     ThreeCpus,
@@ -42,6 +48,8 @@ const BABELTRACE: Need = Need::Program("babeltrace2");
 const PERF: Need = Need::Program("perf");
 const BPFTRACE: Need = Need::Program("bpftrace");
 const COMPILER: Need = Need::Program("cc");
+const BT2: Need = Need::Bt2;
+const PYTHON_PACKAGES: Need = Need::PythonPackages;
 const KPROBES: Need = Need::Kprobes;
 const FPROBES: Need = Need::Fprobes;
 const NO_KPROBES: Need = Need::NoKprobes;
@@ -60,6 +68,11 @@ impl Need {
                 let installed = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
                 return (!installed).then(|| format!("no {program}"));
             }
+            Self::Bt2 => (exists("/usr/lib/python3/dist-packages/bt2"), "no python3-bt2"),
+            Self::PythonPackages => (
+                relay_tests::python_packages().join("installed").exists(),
+                "no Python packages: cargo xtask test installs them",
+            ),
             Self::Kprobes => (kprobes, "a kernel without kprobes"),
             Self::Fprobes => (symbols().contains(" register_fprobe_ips"), "a kernel without fprobes"),
             Self::NoKprobes => (!kprobes, "a kernel that has kprobes"),
@@ -160,6 +173,24 @@ fn main() {
             [BABELTRACE] a_condition_keeps_what_it_says_and_nothing_else,
             [BABELTRACE] a_limit_is_kept_and_what_is_over_it_is_counted,
             [BABELTRACE] context_is_that_of_the_task;
+        reading: [BT2] print_shows_what_babeltrace_reads,
+            [] print_is_in_the_order_of_time_and_complete,
+            [] print_shows_what_is_chosen,
+            [] a_reader_that_has_enough_is_no_error,
+            [] a_trace_is_followed_while_it_is_recorded,
+            [] losses_stand_where_they_happened,
+            [] stat_counts_what_print_shows,
+            [] verify_finds_what_was_changed,
+            [] every_whole_record_is_saved_wherever_the_file_was_cut,
+            [] what_a_killed_recorder_has_left_is_saved,
+            [] what_is_no_trace_is_refused,
+            [] traces_of_two_machines_are_merged_by_wall_time;
+        exports: [PYTHON_PACKAGES] perfetto_decodes_every_event,
+            [PYTHON_PACKAGES] perfetto_is_told_of_losses_and_machines,
+            [PYTHON_PACKAGES] duckdb_reads_every_record,
+            [] chromes_json_has_every_record,
+            [] folded_stacks_add_up,
+            [] a_full_disk_leaves_nothing_behind;
         stacks: [BABELTRACE, COMPILER, PERF] perf_saw_the_same_stacks,
             [BABELTRACE, COMPILER] a_program_that_is_gone_is_known_by_its_build_id,
             [] what_cannot_be_symbolized_is_said;

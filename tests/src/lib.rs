@@ -55,6 +55,21 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// Where `cargo xtask test` has installed Python packages.
+#[must_use]
+pub fn python_packages() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/python")
+}
+
+/// A script of tests/python, with those packages.
+#[must_use]
+pub fn python(script: &str) -> Command {
+    let mut command = Command::new("python3");
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(script));
+    command.env("PYTHONPATH", python_packages());
+    command
+}
+
 /// A finished trace and what relayd said of it.
 #[derive(Debug)]
 pub struct Trace {
@@ -83,6 +98,24 @@ pub fn record(arguments: &[&str]) -> Trace {
 }
 
 impl Trace {
+    /// `relayd COMMAND TRACE`, to which arguments are to be added.
+    #[must_use]
+    pub fn relayd(&self, command: &str) -> Command {
+        let mut relayd = relayd();
+        relayd.arg(command).arg(&self.path);
+        relayd
+    }
+
+    /// What `relayd print --json ARGUMENTS` prints.
+    ///
+    /// # Panics
+    /// When it fails, or prints what is no JSON.
+    #[must_use]
+    pub fn print(&self, arguments: &[&str]) -> Vec<Value> {
+        let output = succeed(self.relayd("print").arg("--json").args(arguments));
+        text(&output.stdout).lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+    }
+
     /// A total of the summary.
     ///
     /// # Panics

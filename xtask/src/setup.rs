@@ -13,12 +13,16 @@ struct Tool {
     package: &'static str,
 }
 
-/// Programs that the tests compare with.
-const TEST_TOOLS: [Tool; 3] = [
+/// Programs that the tests compare with. The last is a library of Debian's own Python.
+const TEST_TOOLS: [Tool; 5] = [
     Tool { program: "babeltrace2", package: "babeltrace2" },
     Tool { program: "perf", package: "linux-perf" },
     Tool { program: "bpftrace", package: "bpftrace" },
+    Tool { program: "pip3", package: "python3-pip" },
+    Tool { program: "/usr/lib/python3/dist-packages/bt2/__init__.py", package: "python3-bt2" },
 ];
+/// What tests decode exports with, from PyPI.
+const PYTHON_PACKAGES: [&str; 2] = ["perfetto==0.59.1", "duckdb==1.4.2"];
 
 /// What boots a kernel.
 const VM_TOOLS: [Tool; 3] = [
@@ -81,7 +85,28 @@ pub(crate) fn miri() -> Result<String> {
 /// The programs that tests compare with: installed by apt where there is apt. Says by name what is missing otherwise; the
 /// tests that need it then say so too.
 pub(crate) fn test_tools() -> Result<()> {
-    install(&TEST_TOOLS)
+    install(&TEST_TOOLS)?;
+    python_packages()
+}
+
+/// The Python packages, under target/tools: nothing is installed into the system. Says so when they cannot be had.
+fn python_packages() -> Result<()> {
+    let folder = ebpf::tools_dir().join("python");
+    let wanted = PYTHON_PACKAGES.join(" ");
+    let stamp = folder.join("installed");
+    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) || find("pip3").is_none() {
+        return Ok(());
+    }
+    say(&format!("installing under target/tools/python, for the tests: {wanted}"));
+    let mut pip = Command::new("python3");
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--upgrade", "--target"]);
+    match exec(pip.arg(&folder).args(PYTHON_PACKAGES)) {
+        Ok(()) => std::fs::write(&stamp, wanted).context("writing down what is installed"),
+        Err(error) => {
+            say(&format!("{error:#}. Tests that need them will not run"));
+            Ok(())
+        }
+    }
 }
 
 /// What `cargo xtask vm` takes.

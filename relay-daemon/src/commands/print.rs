@@ -140,6 +140,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         damages.add(found);
         Ok(())
     })?;
+    // What was followed has ended meanwhile.
+    let traces = if arguments.follow { arguments.chosen.open()? } else { traces };
     arguments.chosen.say_what_is_not_in_the_files(&traces);
     Ok(damages.finish())
 }

@@ -322,9 +322,11 @@ async fn wait(
             () = &mut time_is_over => return Ok(Stop::Asked),
             ended = command_ends => return Ok(Stop::Ended(ended.context("waiting for the command")?)),
             () = recording.failed() => return Ok(Stop::Failed),
-            _ = tick.tick(), if !status.is_hidden() || recording.needs_poll() => {
+            _ = tick.tick() => {
                 recording.poll();
-                status.set_message(summary::status(start.elapsed(), &recording.progress()));
+                if !status.is_hidden() {
+                    status.set_message(summary::status(start.elapsed(), &recording.progress()));
+                }
             }
         }
     }

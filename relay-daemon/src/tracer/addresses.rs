@@ -25,11 +25,6 @@ impl Addresses {
         Self { kernel, builds }
     }
 
-    /// Whether there is anything to poll.
-    pub(super) fn grow(&self) -> bool {
-        self.builds.is_some()
-    }
-
     /// To be called every second or so.
     pub(super) fn poll(&mut self) {
         if let Some(builds) = &mut self.builds {

@@ -41,9 +41,19 @@ pub(super) struct Attached {
     pub(super) programs: Vec<Loaded>,
     /// Closing them detaches.
     pub(super) links: Vec<OwnedFd>,
-    /// Of the programs, those that serve many events: by name and `BPF_TRACE_*`.
-    shared: HashMap<(&'static str, bool), usize>,
+    /// Of the programs, those that serve many events: by name and instance.
+    shared: HashMap<(&'static str, Instance), usize>,
     modules: HashMap<String, OwnedFd>,
+}
+
+/// Why a program is loaded more than once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Instance {
+    First,
+    /// For kprobe.multi, which is an attach type of its own.
+    Multi,
+    /// For system calls: their tracepoints may be recorded by themselves too, and the kernel lets no program be attached to one twice.
+    Syscall,
 }
 
 impl Attached {
@@ -58,8 +68,14 @@ impl Attached {
     }
 
     /// The program of a name that serves any number of events, loaded when it is first needed.
-    fn shared(&mut self, object: &Object, name: &'static str, kind: Kind<'_>) -> Result<BorrowedFd<'_>> {
-        let key = (name, matches!(kind, Kind::Probes));
+    fn shared(
+        &mut self,
+        object: &Object,
+        name: &'static str,
+        kind: Kind<'_>,
+        instance: Instance,
+    ) -> Result<BorrowedFd<'_>> {
+        let key = (name, instance);
         let index = match self.shared.get(&key) {
             Some(index) => *index,
             None => {
@@ -91,7 +107,7 @@ impl Attached {
     /// Attaches what follows processes to those that they start.
     pub(super) fn follow(&mut self, object: &Object, fork: u64, free: u64) -> Result<()> {
         for (name, id) in [("on_free", free), ("on_fork", fork)] {
-            let program = self.shared(object, name, Kind::Tracepoint)?;
+            let program = self.shared(object, name, Kind::Tracepoint, Instance::First)?;
             let link = tracepoint(program, id, 0).with_context(|| format!("attaching {name}"))?;
             self.links.push(link);
         }
@@ -141,7 +157,7 @@ impl Attached {
                 Ok(())
             }
             Probe::Sampler { hertz } => {
-                let program = self.shared(object, "on_sample", Kind::Sample)?.try_clone_to_owned()?;
+                let program = self.shared(object, "on_sample", Kind::Sample, Instance::First)?.try_clone_to_owned()?;
                 for cpu in machine::online_cpus()? {
                     let sampler = open_sampler(*hertz, cpu).map_err(|error| explain(error, "opening", event))?;
                     let link = link_perf_event(program.as_fd(), sampler.as_fd(), exit.pack());
@@ -153,7 +169,8 @@ impl Attached {
     }
 
     fn tracepoint(&mut self, object: &Object, event: &Event, id: u64, cookie: Cookie) -> Result<()> {
-        let program = self.shared(object, "on_tracepoint", Kind::Tracepoint)?;
+        let instance = if matches!(event.probe, Probe::Syscall { .. }) { Instance::Syscall } else { Instance::First };
+        let program = self.shared(object, "on_tracepoint", Kind::Tracepoint, instance)?;
         let link = tracepoint(program, id, cookie.pack()).map_err(|error| explain(error, "attaching to", event))?;
         self.links.push(link);
         Ok(())
@@ -171,7 +188,7 @@ impl Attached {
         cookie: Cookie,
     ) -> Result<()> {
         let kind = perf_source(source)?;
-        let program = self.shared(object, "on_probe", Kind::Probe)?;
+        let program = self.shared(object, "on_probe", Kind::Probe, Instance::First)?;
         let opened = open_probe(kind, config, name, offset).map_err(|error| explain(error, "opening", event))?;
         let link = link_perf_event(program, opened.as_fd(), cookie.pack());
         self.links.push(link.map_err(|error| explain(error, "attaching to", event))?);
@@ -231,8 +248,9 @@ impl Attached {
         let cookies = |entry| -> Result<Vec<u64>> {
             events.iter().map(|(index, event)| Ok(Cookie { entry, ..cookie(event, *index)? }.pack())).collect()
         };
-        let Ok(program) =
-            self.shared(object, "on_probe", Kind::Probes).and_then(|program| Ok(program.try_clone_to_owned()?))
+        let Ok(program) = self
+            .shared(object, "on_probe", Kind::Probes, Instance::Multi)
+            .and_then(|program| Ok(program.try_clone_to_owned()?))
         else {
             return Ok(false);
         };

@@ -119,6 +119,7 @@ impl Recording {
             marking.mark(cpu)?;
             Ok(Box::new(CpuFile::create(&folder, cpu)?))
         })?;
+        let mut tasks = Tasks::watch(channel.possible());
         let mut addresses = Addresses::watch(&events, context, channel.possible());
         if bpf_stats {
             programs.count_runs()?;
@@ -143,7 +144,6 @@ impl Recording {
         // What the session will have grown by at the end: the account of every CPU, and a reason.
         directory.set_aside(written + ACCOUNT_SIZE * (channel.possible().len() as u64 + 4))?;
         addresses.save(&directory.private())?;
-        let mut tasks = Tasks::default();
         tasks.save(&directory.private())?;
         directory.keep();
         programs.start(record_self)?;
@@ -184,14 +184,9 @@ impl Recording {
         progress
     }
 
-    /// Whether [`Self::poll`] is needed.
-    #[must_use]
-    pub fn needs_poll(&self) -> bool {
-        self.addresses.grow()
-    }
-
-    /// Takes what the kernel tells beside the events: with user stacks, which files processes map. To be called every second or so.
+    /// Takes what the kernel tells beside the events: what threads are called and, with user stacks, which files processes map. To be called every second or so.
     pub fn poll(&mut self) {
+        self.tasks.poll();
         self.addresses.poll();
     }
 
@@ -287,6 +282,9 @@ impl Recording {
         // Last, since names are worth less than an account.
         if let Err(error) = self.addresses.save(&self.directory.private()) {
             log::error!("stacks may have fewer names: {error:#}");
+        }
+        if let Err(error) = self.tasks.save(&self.directory.private()) {
+            log::error!("threads may have no names: {error:#}");
         }
         Ok(self.session)
     }

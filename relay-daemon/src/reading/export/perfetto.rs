@@ -174,9 +174,9 @@ fn head(traces: &[Trace], shapes: &[Vec<Option<Shape>>]) -> Vec<u8> {
             packet.nested(field::SYSTEM_INFO, |info| {
                 info.nested(1, |utsname| {
                     utsname.text(1, b"Linux");
-                    utsname.text(2, trace.session.host.as_bytes());
                     utsname.text(3, trace.session.kernel.as_bytes());
                 });
+                info.text(17, trace.session.host.as_bytes());
             });
         });
         let generic = trace.schema.by_id().zip(&shapes[index]);

@@ -1,0 +1,223 @@
+//! Exports, as the programs that they are for read them.
+
+use std::{collections::BTreeMap, fs, process::Command};
+
+use relay_tests::{Trace, fail, python, record, succeed, text};
+use serde_json::Value;
+
+const EVENTS: &str = "sched:*,raw_syscalls:*,syscall:openat,syscalls:sys_enter_openat";
+
+fn trace(more: &[&str]) -> Trace {
+    record(&[&["-e", EVENTS], more, &["--", "sh", "-c", "ls / > /dev/null; sleep 0.05; ls /usr > /dev/null"]].concat())
+}
+
+fn export(trace: &Trace, to: &str) -> std::path::PathBuf {
+    let output = trace.path.with_file_name(to);
+    succeed(trace.relayd("export").args(["--to", to, "-o"]).arg(&output));
+    output
+}
+
+fn of_event<'l>(lines: &'l [Value], name: &str) -> Vec<&'l Value> {
+    lines.iter().filter(|line| line["event"] == name).collect()
+}
+
+fn counts(lines: &[Value]) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for event in lines.iter().filter_map(|line| line["event"].as_str()) {
+        *counts.entry(event.to_owned()).or_default() += 1;
+    }
+    counts
+}
+
+pub(crate) fn perfetto_decodes_every_event() {
+    let trace = trace(&[]);
+    let lines = trace.print(&[]);
+    let decoded = succeed(python("perfetto_events.py").arg(export(&trace, "perfetto")));
+    let decoded: Value = serde_json::from_slice(&decoded.stdout).unwrap();
+    // What Perfetto knows has no category there.
+    let known = |name: &str| {
+        let generic = name.starts_with("syscall") || decoded["generic"].get(name).is_some();
+        if generic { name.to_owned() } else { name.split_once(':').unwrap().1.to_owned() }
+    };
+    let counts: BTreeMap<String, u64> = counts(&lines).into_iter().map(|(name, count)| (known(&name), count)).collect();
+    let decoded_counts: BTreeMap<String, u64> = serde_json::from_value(decoded["events"].clone()).unwrap();
+    assert_eq!(decoded_counts, counts);
+    assert!(counts.contains_key("sched_switch") && counts.contains_key("syscall:openat"));
+    let start = &trace.session["clock"]["start"];
+    let shift = start["boottime"].as_u64().unwrap().saturating_sub(start["monotonic"].as_u64().unwrap());
+    let mut switches: Vec<Value> = of_event(&lines, "sched:sched_switch")
+        .into_iter()
+        .map(|line| {
+            let fields = &line["fields"];
+            serde_json::json!([
+                line["time"].as_u64().unwrap() + shift,
+                line["cpu"],
+                fields["prev_comm"],
+                fields["prev_pid"],
+                fields["prev_state"],
+                fields["next_comm"],
+                fields["next_pid"]
+            ])
+        })
+        .collect();
+    let mut theirs = decoded["switches"].as_array().unwrap().clone();
+    switches.sort_by_key(|switch| (switch[0].as_u64(), switch[1].as_u64()));
+    theirs.sort_by_key(|switch| (switch[0].as_u64(), switch[1].as_u64()));
+    assert_eq!(theirs, switches);
+    let opens = of_event(&lines, "syscall:openat");
+    let mut begins: Vec<u64> = opens
+        .iter()
+        .map(|open| open["time"].as_u64().unwrap() + shift - open["fields"]["duration_ns"].as_u64().unwrap())
+        .collect();
+    begins.sort_unstable();
+    let mut slices: Vec<u64> =
+        decoded["slices"].as_array().unwrap().iter().map(|slice| slice[0].as_u64().unwrap()).collect();
+    slices.sort_unstable();
+    assert_eq!(slices, begins);
+    let tid = opens[0]["tid"].to_string();
+    assert_eq!(decoded["threads"][&tid][0], opens[0]["pid"]);
+    assert!(decoded["generic"]["syscall:openat"].as_array().unwrap().contains(&"filename".into()));
+}
+
+pub(crate) fn perfetto_is_told_of_losses_and_machines() {
+    let trace = record(&[
+        "-b",
+        "4K",
+        "-n",
+        "2",
+        "-e",
+        "raw_syscalls:*",
+        "--",
+        "chrt",
+        "-f",
+        "10",
+        "dd",
+        "if=/dev/zero",
+        "of=/dev/null",
+        "bs=1",
+        "count=100000",
+    ]);
+    let gaps = trace.print(&[]).iter().filter(|line| line.get("lost").is_some()).count();
+    assert!(gaps > 0);
+    let output = trace.path.with_file_name("perfetto");
+    let same = trace.path.clone();
+    succeed(trace.relayd("export").arg(same).args(["--to", "perfetto", "-o"]).arg(&output));
+    let decoded: Value = serde_json::from_slice(&succeed(python("perfetto_events.py").arg(output)).stdout).unwrap();
+    assert_eq!(decoded["losses"].as_array().unwrap().len(), 2 * gaps);
+    assert!(decoded["lost_bundles"].as_u64() > Some(0));
+    assert_eq!(decoded["machines"], serde_json::json!([0, 1]));
+    let dropped: u64 = decoded["dropped"].as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum();
+    assert_eq!(dropped, trace.total("lost"));
+}
+
+pub(crate) fn duckdb_reads_every_record() {
+    let trace = trace(&["--context", "uid,kstack"]);
+    let lines = trace.print(&[]);
+    let folder = export(&trace, "parquet");
+    let query = |sql: &str| sql.replace("DIR", folder.to_str().unwrap());
+    let output = succeed(python("sql.py").args([
+        query(
+            "select file, count(*) from read_parquet('DIR/*.parquet', union_by_name=true, filename='file') group by 1",
+        ),
+        query("select time, cpu, tid, uid, prev_comm, prev_state, next_pid from 'DIR/sched.sched_switch.parquet'"),
+        query("select args, len(kstack) from 'DIR/raw_syscalls.sys_enter.parquet'"),
+        query("select count(*) from 'DIR/syscall.openat.parquet' where ret < 0"),
+        query("select epoch_us(wall) from 'DIR/sched.sched_switch.parquet'"),
+    ]));
+    let rows: Vec<Value> = text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let in_files: BTreeMap<String, u64> = rows[0]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| (row[0].as_str().unwrap().rsplit('/').next().unwrap().to_owned(), row[1].as_u64().unwrap()))
+        .collect();
+    let expected = counts(&lines)
+        .into_iter()
+        .map(|(name, count)| (format!("{}.parquet", name.replace(':', ".")), count))
+        .collect();
+    assert_eq!(in_files, expected);
+    let switches: Vec<Value> = of_event(&lines, "sched:sched_switch")
+        .iter()
+        .map(|line| {
+            let fields = &line["fields"];
+            serde_json::json!([
+                line["time"],
+                line["cpu"],
+                line["tid"],
+                line["uid"],
+                fields["prev_comm"],
+                fields["prev_state"],
+                fields["next_pid"]
+            ])
+        })
+        .collect();
+    assert_eq!(rows[1].as_array().unwrap(), &switches);
+    let enters: Vec<Value> = of_event(&lines, "raw_syscalls:sys_enter")
+        .iter()
+        .map(|line| {
+            serde_json::json!([
+                line["fields"]["args"],
+                line.get("kstack").map_or(0, |stack| stack.as_array().unwrap().len())
+            ])
+        })
+        .collect();
+    assert_eq!(rows[2].as_array().unwrap(), &enters);
+    let failed =
+        of_event(&lines, "syscall:openat").iter().filter(|line| line["fields"]["ret"].as_i64() < Some(0)).count();
+    assert_eq!(rows[3][0][0].as_u64().unwrap(), failed as u64);
+    let start = &trace.session["clock"]["start"];
+    let epoch = start["realtime"].as_u64().unwrap() - start["monotonic"].as_u64().unwrap();
+    let first = of_event(&lines, "sched:sched_switch")[0]["time"].as_u64().unwrap();
+    assert_eq!(rows[4][0][0].as_u64().unwrap(), (first + epoch) / 1000);
+}
+
+pub(crate) fn chromes_json_has_every_record() {
+    let trace = trace(&[]);
+    let lines = trace.print(&[]);
+    let json: Value = serde_json::from_slice(&fs::read(export(&trace, "json")).unwrap()).unwrap();
+    let events = json["traceEvents"].as_array().unwrap();
+    let records = events.iter().filter(|event| event["ph"] == "i" || event["ph"] == "X").count();
+    assert_eq!(records, lines.len());
+    let of = |phase: &str| events.iter().filter(|event| event["ph"] == phase).count();
+    assert_eq!(of("X"), of_event(&lines, "syscall:openat").len());
+    assert_eq!(of("E"), of_event(&lines, "sched:sched_switch").len());
+    let said = fail(trace.relayd("export").args(["--to", "json", "-o"]).arg(trace.path.with_file_name("json")), 1);
+    assert!(said.contains("--force replaces it"), "{said}");
+}
+
+pub(crate) fn folded_stacks_add_up() {
+    let trace = record(&[
+        "-e",
+        "profile:hz:999",
+        "--context",
+        "kstack,ustack",
+        "--",
+        "sh",
+        "-c",
+        "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done",
+    ]);
+    let lines = trace.print(&[]);
+    let with_stack = lines.iter().filter(|line| line.get("kstack").or(line.get("ustack")).is_some()).count();
+    assert!(with_stack > 10);
+    let folded = fs::read_to_string(export(&trace, "folded")).unwrap();
+    let total: usize = folded.lines().map(|line| line.rsplit_once(' ').unwrap().1.parse::<usize>().unwrap()).sum();
+    assert_eq!(total, with_stack);
+    assert!(folded.lines().any(|line| line.starts_with("sh;")), "{folded}");
+    let without = record(&["-e", "sched:sched_switch", "--", "true"]);
+    let said = fail(without.relayd("export").args(["--to", "folded", "-o", "-"]), 1);
+    assert!(said.contains("--context kstack,ustack"), "{said}");
+}
+
+pub(crate) fn a_full_disk_leaves_nothing_behind() {
+    let trace = trace(&[]);
+    let folder = tempfile::tempdir().unwrap();
+    let disk = folder.path().join("disk");
+    fs::create_dir(&disk).unwrap();
+    succeed(Command::new("mount").args(["-t", "tmpfs", "-o", "size=16k", "none"]).arg(&disk));
+    for to in ["perfetto", "json", "parquet"] {
+        let said = fail(trace.relayd("export").args(["--to", to, "-o"]).arg(disk.join("out")), 1);
+        assert!(said.contains("No space left on device"), "{to}: {said}");
+        assert_eq!(fs::read_dir(&disk).unwrap().count(), 0, "{to}");
+    }
+    succeed(Command::new("umount").arg(&disk));
+}
