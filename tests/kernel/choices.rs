@@ -205,3 +205,27 @@ pub(crate) fn context_is_that_of_the_task() {
         assert!(frames.iter().all(|frame| (start..=end).contains(frame)), "{frames:x?} are not in {start:x}..{end:x}");
     }
 }
+
+pub(crate) fn a_return_takes_its_entry_along_even_when_it_is_not_wanted() {
+    // Each write names the shell anew: the second is chosen at its entry alone, the third at its return alone.
+    let rename = "for name in relay-a relay-b relay-a; do printf $name > /proc/$$/comm; done";
+    let trace = record(&["--comm", "relay-a", "-e", "syscall:write", "--bpf-stats", "--", "sh", "-c", rename]);
+    adds_up(&trace);
+    assert_eq!(trace.print(&[]), [] as [serde_json::Value; 0]);
+    assert_eq!((trace.total("entries"), trace.total("unpaired")), (1, 2), "{}", trace.summary);
+}
+
+pub(crate) fn a_pair_has_all_its_bytes() {
+    let event = "syscall:read(count, buf:buf:1024, ret) if comm == \"dd\" && ret == 2048";
+    let trace =
+        record(&["-e", event, "--bpf-stats", "--", "dd", "if=/dev/urandom", "of=/dev/null", "bs=2048", "count=20"]);
+    adds_up(&trace);
+    let lines = trace.print(&[]);
+    assert_eq!((lines.len(), trace.babeltrace().len()), (20, 20));
+    for line in &lines {
+        let bytes = line["fields"]["buf"].as_array().unwrap();
+        assert_eq!((bytes.len(), &line["fields"]["count"], &line["fields"]["ret"]), (1024, &2048.into(), &2048.into()));
+        // Of random bytes few are zero.
+        assert!(bytes.iter().filter(|byte| **byte == 0).count() < 64);
+    }
+}

@@ -172,7 +172,9 @@ fn main() {
             [BABELTRACE] a_cgroup_and_those_below_it_choose_events,
             [BABELTRACE] a_condition_keeps_what_it_says_and_nothing_else,
             [BABELTRACE] a_limit_is_kept_and_what_is_over_it_is_counted,
-            [BABELTRACE] context_is_that_of_the_task;
+            [BABELTRACE] context_is_that_of_the_task,
+            [] a_return_takes_its_entry_along_even_when_it_is_not_wanted,
+            [BABELTRACE] a_pair_has_all_its_bytes;
         reading: [BT2] print_shows_what_babeltrace_reads,
             [] print_is_in_the_order_of_time_and_complete,
             [] print_shows_what_is_chosen,

@@ -203,7 +203,10 @@ impl Catalogue {
     /// When its format cannot be read, or not be understood.
     pub fn event(&self, name: &str, explicit: bool) -> Result<Event> {
         let path = self.folder.join(name.replacen(':', "/", 1)).join("format");
-        let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        let mut text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        if name.starts_with("syscalls:sys_enter_") {
+            text = without_located(&text);
+        }
         let format = Format::parse(&text).with_context(|| format!("parsing {}", path.display()))?;
         let probe = Probe::Tracepoint { id: format.id };
         Ok(Event { name: name.to_owned(), format, text, explicit, probe, recipe: None })
@@ -248,6 +251,12 @@ impl Catalogue {
         near.sort_by(|a, b| b.0.total_cmp(&a.0));
         near.into_iter().take(SUGGESTIONS).map(|(_, name)| name).collect()
     }
+}
+
+/// From Linux 6.19 on ftrace copies the texts of system calls' arguments and says where in fields of its own; programs are not shown these
+/// (kernel/trace/trace_syscalls.c, `perf_call_bpf_enter`).
+fn without_located(format: &str) -> String {
+    format.split_inclusive('\n').filter(|line| !line.contains("field:__data_loc ")).collect()
 }
 
 fn subfolders(folder: &Path) -> Result<Vec<String>> {
@@ -308,6 +317,14 @@ mod tests {
         assert!(error.contains("did you mean sched:sched_switch?"), "{error}");
         let error = select(&["sched"]).unwrap_err();
         assert!(error.contains("-e 'sched:*'"), "{error}");
+    }
+
+    #[test]
+    fn what_programs_of_system_calls_are_not_shown_is_no_field() {
+        let format = "ID: 1\nformat:\n\tfield:const char * filename;\toffset:16;\tsize:8;\tsigned:0;\n\
+            \tfield:__data_loc char[] __filename_val;\toffset:24;\tsize:4;\tsigned:0;\n";
+        let format = Format::parse(&without_located(format)).unwrap();
+        assert_eq!((format.fields.len(), format.size()), (1, 24));
     }
 
     #[test]

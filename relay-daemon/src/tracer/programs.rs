@@ -258,8 +258,12 @@ impl Programs {
     fn attach_together(&mut self, events: &[Event]) -> Result<Vec<usize>> {
         let mut together = Vec::new();
         for returns in [false, true] {
+            // Pairs are told apart by the stack pointer, which the returns of kprobe.multi have not from Linux 6.14 on (kernel/trace/fgraph.c
+            // keeps a few registers alone).
             let is_meant = |event: &Event| match &event.probe {
-                Probe::Kprobe { offset: 0, returns: at_return, .. } => !event.explicit && *at_return == returns,
+                Probe::Kprobe { offset: 0, returns: at_return, .. } => {
+                    !event.explicit && *at_return == returns && !event.is_pair()
+                }
                 _ => false,
             };
             let group: Vec<(usize, &Event)> = events.iter().enumerate().filter(|(_, event)| is_meant(event)).collect();

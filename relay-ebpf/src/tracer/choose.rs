@@ -40,19 +40,21 @@ pub(crate) struct Cgroup {
 #[btf_map]
 static CGROUPS: Array<Cgroup, { choice::MAX_CGROUPS as usize }> = Array::new();
 
-/// Whether an event of the current task, `tgid << 32 | tid`, is to be recorded. If not, it is counted.
+/// Whether recording is under way, and the current task, `tgid << 32 | tid`, not the recorder. If not, that is counted.
 #[inline(always)]
-pub(crate) fn is_chosen(current: u64) -> bool {
+pub(crate) fn is_recorded(current: u64) -> bool {
     let recorder = RECORDER.peek();
     if recorder == 0 || recorder == current >> 32 {
         count(|account| if recorder == 0 { &account.outside } else { &account.own });
         return false;
     }
-    if CHOICES.load() != 0 && is_unwanted(current) != 0 {
-        count(|account| &account.unwanted);
-        return false;
-    }
     true
+}
+
+/// Whether the current task and the CPU were chosen.
+#[inline(always)]
+pub(crate) fn is_chosen(current: u64) -> bool {
+    CHOICES.load() == 0 || is_unwanted(current) == 0
 }
 
 relay_ebpf::subprogram! {

@@ -31,7 +31,7 @@ use relay_ebpf::{
 
 use crate::{
     account::{count, may_notice},
-    choose::{CHOSEN, NOBODY, RECORDER, is_chosen},
+    choose::{CHOSEN, NOBODY, RECORDER, is_chosen, is_recorded},
     pairs::UNPAIRED,
 };
 
@@ -81,7 +81,7 @@ const ARGUMENT_WORDS: usize = 13;
 #[inline(always)]
 fn tracepoint_event(ctx: &TracePointContext) {
     let current = sys::current();
-    if !is_chosen(current) {
+    if !is_recorded(current) {
         return;
     }
     let event = Cookie::unpack(sys::cookie(ctx));
@@ -98,6 +98,10 @@ fn tracepoint_event(ctx: &TracePointContext) {
             }
             Some((fields, len))
         });
+        return;
+    }
+    if !is_chosen(current) {
+        count(|account| &account.unwanted);
         return;
     }
     let len = payload_len(ctx, event);
@@ -139,7 +143,7 @@ fn function_event(ctx: &FEntryContext) {
 #[inline(always)]
 fn arguments_event(ctx: &impl EbpfContext) {
     let current = sys::current();
-    if is_chosen(current) {
+    if is_recorded(current) {
         with_recipe(ctx, Cookie::unpack(sys::cookie(ctx)), current, |workspace, _| {
             workspace.inputs.copy_from(0, ARGUMENT_WORDS as u64 * 8, KernelAddress::in_context(ctx, 0));
             None
@@ -163,7 +167,7 @@ fn sample_event(ctx: &PerfEventContext) {
 #[inline(always)]
 fn registers_event(ctx: &impl EbpfContext, registers: KernelAddress) {
     let current = sys::current();
-    if is_chosen(current) {
+    if is_recorded(current) {
         with_recipe(ctx, Cookie::unpack(sys::cookie(ctx)), current, |workspace, _| {
             workspace.inputs.copy_from(0, u64::from(REGISTERS.load()) * 8, registers);
             None
@@ -181,12 +185,18 @@ fn with_recipe<C: EbpfContext>(
     start: impl FnOnce(&Workspace, &Recipe) -> Option<(KernelAddress, u64)>,
 ) {
     let Some(recipe) = recipe::recipe(event.id.into()) else { return };
+    let is_chosen = is_chosen(current);
+    // A return takes its entry along even when it is not wanted itself: left behind, another call's return would take it.
+    if !is_chosen && (event.entry || recipe.flags & flag::PAIR == 0) {
+        count(|account| &account.unwanted);
+        return;
+    }
     let Some((level, workspace)) = recipe::claim() else {
         EVENTS.count_nested();
         return;
     };
     let given = start(workspace, recipe);
-    if let Some(len) = payload(workspace, recipe, event, (level, current), given.map(|(_, len)| len)) {
+    if let Some(len) = payload(workspace, recipe, event, (level, current, is_chosen), given.map(|(_, len)| len)) {
         let source = given.map_or(workspace.payload(), |(source, _)| source);
         let before = if CONTEXT.load() == 0 { 0 } else { store_context(ctx, workspace) };
         match EVENTS.reserve(RECORD_HEADER + before + len) {
@@ -210,7 +220,7 @@ fn payload(
     workspace: &Workspace,
     recipe: &Recipe,
     event: Cookie,
-    (level, current): (u32, u64),
+    (level, current, is_chosen): (u32, u64, bool),
     given: Option<u64>,
 ) -> Option<u64> {
     let id = u32::from(event.id);
@@ -224,10 +234,18 @@ fn payload(
     }
     let mut end = u64::from(recipe.size);
     if is_pair {
-        end = pairs::leave(level, id, current, sys::clock());
-        if end == UNPAIRED {
+        let kept = pairs::leave(level, id, current, sys::clock());
+        if !is_chosen {
+            count(|account| &account.unwanted);
+            return None;
+        }
+        if kept == UNPAIRED {
             count(|account| &account.unpaired);
             return None;
+        }
+        // Without a value of the entry nothing was kept, and all lie as the recipe says.
+        if first != 0 {
+            end = kept;
         }
     }
     if last != 0 {
