@@ -5,6 +5,7 @@ use std::{fs, process::Command};
 use aya::programs::loaded_links;
 use relay_daemon::{
     machine::{self, Instant},
+    reading::print_format::PrintFormat,
     tracer::{events::Catalogue, metadata, session::Session},
 };
 use relay_tests::{record, succeed, text};
@@ -46,4 +47,17 @@ pub(crate) fn every_tracepoint_that_can_be_attached_is_and_is_detached() {
     );
     assert_eq!(trace.babeltrace().len() as u64, trace.total("recorded"), "{}", trace.summary);
     assert_eq!(links(), before, "links stay behind");
+}
+
+pub(crate) fn most_words_of_print_formats_are_known() {
+    let catalogue = Catalogue::read(&machine::tracefs().unwrap()).unwrap();
+    let (mut with_tables, mut known) = (0, 0);
+    for event in catalogue.select(&["*:*".to_owned()]).unwrap() {
+        if event.text.contains("__print_symbolic") || event.text.contains("__print_flags") {
+            with_tables += 1;
+            known += usize::from(PrintFormat::parse(&event.text, &event.format.fields).has_words());
+        }
+    }
+    println!("{known} of {with_tables} tracepoints with tables of words");
+    assert!(with_tables > 50 && known * 10 >= with_tables * 9, "only {known} of {with_tables}");
 }

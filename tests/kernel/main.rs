@@ -183,6 +183,7 @@ fn main() {
             [] losses_stand_where_they_happened,
             [] stat_counts_what_print_shows,
             [] verify_finds_what_was_changed,
+            [] what_is_readable_is_read_and_the_rest_is_named,
             [] every_whole_record_is_saved_wherever_the_file_was_cut,
             [] what_a_killed_recorder_has_left_is_saved,
             [] what_is_no_trace_is_refused,
@@ -197,7 +198,8 @@ fn main() {
             [BABELTRACE, COMPILER] a_program_that_is_gone_is_known_by_its_build_id,
             [] what_cannot_be_symbolized_is_said;
         events: [BABELTRACE] babeltrace2_accepts_the_metadata_of_every_tracepoint,
-            [BABELTRACE] every_tracepoint_that_can_be_attached_is_and_is_detached;
+            [BABELTRACE] every_tracepoint_that_can_be_attached_is_and_is_detached,
+            [] most_words_of_print_formats_are_known;
         list: [] every_tracepoint_is_listed,
             [] arguments_are_listed_as_they_can_be_written,
             [] what_is_listed_can_be_recorded,

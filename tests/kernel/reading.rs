@@ -320,6 +320,33 @@ pub(crate) fn verify_finds_what_was_changed() {
     assert!(said.contains("cpu0: it is missing"), "{said}");
 }
 
+pub(crate) fn what_is_readable_is_read_and_the_rest_is_named() {
+    let all = shared().print(&[]);
+    let (_folder, copy) = copied();
+    let damaged = |file: &str, content: Option<&str>, expected: &str| {
+        let path = copy.join(file);
+        let good = fs::read(&path).unwrap();
+        match content {
+            Some(content) => fs::write(&path, content).unwrap(),
+            None => fs::remove_file(&path).unwrap(),
+        }
+        let print = relayd_on("print", &copy).arg("--json").output().unwrap();
+        let said = text(&print.stderr);
+        assert!(print.status.code() == Some(1) && said.contains(expected) && said.contains(file), "{file}: {said}");
+        fs::write(&path, good).unwrap();
+        text(&print.stdout).lines().count()
+    };
+    let of_cpu0 = all.iter().filter(|line| line["cpu"] == 0).count();
+    assert_eq!(damaged("cpu0", None, "bytes are missing"), all.len() - of_cpu0);
+    assert_eq!(damaged("cpu0", Some(""), "byte 0: "), all.len() - of_cpu0);
+    assert_eq!(damaged("cpu0", Some("no packet at all"), "byte 0: "), all.len() - of_cpu0);
+    assert_eq!(damaged(".relayd/tasks.json", Some("{"), "EOF while parsing"), all.len());
+    let session = fs::read_to_string(copy.join(".relayd/session.json")).unwrap();
+    let switches = all.iter().filter(|line| line["event"] == "sched:sched_switch").count();
+    let session = session.replacen("field:char prev_comm[16];", "field:char prev_comm[16", 1);
+    assert_eq!(damaged(".relayd/session.json", Some(&session), "sched:sched_switch"), all.len() - switches);
+}
+
 pub(crate) fn every_whole_record_is_saved_wherever_the_file_was_cut() {
     let (folder, copy) = copied();
     let path = copy.join("cpu0");
@@ -339,7 +366,7 @@ pub(crate) fn every_whole_record_is_saved_wherever_the_file_was_cut() {
         // No more is missing than what the cut has touched.
         assert!(saved.len() >= saved_before);
         saved_before = saved.len();
-        let bytes = fs::metadata(output.join("cpu0")).unwrap().len() as usize;
+        let bytes = fs::read(output.join("cpu0")).unwrap().len();
         assert!(bytes + 8300 > cut, "cut at {cut}, {bytes} bytes saved");
         fs::remove_dir_all(&output).unwrap();
     }
@@ -419,5 +446,7 @@ pub(crate) fn traces_of_two_machines_are_merged_by_wall_time() {
     };
     let (first, second) = (times(&trace.session["host"]), times(&"other".into()));
     assert_eq!(first.len(), second.len());
-    assert!(first.iter().zip(&second).all(|(first, second)| first + 5_000_000 == *second));
+    // The anchors of a short trace are as good as two readings of the clock.
+    let apart = |(first, second): (&u64, &u64)| (first + 5_000_000).abs_diff(*second);
+    assert!(first.iter().zip(&second).map(apart).all(|apart| apart < 20_000));
 }

@@ -1,6 +1,8 @@
 //! `cargo xtask`: builds, runs, tests and lints the project, and installs what that takes.
 #![forbid(unsafe_code)]
 
+mod bench;
+mod fuzz;
 mod mutants;
 mod proofs;
 mod setup;
@@ -66,10 +68,36 @@ enum Task {
     Loom,
     /// Run the protocol's tests under miri, installing it if need be.
     Miri,
+    /// Measure beside others, in one run.
+    Bench {
+        #[command(subcommand)]
+        what: Bench,
+    },
+    /// Feed what reads files with damaged ones, installing cargo-fuzz if need be.
+    Fuzz {
+        /// Seconds for each target.
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+        /// Only this target: condition, format, session or trace.
+        target: Option<String>,
+    },
     /// Check formatting, clippy on both targets, and the documentation.
     Lint,
-    /// What must pass before a change lands: lint, test, then explore, loom and miri.
+    /// What must pass before a change lands: lint, test, then explore, loom, miri and a short fuzz.
     Ci,
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// How long it takes to print a trace, beside babeltrace2 and perf script.
+    Read {
+        /// About so many records.
+        #[arg(long, default_value_t = 10_000_000)]
+        records: u64,
+        /// How often each prints; medians are shown.
+        #[arg(long, default_value_t = 3)]
+        rounds: u32,
+    },
 }
 
 fn main() -> ExitCode {
@@ -82,8 +110,16 @@ fn main() -> ExitCode {
         Task::Explore { full } => proofs::explore(full).map(|()| ExitCode::SUCCESS),
         Task::Loom => proofs::loom().map(|()| ExitCode::SUCCESS),
         Task::Miri => proofs::miri().map(|()| ExitCode::SUCCESS),
+        Task::Bench { what: Bench::Read { records, rounds } } => {
+            bench::read(records, rounds).map(|()| ExitCode::SUCCESS)
+        }
+        Task::Fuzz { seconds, target } => fuzz::run(seconds, target.as_deref()).map(|()| ExitCode::SUCCESS),
         Task::Lint => lint().map(|()| ExitCode::SUCCESS),
-        Task::Ci => lint().and_then(|()| tests::run(&[])).and_then(|()| proofs::run_all()).map(|()| ExitCode::SUCCESS),
+        Task::Ci => lint()
+            .and_then(|()| tests::run(&[]))
+            .and_then(|()| proofs::run_all())
+            .and_then(|()| fuzz::run(fuzz::SHORT, None))
+            .map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");

@@ -24,6 +24,8 @@ const TEST_TOOLS: [Tool; 5] = [
 /// What tests decode exports with, from PyPI.
 const PYTHON_PACKAGES: [&str; 2] = ["perfetto==0.59.1", "duckdb==1.4.2"];
 
+const CARGO_FUZZ: &str = "0.13.1";
+
 /// What boots a kernel.
 const VM_TOOLS: [Tool; 3] = [
     Tool { program: "qemu-system-x86_64", package: "qemu-system-x86" },
@@ -80,6 +82,18 @@ pub(crate) fn miri() -> Result<String> {
         exec(Command::new("rustup").args(["component", "add", "miri", "--toolchain", &toolchain]))?;
     }
     Ok(toolchain)
+}
+
+/// cargo-fuzz, under target/tools; its path and the name of the nightly that it runs with are returned.
+pub(crate) fn cargo_fuzz() -> Result<(std::path::PathBuf, String)> {
+    ebpf_toolchain()?;
+    let program = ebpf::tools_dir().join("bin/cargo-fuzz");
+    if !program.is_file() {
+        say(&format!("installing cargo-fuzz {CARGO_FUZZ} under target/tools"));
+        let version = ["install", "cargo-fuzz", "--version", CARGO_FUZZ, "--locked", "--root"];
+        exec(Command::new("cargo").current_dir(ebpf::root()).args(version).arg(ebpf::tools_dir()))?;
+    }
+    Ok((program, ebpf::toolchain()?))
 }
 
 /// The programs that tests compare with: installed by apt where there is apt. Says by name what is missing otherwise; the

@@ -61,14 +61,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut progress = |bytes| bar.set_position(bytes);
     let job = Job { traces: &traces, slicer, choice: &choice, progress: &mut progress };
     let found = match arguments.to {
-        Form::Parquet => arguments.into_directory(job),
+        Form::Parquet => arguments.make_directory(job),
         _ if arguments.output == Path::new("-") => arguments.stream(job, BufWriter::new(std::io::stdout().lock())),
-        _ => arguments.into_file(job),
+        _ => arguments.make_file(job),
     }?;
     bar.finish_and_clear();
-    let mut damages = Damages::default();
+    let mut damages = Damages::of(&traces);
     damages.add(found);
-    arguments.chosen.say_what_is_not_in_the_files(&traces);
+    arguments.chosen.compare_with_account(&traces, &mut damages);
     Ok(damages.finish())
 }
 
@@ -85,7 +85,7 @@ impl Arguments {
     }
 
     /// A file that could not be finished is removed.
-    fn into_file(&self, job: Job<'_>) -> Result<Vec<Damage>> {
+    fn make_file(&self, job: Job<'_>) -> Result<Vec<Damage>> {
         let path = &self.output;
         let mut options = OpenOptions::new();
         options.write(true).mode(0o640);
@@ -107,7 +107,7 @@ impl Arguments {
         )
     }
 
-    fn into_directory(&self, job: Job<'_>) -> Result<Vec<Damage>> {
+    fn make_directory(&self, job: Job<'_>) -> Result<Vec<Damage>> {
         let path = &self.output;
         if path == Path::new("-") {
             bail!("parquet is a directory with a file for each event: give one with -o");

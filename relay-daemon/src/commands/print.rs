@@ -111,7 +111,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let choice = arguments.chosen.choice(&traces)?;
     let style = arguments.style(&traces, &choice)?;
     let columns = arguments.csv.then(|| Columns::new(&traces, &choice, &style));
-    let mut damages = Damages::default();
+    let mut damages = Damages::of(&traces);
     let mut output = io::stdout().lock();
     if let Some(columns) = &columns {
         output.write_all(&columns.header()?)?;
@@ -142,7 +142,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     })?;
     // What was followed has ended meanwhile.
     let traces = if arguments.follow { arguments.chosen.open()? } else { traces };
-    arguments.chosen.say_what_is_not_in_the_files(&traces);
+    arguments.chosen.compare_with_account(&traces, &mut damages);
     Ok(damages.finish())
 }
 

@@ -81,8 +81,8 @@ impl Chosen {
         self.cpus.as_ref().is_none_or(|list| list.0.contains(&cpu))
     }
 
-    /// What the account knows of losses that no file can place, and whether there is an account.
-    pub(crate) fn say_what_is_not_in_the_files(&self, traces: &[Trace]) {
+    /// What the account knows of losses that no file can place, and whether there is an account. What the files lack becomes a damage.
+    pub(crate) fn compare_with_account(&self, traces: &[Trace], damages: &mut Damages) {
         for trace in traces {
             let path = trace.path.display();
             if !trace.is_finished() {
@@ -90,7 +90,12 @@ impl Chosen {
                     "{path}: the recording goes on, or was not ended in order: there is no account of what was lost at its end"
                 );
             }
-            for cpu in &trace.session.cpus {
+            for cpu in trace.session.cpus.iter().filter(|cpu| self.wants_cpu(cpu.cpu)) {
+                let file = trace.path.join(format!("cpu{}", cpu.cpu));
+                let bytes = std::fs::metadata(&file).map_or(0, |file| file.len());
+                if bytes < cpu.bytes {
+                    damages.name(&format!("{}, byte {bytes}: {} bytes are missing", file.display(), cpu.bytes - bytes));
+                }
                 if cpu.lost_no_buffer > 0 {
                     log::warn!(
                         "{path}: {} records of CPU {} were lost before it had a buffer",
@@ -116,13 +121,23 @@ pub(crate) struct Damages {
 }
 
 impl Damages {
+    /// Names what could not be read of what describes the traces.
+    pub(crate) fn of(traces: &[Trace]) -> Self {
+        let mut damages = Self::default();
+        traces.iter().flat_map(|trace| &trace.flaws).for_each(|flaw| damages.name(flaw));
+        damages
+    }
+
     /// Names what has been found, unless that is too much.
     pub(crate) fn add(&mut self, found: Vec<Damage>) {
-        for damage in found {
-            self.count += 1;
-            if self.count <= NAMED {
-                eprintln!("relayd: {damage}");
-            }
+        found.iter().for_each(|damage| self.name(&damage.to_string()));
+    }
+
+    /// Names one thing.
+    fn name(&mut self, damage: &str) {
+        self.count += 1;
+        if self.count <= NAMED {
+            eprintln!("relayd: {damage}");
         }
     }
 

@@ -146,7 +146,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let bar = progress_bar(&traces.iter().collect::<Vec<_>>(), arguments.json)?;
     let mut counted = statistics::count(&traces, slicer, &choice, &fields, |bytes| bar.set_position(bytes))?;
     bar.finish_and_clear();
-    let mut damages = Damages::default();
+    let mut damages = Damages::of(&traces);
     damages.add(std::mem::take(&mut counted.damages));
     let report = Report::new(&traces, counted);
     let text = if arguments.json {
@@ -157,7 +157,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()?;
-    arguments.chosen.say_what_is_not_in_the_files(&traces);
+    arguments.chosen.compare_with_account(&traces, &mut damages);
     Ok(damages.finish())
 }
 
@@ -200,7 +200,7 @@ impl Report {
             traces: reports,
             over_time: counted.over_time.bars(first, last, draw::WIDTH),
             from: first,
-            bar_ns: (last - first) as f64 / draw::WIDTH as f64,
+            bar_ns: last.saturating_sub(first) as f64 / draw::WIDTH as f64,
             groups: groups.into_iter().map(|(value, group)| GroupReport::new(value, &group)).collect(),
         }
     }

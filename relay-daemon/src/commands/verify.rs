@@ -39,7 +39,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let (records, packets, bytes) = (total(|cpu| cpu.records), total(|cpu| cpu.packets), total(|cpu| cpu.bytes));
     let path = trace.path.display();
     if !arguments.quiet {
-        let lost: u64 = trace.session.cpus.iter().map(|cpu| cpu.lost().saturating_add(cpu.overrun)).sum();
+        let lost = trace.session.cpus.iter().flat_map(|cpu| [cpu.lost(), cpu.overrun]).fold(0, u64::saturating_add);
         let verdict =
             if report.is_sound() { "all adds up".to_owned() } else { format!("{} findings", report.findings.len()) };
         println!(

@@ -32,7 +32,7 @@ pub fn enough(session: &Session) -> Option<Cut> {
         if missing == 0 {
             return cpu.max_backlog.saturating_add(1);
         }
-        let mean = cpu.bytes.checked_div(cpu.in_file()).unwrap_or(RECORD_HEADER) + 1;
+        let mean = cpu.bytes.checked_div(cpu.in_file()).unwrap_or(RECORD_HEADER).saturating_add(1);
         let bytes = session.subbuf_size.saturating_mul(session.n_subbufs).saturating_add(missing.saturating_mul(mean));
         bytes.div_ceil(subbuf_size.max(1)).saturating_add(1)
     };

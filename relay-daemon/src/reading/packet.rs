@@ -109,7 +109,7 @@ impl Header {
             discarded: number::<8>(bytes, at(EVENTS_DISCARDED_AT)),
             cpu,
         };
-        let wrong = if bits % 8 != 0 || !(PACKET_HEADER..=LONGEST).contains(&header.len) {
+        let wrong = if !bits.is_multiple_of(8) || !(PACKET_HEADER..=LONGEST).contains(&header.len) {
             "a length that no packet has"
         } else if number::<8>(bytes, at(PACKET_SIZE_AT)) != bits {
             "its two lengths differ"

@@ -38,7 +38,7 @@ where
             scope.spawn(move || {
                 let mut work = worker();
                 // Whoever wanted the result may have had enough.
-                slices.iter().map(|slice| work(slice)).try_for_each(|result| results.send(result))
+                slices.iter().map(&mut work).try_for_each(|result| results.send(result))
             });
             inputs.push(input);
             outputs.push(output);

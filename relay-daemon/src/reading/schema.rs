@@ -1,6 +1,6 @@
 //! What the bytes of a payload mean: the session's events, their fields, and what stands before every payload.
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use relay_common::trace::COMMON_FIELDS;
 
 use super::{
@@ -89,21 +89,21 @@ pub enum Number {
 }
 
 impl Schema {
-    /// Takes the descriptions of a session's events apart.
+    /// Takes the descriptions of a session's events apart. Those that are not understood are left out and named in `flaws`.
     ///
     /// # Errors
-    /// When one is not understood, or two have the same id.
-    pub fn new(session: &Session) -> Result<Self> {
+    /// When what stands before every payload is not known.
+    pub fn new(session: &Session, flaws: &mut Vec<String>) -> Result<Self> {
         let mut events: Vec<Option<Event>> = Vec::new();
         for described in &session.events {
             let index = usize::from(described.id);
             if events.len() <= index {
                 events.resize_with(index + 1, || None);
             }
-            let event =
-                Event::new(described).with_context(|| format!("the description of the event {}", described.name))?;
-            if events[index].replace(event).is_some() {
-                bail!("two events have the id {}", described.id);
+            match Event::new(described) {
+                Ok(_) if events[index].is_some() => flaws.push(format!("two events have the id {}", described.id)),
+                Ok(event) => events[index] = Some(event),
+                Err(error) => flaws.push(format!("the description of the event {}: {error:#}", described.name)),
             }
         }
         let context = ContextLayout::new(&session.context)?;
@@ -306,6 +306,7 @@ impl Number {
 /// A field's bytes in the fixed part.
 #[inline]
 fn fixed_bytes<'a>(field: &Field, payload: &'a [u8]) -> &'a [u8] {
+    #[expect(clippy::cast_possible_truncation, reason = "8")]
     const COMMON: usize = COMMON_FIELDS as usize;
     payload.get(field.bytes.start - COMMON..field.bytes.end - COMMON).unwrap_or_default()
 }

@@ -294,7 +294,7 @@ impl Source {
                 self.stream.skip(&header);
                 continue;
             }
-            match self.stream.next()? {
+            match self.stream.take_next()? {
                 Step::End => {
                     self.ended = !follow;
                     break;

@@ -140,7 +140,7 @@ impl Stream {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn next(&mut self) -> Result<Step> {
+    pub fn take_next(&mut self) -> Result<Step> {
         self.step().with_context(|| format!("reading {}, byte {}", self.path.display(), self.at))
     }
 

@@ -13,12 +13,15 @@ use super::{
     schema::{Event, Schema},
     stream::Stream,
 };
-use crate::tracer::{
-    directory::{self, PRIVATE},
-    metadata::parse_uuid,
-    session::{Clock, Session},
-    symbolize::{SymbolSources, Symbols},
-    tasks,
+use crate::{
+    machine::Instant,
+    tracer::{
+        directory::{self, PRIVATE},
+        metadata::parse_uuid,
+        session::{Clock, Session},
+        symbolize::{SymbolSources, Symbols},
+        tasks,
+    },
 };
 
 /// A trace.
@@ -34,6 +37,8 @@ pub struct Trace {
     pub names: Names,
     /// Where events tell the names of threads, by id.
     tellings: Vec<Vec<Telling>>,
+    /// What could not be read of what describes it.
+    pub flaws: Vec<String>,
     uuid: [u8; 16],
     sources: Arc<SymbolSources>,
     shift: Shift,
@@ -42,10 +47,21 @@ pub struct Trace {
 /// From a trace's clock to the common one: that of the first trace.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Shift {
-    /// Another boot's clock, by wall time at its start and end, between which clocks may have been slewed.
-    Anchors { start: u64, at_start: i128, end: u64, at_end: i128 },
     /// The same clock.
     None,
+    /// Another boot's: to wall time by the trace's own anchors, and from there by the first trace's.
+    ByWall { own: Anchors, common: Anchors },
+}
+
+/// The wall time at zero of a monotonic clock, in nanoseconds, when recording began and when it ended; in between the clocks may have been
+/// slewed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Anchors {
+    /// Monotonic.
+    start: u64,
+    end: u64,
+    epoch_at_start: i128,
+    epoch_at_end: i128,
 }
 
 impl Trace {
@@ -64,12 +80,26 @@ impl Trace {
         }
         let session = Session::read(&folder)?;
         let file = folder.join("session.json");
-        let schema = Schema::new(&session).with_context(|| format!("reading {}", file.display()))?;
+        let mut flaws = Vec::new();
+        let schema = Schema::new(&session, &mut flaws).with_context(|| format!("reading {}", file.display()))?;
+        flaws.iter_mut().for_each(|flaw| *flaw = format!("{}: {flaw}", file.display()));
         let uuid = parse_uuid(&session.uuid).with_context(|| format!("{}: no UUID", file.display()))?;
-        let names = Names::new(tasks::read(&folder)?);
+        let mut or_nothing = |error: anyhow::Error| flaws.push(format!("{error:#}"));
+        let names = Names::new(tasks::read(&folder).map_err(&mut or_nothing).unwrap_or_default());
         let tellings = schema.by_id().map(|event| event.map_or(Vec::new(), Telling::all)).collect();
-        let sources = Arc::new(SymbolSources::read(path, Path::new("/"))?);
-        Ok(Self { path: path.to_path_buf(), session, schema, names, tellings, uuid, sources, shift: Shift::None })
+        let sources = SymbolSources::read(path, Path::new("/")).map_err(or_nothing).unwrap_or_default();
+        let sources = Arc::new(sources);
+        Ok(Self {
+            path: path.to_path_buf(),
+            session,
+            schema,
+            names,
+            tellings,
+            flaws,
+            uuid,
+            sources,
+            shift: Shift::None,
+        })
     }
 
     /// Opens several traces. The first one's clock becomes the common one; those of other boots are brought to it by wall time.
@@ -79,8 +109,9 @@ impl Trace {
     pub fn open_all(paths: &[PathBuf]) -> Result<Vec<Self>> {
         let mut traces: Vec<Self> = paths.iter().map(|path| Self::open(path)).collect::<Result<_>>()?;
         if let Some((first, others)) = traces.split_first_mut() {
+            let common = Anchors::new(&first.session.clock);
             for other in others.iter_mut().filter(|other| other.session.boot_id != first.session.boot_id) {
-                other.shift = Shift::between(&first.session.clock, &other.session.clock);
+                other.shift = Shift::ByWall { own: Anchors::new(&other.session.clock), common };
             }
         }
         Ok(traces)
@@ -104,13 +135,13 @@ impl Trace {
     #[inline]
     #[must_use]
     pub fn common(&self, timestamp: u64) -> u64 {
-        match self.shift {
+        match &self.shift {
             Shift::None => timestamp,
-            Shift::Anchors { start, at_start, end, at_end } => {
-                let (since, span) = (i128::from(timestamp) - i128::from(start), i128::from(end.max(start + 1) - start));
-                let shift = at_start + (at_end - at_start).saturating_mul(since) / span;
-                let common = i128::from(timestamp) + shift;
-                u64::try_from(common.max(0)).unwrap_or(u64::MAX)
+            Shift::ByWall { own, common } => {
+                let wall = i128::from(timestamp) + own.epoch(i128::from(timestamp));
+                // The other way round the epoch is that of about the same moment: it changes by millionths.
+                let time = wall - common.epoch(wall - common.epoch_at_start);
+                u64::try_from(time.max(0)).unwrap_or(u64::MAX)
             }
         }
     }
@@ -170,17 +201,54 @@ fn is_finished(session: &Session) -> bool {
     session.clock.end.is_some()
 }
 
-impl Shift {
-    /// By the wall time that both know.
-    fn between(to: &Clock, from: &Clock) -> Self {
-        let epoch = |instant: crate::machine::Instant| i128::from(instant.realtime) - i128::from(instant.monotonic);
-        let end = from.end.unwrap_or(from.start);
-        let to_start = epoch(to.start);
-        Self::Anchors {
-            start: from.start.monotonic,
-            at_start: epoch(from.start) - to_start,
-            end: end.monotonic,
-            at_end: epoch(end) - to_start,
+impl Anchors {
+    /// Clocks are slewed by a two-thousandth at most (adjtimex(2)); what differs by more, and by more than a reading may, was set.
+    const MOST_SLEW: i128 = 2000;
+    const READING: i128 = 1_000_000;
+
+    fn new(clock: &Clock) -> Self {
+        let epoch = |instant: Instant| i128::from(instant.realtime) - i128::from(instant.monotonic);
+        let (start, mut end) = (clock.start, clock.end.unwrap_or(clock.start));
+        let slew = epoch(end) - epoch(start);
+        if slew.abs() > i128::from(end.monotonic.abs_diff(start.monotonic)) / Self::MOST_SLEW + Self::READING {
+            log::warn!("the clock was set while a trace was recorded: its times are those of the clock at its start");
+            end = start;
         }
+        Self { start: start.monotonic, end: end.monotonic, epoch_at_start: epoch(start), epoch_at_end: epoch(end) }
+    }
+
+    /// At a time of the monotonic clock. Beyond the anchors nothing is known: there the nearer one holds.
+    fn epoch(&self, time: i128) -> i128 {
+        let (start, end) = (i128::from(self.start), i128::from(self.end));
+        if time >= end {
+            return self.epoch_at_end;
+        }
+        let since = (time - start).max(0);
+        self.epoch_at_start + (self.epoch_at_end - self.epoch_at_start) * since / (end - start).max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instant(monotonic: u64, realtime: u64) -> Instant {
+        Instant { monotonic, boottime: monotonic, realtime }
+    }
+
+    #[test]
+    fn a_clock_runs_straight_between_its_anchors_and_stands_beyond() {
+        let start = instant(1_000_000_000, 11_000_000_000);
+        let anchors = Anchors::new(&Clock { start, end: Some(instant(3_000_000_000, 13_000_100_000)) });
+        for (time, epoch) in
+            [(0, 0), (1_000_000_000, 0), (2_000_000_000, 50_000), (3_000_000_000, 100_000), (9_000_000_000, 100_000)]
+        {
+            assert_eq!(anchors.epoch(time), 10_000_000_000 + epoch, "{time}");
+        }
+        // It was set an hour back.
+        let anchors = Anchors::new(&Clock { start, end: Some(instant(3_000_000_000, 1_000_000)) });
+        assert_eq!(anchors.epoch(3_000_000_000), 10_000_000_000);
+        let anchors = Anchors::new(&Clock { start, end: None });
+        assert_eq!(anchors.epoch(3_000_000_000), 10_000_000_000);
     }
 }

@@ -49,7 +49,7 @@ struct Part {
 /// # Errors
 /// When a file cannot be read.
 pub fn verify(trace: &Trace, mut progress: impl FnMut(u64)) -> Result<Report> {
-    let mut report = Report::default();
+    let mut report = Report { findings: trace.flaws.clone(), ..Report::default() };
     let traces = std::slice::from_ref(trace);
     for cpu in trace.cpus()? {
         let bytes = trace.stream(cpu, false)?.len();

@@ -25,7 +25,7 @@ use super::{
 };
 
 /// What a trace has kept to name its addresses by.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct SymbolSources {
     kernel: Kallsyms,
     /// Path where it was recorded, by build id.

@@ -2,6 +2,8 @@
 
 /// Bytes of the length of a nested message: written when it ends, so that nothing is copied.
 const LENGTH: usize = 4;
+/// Set in every byte of a number but the last.
+const MORE: u8 = 0x80;
 
 /// A message.
 #[derive(Debug, Default)]
@@ -52,18 +54,23 @@ impl Message {
         let len = self.bytes.len() - at - LENGTH;
         for (index, byte) in self.bytes[at..at + LENGTH].iter_mut().enumerate() {
             // All but the last say that more follows, even where it is zero.
-            let more = if index + 1 < LENGTH { 0x80 } else { 0 };
-            *byte = (len >> (7 * index) & 0x7f) as u8 | more;
+            let more = if index + 1 < LENGTH { MORE } else { 0 };
+            *byte = seven_bits((len as u64) >> (7 * index)) | more;
         }
     }
 
     fn varint(&mut self, mut value: u64) {
         while value >= 0x80 {
-            self.bytes.push((value & 0x7f) as u8 | 0x80);
+            self.bytes.push(seven_bits(value) | MORE);
             value >>= 7;
         }
-        self.bytes.push(value as u8);
+        self.bytes.push(seven_bits(value));
     }
+}
+
+/// The low bits of a number.
+const fn seven_bits(value: u64) -> u8 {
+    (value & 0x7f) as u8
 }
 
 #[cfg(test)]

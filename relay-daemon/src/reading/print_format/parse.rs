@@ -67,7 +67,8 @@ impl Conversion {
         match (&field.kind, self.letter) {
             // A sign makes no difference where the number cannot have the highest bit of what is printed.
             (Kind::Integer(element), 'd' | 'u') if !formatted => {
-                element.signed == (self.letter == 'd') || (!element.signed && (element.size as u32) * 8 < self.bits)
+                element.signed == (self.letter == 'd')
+                    || (!element.signed && element.size * 8 < self.bits.try_into().unwrap_or(0))
             }
             // What a plain %p prints is not even the address.
             (_, 'p') => !self.is_symbol() && self.pointer.is_empty(),

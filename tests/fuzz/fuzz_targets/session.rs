@@ -1,0 +1,15 @@
+//! `session.json`: any bytes are a session or refused, and so are the events that it describes.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use relay_daemon::{
+    reading::{geometry, schema::Schema},
+    tracer::session::Session,
+};
+
+fuzz_target!(|text: &[u8]| {
+    if let Ok(session) = Session::parse(text) {
+        let _ = Schema::new(&session, &mut Vec::new());
+        let _ = geometry::enough(&session);
+    }
+});
