@@ -184,6 +184,7 @@ fn main() {
             [] stat_counts_what_print_shows,
             [] verify_finds_what_was_changed,
             [] what_is_readable_is_read_and_the_rest_is_named,
+            [] a_wrong_length_costs_no_other_packet,
             [] every_whole_record_is_saved_wherever_the_file_was_cut,
             [] what_a_killed_recorder_has_left_is_saved,
             [] what_is_no_trace_is_refused,

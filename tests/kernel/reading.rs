@@ -347,6 +347,25 @@ pub(crate) fn what_is_readable_is_read_and_the_rest_is_named() {
     assert_eq!(damaged(".relayd/session.json", Some(&session), "sched:sched_switch"), all.len() - switches);
 }
 
+pub(crate) fn a_wrong_length_costs_no_other_packet() {
+    let all = shared().print(&[]);
+    let (_folder, copy) = copied();
+    let file = File::options().write(true).open(copy.join("cpu0")).unwrap();
+    // Of the first packet, which has no records: into the next one, and past the file's end.
+    for bytes in [1080u64, 16 << 20] {
+        for offset in [40, 48] {
+            file.write_all_at(&(bytes * 8).to_le_bytes(), offset).unwrap();
+        }
+        let print = relayd_on("print", &copy).arg("--json").output().unwrap();
+        assert!(
+            print.status.code() == Some(1) && text(&print.stderr).contains("cpu0, byte 80: "),
+            "{}",
+            text(&print.stderr)
+        );
+        assert_eq!(text(&print.stdout).lines().count(), all.len(), "{bytes}");
+    }
+}
+
 pub(crate) fn every_whole_record_is_saved_wherever_the_file_was_cut() {
     let (folder, copy) = copied();
     let path = copy.join("cpu0");

@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use super::{
     names::Names,
-    packet::{Flaw, HEADER, Header, Record, Records},
+    packet::{Flaw, HEADER, Header, Record, Records, mark},
     schema::{Context, Event},
     stream::{Damage, Packet, Step, Stream},
     trace::Trace,
@@ -16,6 +16,8 @@ use super::{
 
 /// Bytes of records in a slice, at least, unless there are no more.
 const SLICE: usize = 256 << 10;
+/// What is wrong with a packet's header when its length is.
+const PAST_NEXT: &str = "a length that reaches past the next packet";
 
 /// What happened in some time, on every CPU.
 #[derive(Debug)]
@@ -364,49 +366,46 @@ impl Source {
             let (path, offset) = (Arc::clone(&path), packet.offset + at as u64);
             damages.push(Damage { path, offset, flaw, skipped });
         };
-        let missing = packet.header.len - bytes.len() as u64;
         loop {
             let at = records.at();
             let flaw = match records.next() {
-                Some(Ok(record)) => {
-                    let time = walk.trace.common(record.timestamp);
-                    let flaw = match walk.trace.schema.open(&record) {
-                        Err(flaw) => flaw,
-                        Ok(_) if record.timestamp < self.newest => Flaw::Falls { back: self.newest - record.timestamp },
-                        Ok(_) if record.timestamp > packet.header.end => {
-                            Flaw::Late { after: record.timestamp - packet.header.end }
-                        }
-                        Ok(_) if time > walk.limit => {
+                Some(Ok(record)) => match self.check(walk.trace, &record, packet.header.end) {
+                    Ok((event, payload)) => {
+                        let time = walk.trace.common(record.timestamp);
+                        if time > walk.limit {
                             end_run(from, at);
                             self.at = at;
                             return Ok(at - begin);
                         }
-                        Ok((event, _, payload)) => {
-                            self.newest = record.timestamp;
-                            learn(event, payload);
-                            if time < walk.window.since || time > walk.window.until {
-                                end_run(from, at);
-                                from = records.at();
-                            }
-                            continue;
+                        self.newest = record.timestamp;
+                        learn(event, payload);
+                        if time < walk.window.since || time > walk.window.until {
+                            end_run(from, at);
+                            from = records.at();
                         }
-                    };
-                    end_run(from, at);
-                    from = records.at();
-                    damaged(at, flaw, (from - at) as u64);
-                    continue;
-                }
-                None if missing == 0 => None,
-                None => Some(Flaw::CutOff { missing }),
-                Some(Err(_)) if missing > 0 => Some(Flaw::CutOff { missing }),
+                        continue;
+                    }
+                    // The next packet: this one's length is wrong.
+                    Err(_) if bytes[at..].starts_with(&mark(walk.trace.uuid())) => Some(Flaw::Header(PAST_NEXT)),
+                    Err(flaw) => {
+                        end_run(from, at);
+                        from = records.at();
+                        damaged(at, flaw, (from - at) as u64);
+                        continue;
+                    }
+                },
                 Some(Err(flaw)) => Some(flaw),
+                None => None,
             };
             end_run(from, at);
-            if let Some(flaw) = flaw {
-                let skipped = match flaw {
-                    Flaw::CutOff { .. } => (bytes.len() - at) as u64,
-                    // Its length may be wrong too.
-                    _ => self.stream.resume_after(packet.offset + at as u64)?,
+            let missing = packet.header.len - bytes.len() as u64;
+            if flaw.is_some() || missing > 0 {
+                // How long it is cannot be trusted either.
+                let skipped = self.stream.resume_after(packet.offset + at as u64)?;
+                let flaw = match flaw {
+                    Some(flaw) if missing == 0 => flaw,
+                    _ if self.stream.at() < self.stream.len() => Flaw::Header(PAST_NEXT),
+                    _ => Flaw::CutOff { missing },
                 };
                 damaged(at, flaw, skipped);
                 if let Some(before) = &mut self.before {
@@ -416,6 +415,18 @@ impl Source {
             self.packet = None;
             return Ok(at - begin + HEADER);
         }
+    }
+
+    /// The event and the payload of a record that lies within its packet, or what is wrong with it.
+    fn check<'r, 't>(&self, trace: &'t Trace, record: &Record<'r>, end: u64) -> Result<(&'t Event, &'r [u8]), Flaw> {
+        let (event, _, payload) = trace.schema.open(record)?;
+        if record.timestamp < self.newest {
+            return Err(Flaw::Falls { back: self.newest - record.timestamp });
+        }
+        if record.timestamp > end {
+            return Err(Flaw::Late { after: record.timestamp - end });
+        }
+        Ok((event, payload))
     }
 }
 

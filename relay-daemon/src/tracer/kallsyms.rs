@@ -111,12 +111,6 @@ impl Kallsyms {
         Self { text, places, skipped }
     }
 
-    /// Whether no symbol is known.
-    #[must_use]
-    pub(super) fn is_empty(&self) -> bool {
-        self.places.is_empty()
-    }
-
     /// How many lines are no symbols.
     #[must_use]
     pub(super) fn skipped(&self) -> usize {

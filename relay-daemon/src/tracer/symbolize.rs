@@ -71,10 +71,6 @@ impl SymbolSources {
         let files = files.with_context(|| format!("reading {}", folder.join(builds::FILE).display()))?;
         Ok(Self { kernel, files, root: root.to_path_buf() })
     }
-
-    fn is_empty(&self) -> bool {
-        self.kernel.is_empty() && self.files.is_empty()
-    }
 }
 
 impl TextSymbols {
@@ -84,7 +80,8 @@ impl TextSymbols {
     /// When it is no trace of relayd, holds no stacks, or its files cannot be read.
     pub fn open(trace: &Path, root: &Path) -> Result<Self> {
         let sources = SymbolSources::read(trace, root)?;
-        if sources.is_empty() {
+        let folder = trace.join(PRIVATE);
+        if [kallsyms::FILE, builds::FILE].iter().all(|file| !folder.join(file).exists()) {
             bail!("{} holds no stacks: record with --context kstack,ustack", trace.display());
         }
         Ok(Self {
