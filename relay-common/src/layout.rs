@@ -88,10 +88,32 @@ pub struct Producer<W> {
 pub struct Consumer<W> {
     /// Sub-buffers that the reader has done with.
     pub consumed: W,
-    /// Length in bytes of the output file: of two, `[consumed & 1]` is the one that goes with `consumed`.
-    pub file_len: [W; 2],
     /// Not zero while the reader sleeps and wants to be woken.
     pub waiting: W,
+    /// What it had taken by then: of two, `[consumed & 1]` is the one that goes with `consumed`. Whoever goes on after a reader that was
+    /// killed begins there.
+    pub taken: [Taken<W>; 2],
+}
+
+/// What a reader has taken.
+///
+/// ```
+/// # use relay_common::{Geometry, Mode, Plain, Taken, memory::Memory};
+/// # let memory = Memory::new(Geometry::new(64, 4)?);
+/// # use relay_common::{Buffer, Word};
+/// let Taken { output, records, subbufs } = &memory.control().consumer.taken[0];
+/// assert_eq!((output.peek(), records.peek(), subbufs.peek()), (0, 0, 0));
+/// # Ok::<(), relay_common::GeometryError>(())
+/// ```
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct Taken<W> {
+    /// Bytes in the present output file.
+    pub output: W,
+    /// Records.
+    pub records: W,
+    /// Sub-buffers, empty ones included.
+    pub subbufs: W,
 }
 
 impl<W: Word> Producer<W> {

@@ -8,7 +8,7 @@ use core::fmt;
 use crate::{
     committed::Committed,
     geometry::Geometry,
-    layout::{Buffer, Consumer, Control, HEADER, Producer, RECORDS_BEFORE_AT},
+    layout::{Buffer, Consumer, Control, HEADER, Producer, RECORDS_BEFORE_AT, Taken},
     word::ReaderWord,
     writer::Mode,
 };
@@ -388,10 +388,13 @@ where
         let Control { producer, consumer } = buffer.control();
         let Producer { reserved, retired, lost_full, lost_too_big, lost_nested, lost_no_buffer, last_stamp, full } =
             producer;
-        let Consumer { consumed, file_len: [even, odd], waiting } = consumer;
+        let Consumer { consumed, waiting, taken } = consumer;
+        for Taken { output, records, subbufs } in taken {
+            [output, records, subbufs].into_iter().for_each(|word| word.publish(0));
+        }
         for word in [retired, lost_full, lost_too_big, lost_nested, lost_no_buffer, last_stamp, full]
             .into_iter()
-            .chain([even, odd, waiting, consumed, reserved])
+            .chain([waiting, consumed, reserved])
         {
             word.publish(0);
         }

@@ -317,6 +317,8 @@ pub mod flag {
     pub const PAIR: u8 = 1;
     /// Such calls are never inside one another.
     pub const SINGLE: u8 = 2;
+    /// Its record ends the recording.
+    pub const TRIGGER: u8 = 4;
 }
 
 impl Recipe {

@@ -164,6 +164,8 @@ pub enum Request {
     Stop = 1,
     /// From now on the processes that the caller starts are chosen, where processes are.
     Follow = 2,
+    /// Record an event of the session's own: its id is in the upper half of the first argument, its payload is the second.
+    Note = 3,
 }
 
 /// The clock of the tracer's records.

@@ -14,14 +14,12 @@
 //! | `relay_close` | dropping the [`Channel`], and the programs; it flushes nothing |
 //! | `struct rchan_callbacks` | [`Client`] in eBPF, [`Host`] here |
 
+mod pinned;
+
 use std::{
     collections::BTreeMap,
-    fmt, fs, io,
-    os::{
-        fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
-        unix::fs::MetadataExt as _,
-    },
-    path::{Path, PathBuf},
+    fmt, io,
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     sync::{Arc, OnceLock, PoisonError, RwLock},
 };
 
@@ -39,6 +37,7 @@ use relay_common::Reader;
 pub use crate::sys::{ControlMapping, MappedBuffer};
 use crate::{
     machine,
+    pins::{self, Folder},
     sys::{MapCreate, create_map, fill_map_of_maps, run_program},
 };
 
@@ -142,11 +141,14 @@ pub struct Channel {
     host: Box<dyn AnyHost>,
     /// The channel's own program, once an object is loaded.
     request: OnceLock<OwnedFd>,
+    /// Where it is pinned, if it is.
+    folder: OnceLock<Arc<Folder>>,
 }
 
 /// What one CPU has of a channel.
 struct CpuMaps {
     buffer: Arc<MappedBuffer>,
+    map: OwnedFd,
     waker: OwnedFd,
 }
 
@@ -204,9 +206,19 @@ impl Channel {
         );
         let buffers_map = map_of_maps(rows, &buffer_map(geometry, None)?, *b"relay_buffers\0\0\0")?;
         let wakers_map = map_of_maps(rows, &waker_map()?, *b"relay_wakers\0\0\0\0")?;
-        let (cpus, request, host) = (RwLock::default(), OnceLock::new(), Box::new(host));
-        let channel =
-            Self { geometry, mode, control_map, buffers_map, wakers_map, control, cpus, possible, host, request };
+        let channel = Self {
+            geometry,
+            mode,
+            control_map,
+            buffers_map,
+            wakers_map,
+            control,
+            cpus: RwLock::default(),
+            possible,
+            host: Box::new(host),
+            request: OnceLock::new(),
+            folder: OnceLock::new(),
+        };
         channel.add_buffers(&online)?;
         Ok(channel)
     }
@@ -233,18 +245,23 @@ impl Channel {
             let buffer = MappedBuffer::new(map.as_fd(), Arc::clone(&self.control), cpu, self.geometry)
                 .with_context(|| format!("mapping the buffer of cpu {cpu}"))?;
             self.host.buffer_made(&buffer).with_context(|| format!("preparing the buffer of cpu {cpu}"))?;
-            made.push((cpu, map, CpuMaps { buffer: Arc::new(buffer), waker: waker_map()? }));
+            made.push((cpu, CpuMaps { buffer: Arc::new(buffer), map, waker: waker_map()? }));
         }
         if made.is_empty() {
             return Ok(());
         }
-        let wakers: Vec<_> = made.iter().map(|(cpu, _, maps)| (*cpu, maps.waker.as_fd())).collect();
+        if let Some(folder) = self.folder.get() {
+            // Before anything can be in them.
+            made.iter()
+                .try_for_each(|(cpu, maps)| pinned::pin_cpu(folder, *cpu, maps.map.as_fd(), maps.waker.as_fd()))?;
+        }
+        let wakers: Vec<_> = made.iter().map(|(cpu, maps)| (*cpu, maps.waker.as_fd())).collect();
         fill_map_of_maps(self.wakers_map.as_fd(), &wakers).context("handing out the readers' wakers")?;
         // Now writers see them.
-        let buffers: Vec<_> = made.iter().map(|(cpu, map, _)| (*cpu, map.as_fd())).collect();
+        let buffers: Vec<_> = made.iter().map(|(cpu, maps)| (*cpu, maps.map.as_fd())).collect();
         fill_map_of_maps(self.buffers_map.as_fd(), &buffers).context("handing out the buffers")?;
         let mut cpus = self.cpus.write().unwrap_or_else(PoisonError::into_inner);
-        cpus.extend(made.into_iter().map(|(cpu, _, maps)| (cpu, maps)));
+        cpus.extend(made);
         Ok(())
     }
 
@@ -498,7 +515,8 @@ pub fn load(object: &[u8], channels: &[(&str, &Channel)], loader: EbpfLoader<'_>
     if object.is_empty() {
         bail!("this relayd was built without its eBPF programs (RELAYD_SKIP_EBPF was set): build it again");
     }
-    let mut pins = Pins::create()?;
+    pins::sweep("load-", |_| true);
+    let pins = Folder::create(&format!("load-{}-{}", std::process::id(), fresh_number()))?;
     let (mut settings, mut maps) = (Vec::new(), Vec::new());
     for (name, channel) in channels {
         settings.push((format!("{name}_SETTINGS"), channel.settings()));
@@ -602,54 +620,6 @@ fn create(attr: MapCreate) -> Result<OwnedFd> {
         )),
         _ => anyhow::Error::new(error).context(format!("making a BPF map of type {kind} with values of {size} bytes")),
     })
-}
-
-/// A folder in the BPF file system for the moment of loading. It goes when this is dropped.
-struct Pins {
-    folder: PathBuf,
-    pinned: Vec<PathBuf>,
-}
-
-impl Pins {
-    fn create() -> Result<Self> {
-        let base = machine::bpffs()?.join("relayd");
-        let folder = base.join(format!("load-{}-{}", std::process::id(), fresh_number()));
-        for path in [&base, &folder] {
-            match create_private_dir(path) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path == &base => {}
-                other => other.with_context(|| format!("making {} to hand maps to the kernel side", path.display()))?,
-            }
-        }
-        let pins = Self { folder, pinned: Vec::new() };
-        // Whoever owns it could replace what is in it.
-        let metadata = fs::symlink_metadata(&base).with_context(|| format!("looking at {}", base.display()))?;
-        if !metadata.is_dir() || metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o022 != 0 {
-            bail!("{} belongs to somebody else, or others may write to it: remove it", base.display());
-        }
-        Ok(pins)
-    }
-
-    fn pin(&mut self, name: &str, map: BorrowedFd<'_>) -> Result<PathBuf> {
-        let path = self.folder.join(name);
-        MapData::from_fd(map.try_clone_to_owned()?)?
-            .pin(&path)
-            .with_context(|| format!("pinning a map at {}", path.display()))?;
-        self.pinned.push(path.clone());
-        Ok(path)
-    }
-}
-
-impl Drop for Pins {
-    fn drop(&mut self) {
-        let removed = self.pinned.iter().try_for_each(fs::remove_file);
-        if let Err(error) = removed.and_then(|()| fs::remove_dir(&self.folder)) {
-            log::warn!("{} stays behind: {error}", self.folder.display());
-        }
-    }
-}
-
-fn create_private_dir(path: &Path) -> io::Result<()> {
-    std::os::unix::fs::DirBuilderExt::mode(&mut fs::DirBuilder::new(), 0o700).create(path)
 }
 
 /// Different at every call in this process.

@@ -16,16 +16,22 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use aya::maps::{MapData, RingBuf};
 use bytes::BytesMut;
-use relay_common::{Buffer as _, Corrupt, Mode, Reader, ReaderWord as _, Subbuf, Word as _};
-use tokio::{sync::watch, time::sleep};
+use relay_common::{Buffer as _, Corrupt, Mode, Reader, ReaderWord as _, Subbuf, Taken, Word as _};
+use tokio::{
+    sync::{mpsc, watch},
+    time::sleep,
+};
 
 use crate::sys::{MappedBuffer, watch_waker};
 
 /// How long a reader sleeps at most before it looks for itself, and has a quiet CPU's open sub-buffer flushed.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
+
+/// What a consumer is asked to do between two passes.
+pub(crate) type Work = Box<dyn FnOnce(&mut Consumer) + Send>;
 
 /// Why a consumer had to stop.
 ///
@@ -160,6 +166,12 @@ pub trait Output: Send {
 
     /// What to call it in messages.
     fn name(&self) -> String;
+
+    /// Bytes that it has by now. Whoever goes on after a consumer that was killed is told so; an output that nobody could go on with has no
+    /// need to count.
+    fn bytes(&self) -> u64 {
+        0
+    }
 }
 
 /// A `cpuN` file: the content of the sub-buffers, end to end.
@@ -199,23 +211,72 @@ impl CpuFile {
         let file = file.with_context(|| format!("making {}", path.display()))?;
         Ok(Self { file, path, len: 0 })
     }
+
+    /// Opens the `cpuN` of a consumer that was killed when it had written `len` bytes for good. What it has begun to write after them is cut
+    /// off.
+    ///
+    /// ```
+    /// # use relay_daemon::consumer::{CpuFile, Output};
+    /// let folder = tempfile::tempdir()?;
+    /// std::fs::write(folder.path().join("cpu3"), "whole, and a par")?;
+    /// assert_eq!(CpuFile::resume(folder.path(), 3, 5)?.bytes(), 5);
+    /// assert_eq!(std::fs::read(folder.path().join("cpu3"))?, b"whole");
+    /// assert!(CpuFile::resume(folder.path(), 3, 6).is_err(), "it was cut by somebody else");
+    /// # Ok::<(), anyhow::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the file is not there, is no file, or has fewer bytes.
+    pub fn resume(folder: &Path, cpu: u32, len: u64) -> Result<Self> {
+        if len == 0 {
+            return Self::create(folder, cpu);
+        }
+        let path = folder.join(format!("cpu{cpu}"));
+        let what = || format!("going on with {}", path.display());
+        // Not through a link: it may be that others can write to the folder.
+        let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+        let file = OpenOptions::new().write(true).custom_flags(flags).open(&path).with_context(what)?;
+        let metadata = file.metadata().with_context(what)?;
+        if !metadata.is_file() || metadata.len() < len {
+            bail!("{} has {} bytes and had {len}: somebody has cut it", path.display(), metadata.len());
+        }
+        file.set_len(len).with_context(what)?;
+        Ok(Self { file, path, len })
+    }
 }
 
-impl Output for CpuFile {
-    fn append(&mut self, content: &Content<'_>) -> io::Result<()> {
-        if let Err(error) = content.write_at(&self.file, self.len) {
+impl CpuFile {
+    /// Appends bytes, all of them or none.
+    pub(crate) fn append_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let written = self.file.write_all_at(bytes, self.len);
+        self.written(written, bytes.len() as u64)
+    }
+
+    fn written(&mut self, result: io::Result<()>, len: u64) -> io::Result<()> {
+        if let Err(error) = result {
             // Not a part of a sub-buffer: what is there stays valid.
             if let Err(error) = self.file.set_len(self.len) {
                 log::error!("{}: cutting off a partly written sub-buffer failed: {error}", self.path.display());
             }
             return Err(error);
         }
-        self.len += content.subbuf.len;
+        self.len += len;
         Ok(())
+    }
+}
+
+impl Output for CpuFile {
+    fn append(&mut self, content: &Content<'_>) -> io::Result<()> {
+        let written = content.write_at(&self.file, self.len);
+        self.written(written, content.subbuf.len)
     }
 
     fn name(&self) -> String {
         self.path.display().to_string()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.len
     }
 }
 
@@ -267,7 +328,7 @@ impl std::fmt::Debug for Consumer {
 }
 
 impl Consumer {
-    /// A consumer of a buffer that nobody has read from yet.
+    /// A consumer of a buffer that nobody reads from. It begins where the last one ended, and `output` must be what that one had.
     ///
     /// ```ignore,standalone_crate
     /// # use relay_common::{Geometry, Mode, Plain};
@@ -282,7 +343,14 @@ impl Consumer {
     /// ```
     #[must_use]
     pub fn new(buffer: Arc<MappedBuffer>, mode: Mode, output: Box<dyn Output>) -> Self {
-        Self { buffer, mode, output, copy: BytesMut::new(), consumed: 0, statistics: Arc::default() }
+        let (consumed, taken) = (buffer.control().consumer.consumed.peek(), buffer.taken());
+        let statistics = Statistics {
+            subbufs_processed: taken.subbufs.into(),
+            max_backlog: AtomicU64::default(),
+            records: taken.records.into(),
+            bytes: taken.output.into(),
+        };
+        Self { buffer, mode, output, copy: BytesMut::new(), consumed, statistics: Arc::new(statistics) }
     }
 
     /// The buffer that is read.
@@ -386,7 +454,6 @@ impl Consumer {
             }
             self.release(&reader, number + 1);
         }
-        self.statistics.subbufs_processed.fetch_add(taken, Relaxed);
         self.statistics.max_backlog.fetch_max(taken, Relaxed);
         Ok(taken)
     }
@@ -407,17 +474,28 @@ impl Consumer {
         taken.map_err(|error| ConsumeError::Write { output: self.output.name(), error })?;
         self.statistics.bytes.fetch_add(subbuf.len, Relaxed);
         self.statistics.records.fetch_add(u64::from(subbuf.records), Relaxed);
+        self.statistics.subbufs_processed.fetch_add(1, Relaxed);
         Ok(true)
     }
 
-    /// Gives every sub-buffer before `consumed` back, having noted how long the output is with them: whoever has to go on after
-    /// this process was killed cuts the file there.
+    /// Gives every sub-buffer before `consumed` back, having noted what was taken by then: whoever has to go on after this process was
+    /// killed begins there.
     fn release(&mut self, reader: &Reader<'_, MappedBuffer>, consumed: u64) {
-        let len = self.statistics.bytes.load(Relaxed);
-        let file_len = &self.buffer.control().consumer.file_len;
-        file_len[usize::from(consumed & 1 == 1)].publish(len);
+        let Taken { output, records, subbufs } = &self.buffer.control().consumer.taken[usize::from(consumed & 1 == 1)];
+        output.publish(self.output.bytes());
+        records.publish(self.statistics.records.load(Relaxed));
+        subbufs.publish(self.statistics.subbufs_processed.load(Relaxed));
         reader.release(consumed);
         self.consumed = consumed;
+    }
+
+    /// From now on gives what it takes to another output, which has nothing yet.
+    pub(crate) fn replace_output(&mut self, output: Box<dyn Output>) {
+        self.statistics.bytes.store(output.bytes(), Relaxed);
+        self.statistics.max_backlog.store(0, Relaxed);
+        self.output = output;
+        // One store: whoever goes on after a kill finds the old output's length or the new one's.
+        self.buffer.note_output(self.output.bytes());
     }
 
     /// Takes sub-buffers as they become ready until `stop` turns true, and once more then. `flush` closes the open sub-buffer
@@ -426,6 +504,7 @@ impl Consumer {
         &mut self,
         waker: RingBuf<MapData>,
         flush: impl Fn(u32),
+        mut work: mpsc::UnboundedReceiver<Work>,
         mut stop: watch::Receiver<bool>,
     ) -> Result<(), ConsumeError> {
         let cpu = self.buffer.cpu();
@@ -454,6 +533,7 @@ impl Consumer {
                         flush(cpu);
                     }
                 }
+                Some(work) = work.recv() => work(self),
                 // An error means that the other end is gone: stop.
                 changed = stop.changed() => if changed.is_err() {
                     return Ok(());
@@ -520,23 +600,40 @@ pub struct Snapshot {
 /// When the buffer is corrupt or the output does not take one.
 pub fn snapshot(buffer: &MappedBuffer, output: &mut dyn Output) -> Result<Option<Snapshot>, ConsumeError> {
     let reader = buffer.reader();
-    let corrupt = |corrupt| ConsumeError::Corrupt { cpu: buffer.cpu(), corrupt };
-    let write = |output: &dyn Output, error| ConsumeError::Write { output: output.name(), error };
     let Some(count) = reader.count() else { return Ok(None) };
     let mut snapshot = Snapshot { produced: count.produced, recorded: count.closed, taken: 0, subbufs: 0, bytes: 0 };
     let mut copy = BytesMut::new();
-    let first = reader.pass(0, Mode::Overwrite).map_err(corrupt)?.first;
+    let pass = reader.pass(0, Mode::Overwrite);
+    let first = pass.map_err(|corrupt| ConsumeError::Corrupt { cpu: buffer.cpu(), corrupt })?.first;
     for number in first..count.produced {
         // Complete when it was counted. If it no longer is, it has been overwritten.
-        let Some(subbuf) = reader.subbuf(number).map_err(corrupt)? else { continue };
-        if !copy_intact(&reader, buffer, &subbuf, &mut copy).map_err(|error| write(output, error))? {
-            continue;
-        }
-        let content = Content { subbuf, bytes: Bytes::Copied(&copy) };
-        output.append(&content).map_err(|error| write(output, error))?;
+        let Some(subbuf) = copy_to(buffer, number, &mut copy, output)? else { continue };
         snapshot.taken += u64::from(subbuf.records);
         snapshot.subbufs += 1;
         snapshot.bytes += subbuf.len;
     }
     Ok(Some(snapshot))
+}
+
+/// Copies one sub-buffer, if it is complete and not overwritten meanwhile; says whether it was.
+pub(crate) fn copy_one(buffer: &MappedBuffer, number: u64, output: &mut dyn Output) -> Result<bool, ConsumeError> {
+    copy_to(buffer, number, &mut BytesMut::new(), output).map(|copied| copied.is_some())
+}
+
+fn copy_to(
+    buffer: &MappedBuffer,
+    number: u64,
+    copy: &mut BytesMut,
+    output: &mut dyn Output,
+) -> Result<Option<Subbuf>, ConsumeError> {
+    let reader = buffer.reader();
+    let corrupt = |corrupt| ConsumeError::Corrupt { cpu: buffer.cpu(), corrupt };
+    let write = |output: &dyn Output, error| ConsumeError::Write { output: output.name(), error };
+    let Some(subbuf) = reader.subbuf(number).map_err(corrupt)? else { return Ok(None) };
+    if !copy_intact(&reader, buffer, &subbuf, copy).map_err(|error| write(output, error))? {
+        return Ok(None);
+    }
+    let content = Content { subbuf, bytes: Bytes::Copied(copy) };
+    output.append(&content).map_err(|error| write(output, error))?;
+    Ok(Some(subbuf))
 }

@@ -2,7 +2,7 @@
 //!
 //! Layers, each ignorant of those below it in this list: [`channel`] makes the maps that the kernel side writes to;
 //! [`consumer`] and [`readers`] are librelay: they take ready sub-buffers and write `cpuN` files; [`mod@klog`] and [`tracer`] are
-//! clients of both, and say what the bytes mean. [`machine`] asks the machine what it has. [`reading`] needs none of them to run: it
+//! clients of both, and say what the bytes mean. [`pins`] keeps what is to outlive a process. [`machine`] asks the machine what it has. [`reading`] needs none of them to run: it
 //! reads what the tracer has written.
 //!
 //! Examples that are marked as ignored need root: `cargo test --doc -p relay-daemon -- --ignored` runs them.
@@ -11,6 +11,7 @@ pub mod channel;
 pub mod consumer;
 pub mod klog;
 pub mod machine;
+pub mod pins;
 pub mod readers;
 #[doc(hidden)]
 pub mod reading;

@@ -204,6 +204,34 @@ impl Instant {
         }
         best.map_or(Self { monotonic: 0, boottime: 0, realtime: 0 }, |(_, instant)| instant)
     }
+
+    /// The instant at which the monotonic clock read this: one that is not long past, so that no clock has been set since.
+    ///
+    /// ```
+    /// # use relay_daemon::machine::Instant;
+    /// let now = Instant::now();
+    /// assert_eq!(now.back_to(now.monotonic - 5).realtime, now.realtime - 5);
+    /// ```
+    #[must_use]
+    pub fn back_to(self, monotonic: u64) -> Self {
+        let back = self.monotonic.saturating_sub(monotonic);
+        let (boottime, realtime) = (self.boottime.saturating_sub(back), self.realtime.saturating_sub(back));
+        Self { monotonic: self.monotonic - back, boottime, realtime }
+    }
+}
+
+/// From now on what this thread, and those that it starts, make in file systems belongs to this group. What they run does not inherit that.
+///
+/// ```
+/// let ours = rustix::process::getegid().as_raw();
+/// relay_daemon::machine::make_files_of_group(ours)?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// # Errors
+/// `EPERM` without CAP_SETGID.
+pub fn make_files_of_group(gid: u32) -> io::Result<()> {
+    crate::sys::make_files_of_group(gid)
 }
 
 /// What the kernel has counted of an eBPF program.

@@ -20,6 +20,12 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Trace(Box<commands::trace::Arguments>),
+    Recover(commands::recover::Arguments),
+    Start(Box<commands::start::Arguments>),
+    Status(commands::status::Arguments),
+    Snapshot(commands::snapshot::Arguments),
+    Wait(commands::snapshot::WaitArguments),
+    Stop(commands::snapshot::StopArguments),
     Print(Box<commands::print::Arguments>),
     Stat(Box<commands::stat::Arguments>),
     Export(Box<commands::export::Arguments>),
@@ -35,6 +41,12 @@ fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).format_timestamp(None).init();
     let result = match Cli::parse().command {
         Command::Trace(arguments) => commands::trace::run(*arguments),
+        Command::Recover(arguments) => commands::recover::run(&arguments),
+        Command::Start(arguments) => commands::start::run(&arguments),
+        Command::Status(arguments) => commands::status::run(&arguments),
+        Command::Snapshot(arguments) => commands::snapshot::run(&arguments),
+        Command::Wait(arguments) => commands::snapshot::wait(&arguments),
+        Command::Stop(arguments) => commands::snapshot::stop(&arguments),
         Command::Print(arguments) => commands::print::run(&arguments),
         Command::Stat(arguments) => commands::stat::run(&arguments),
         Command::Export(arguments) => commands::export::run(&arguments),

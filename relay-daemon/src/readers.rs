@@ -5,7 +5,7 @@
 use std::{
     collections::BTreeMap,
     io, mem,
-    sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc},
+    sync::{Arc, Barrier, Mutex, PoisonError, mpsc as std_mpsc},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     channel::Channel,
-    consumer::{ConsumeError, Consumer, Output, Snapshot, Statistics, snapshot},
+    consumer::{ConsumeError, Consumer, Output, Snapshot, Statistics, Work, snapshot},
     machine,
     sys::run_ahead_of_tasks,
 };
@@ -93,7 +93,7 @@ struct Member {
 
 enum State {
     Waiting(Consumer),
-    Running { thread: JoinHandle<Stopped>, id: Option<Pid> },
+    Running { thread: JoinHandle<Stopped>, id: Option<Pid>, work: mpsc::UnboundedSender<Work> },
 }
 
 impl Readers {
@@ -161,6 +161,26 @@ impl Readers {
     #[must_use]
     pub fn statistics(&self) -> BTreeMap<u32, Arc<Statistics>> {
         self.team.members().iter().map(|(cpu, member)| (*cpu, Arc::clone(&member.statistics))).collect()
+    }
+
+    /// Has every reader do something with its consumer, on its own thread, between two passes; returns what came of it, by CPU. Readers
+    /// that could not go on, and those that wait for the end, are left out.
+    pub(crate) fn each<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Consumer) -> T + Clone + Send + 'static,
+    ) -> BTreeMap<u32, T> {
+        let (answer, answers) = std_mpsc::channel();
+        for (&cpu, member) in &*self.team.members() {
+            if let State::Running { work: to_do, .. } = &member.state {
+                let (work, answer) = (work.clone(), answer.clone());
+                // It has given up, or nobody waits any more: nothing comes of it.
+                let _ = to_do.send(Box::new(move |consumer| {
+                    let _ = answer.send((cpu, work(consumer)));
+                }));
+            }
+        }
+        drop(answer);
+        answers.into_iter().collect()
     }
 
     /// Returns the CPU of the next reader that could not go on.
@@ -247,7 +267,8 @@ impl Team {
         let (channel, waker) = (Arc::clone(&self.channel), self.channel.waker(cpu)?);
         let (stop, failed) = (self.stop.clone(), self.failed.clone());
         let (tell_id, id) = std_mpsc::channel();
-        let work = move || {
+        let (work, to_do) = mpsc::unbounded_channel();
+        let read = move || {
             let _ = tell_id.send(rustix::thread::gettid());
             run_on(cpu);
             let flush = move |cpu| {
@@ -255,16 +276,16 @@ impl Team {
                     log::warn!("flushing cpu {cpu}: {error:#}");
                 }
             };
-            let result = runtime.block_on(consumer.run(waker, flush, stop));
+            let result = runtime.block_on(consumer.run(waker, flush, to_do, stop));
             if result.is_err() {
                 // Nobody listens any more when the session is ending already.
                 let _ = failed.send(cpu);
             }
             Stopped { consumer, result }
         };
-        let thread = thread::Builder::new().name(format!("relayd/cpu{cpu}")).spawn(work);
+        let thread = thread::Builder::new().name(format!("relayd/cpu{cpu}")).spawn(read);
         let thread = thread.with_context(|| format!("starting the reader of cpu {cpu}"))?;
-        Ok(State::Running { thread, id: id.recv().ok() })
+        Ok(State::Running { thread, id: id.recv().ok(), work })
     }
 
     /// Looks which CPUs have come online since they were `online`.
@@ -327,7 +348,7 @@ fn pin(thread: Option<Pid>, cpu: u32) -> io::Result<()> {
 }
 
 /// Flushes the buffers of a channel in overwrite mode and copies what they hold, each from its own CPU, while programs write to
-/// them.
+/// them. `begin` is called on each CPU when the threads of all are there, before its buffer is flushed.
 ///
 /// ```ignore,standalone_crate
 /// # use std::sync::Arc;
@@ -339,7 +360,7 @@ fn pin(thread: Option<Pid>, cpu: u32) -> io::Result<()> {
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().to_path_buf();
 /// let output = |cpu| Ok(Box::new(CpuFile::create(&path, cpu)?) as Box<dyn relay_daemon::consumer::Output>);
-/// let snapshots = relay_daemon::readers::snapshot_all(&channel, output)?;
+/// let snapshots = relay_daemon::readers::snapshot_all(&channel, || {}, output)?;
 /// assert_eq!(snapshots[&0].recorded, 0);
 /// # Ok::<(), anyhow::Error>(())
 /// ```
@@ -348,12 +369,19 @@ fn pin(thread: Option<Pid>, cpu: u32) -> io::Result<()> {
 /// When an output cannot be made or written, a buffer is corrupt, or a writer stays at work for a second.
 pub fn snapshot_all(
     channel: &Channel,
+    begin: impl Fn() + Sync,
     output: impl Fn(u32) -> Result<Box<dyn Output>> + Sync,
 ) -> Result<BTreeMap<u32, Snapshot>> {
+    let buffers = channel.buffers();
+    let all_are_there = Barrier::new(buffers.len());
     let take = |cpu: u32| -> Result<Snapshot> {
         run_on(cpu);
-        let buffer = channel.buffer(cpu).with_context(|| format!("cpu {cpu} has no buffer"))?;
-        let mut output = output(cpu)?;
+        let buffer = channel.buffer(cpu).with_context(|| format!("cpu {cpu} has no buffer"));
+        let ready = buffer.and_then(|buffer| Ok((buffer, output(cpu)?)));
+        // Whatever has become of it: the others wait.
+        all_are_there.wait();
+        let (buffer, mut output) = ready?;
+        begin();
         channel.flush(cpu)?;
         for attempt in 0..SNAPSHOT_TRIES {
             if let Some(snapshot) = snapshot(&buffer, &mut *output)? {
@@ -366,19 +394,16 @@ pub fn snapshot_all(
         Err(anyhow!("writers have been at work on cpu {cpu} for a second without a pause"))
     };
     thread::scope(|scope| {
-        let threads: Vec<_> = channel
-            .buffers()
-            .iter()
-            .map(|buffer| {
-                (
-                    buffer.cpu(),
-                    scope.spawn({
-                        let (take, cpu) = (&take, buffer.cpu());
-                        move || take(cpu)
-                    }),
-                )
-            })
-            .collect();
+        let start = |cpu| {
+            (
+                cpu,
+                scope.spawn({
+                    let take = &take;
+                    move || take(cpu)
+                }),
+            )
+        };
+        let threads: Vec<_> = buffers.iter().map(|buffer| start(buffer.cpu())).collect();
         let join = |(cpu, thread): (u32, thread::ScopedJoinHandle<'_, Result<Snapshot>>)| {
             Ok((cpu, thread.join().map_err(|_| anyhow!("a snapshot's thread panicked"))??))
         };

@@ -19,7 +19,7 @@ use aya_log::EbpfLogger;
 use aya_obj::generated::bpf_insn;
 use memmap2::{Mmap, MmapOptions, MmapRaw};
 use relay_common::{
-    Buffer, COMMITTED_AT, Control, Geometry, MAX_RECORD, Reader,
+    Buffer, COMMITTED_AT, Control, Geometry, MAX_RECORD, Reader, ReaderWord as _, Taken, Word as _,
     recipe::{Pattern, Recipe},
 };
 use tokio::io::{Interest, unix::AsyncFd};
@@ -29,9 +29,12 @@ const _: () = assert!(usize::BITS == 64, "relayd is for 64-bit machines");
 const BPF_MAP_CREATE: c_int = 0;
 const BPF_MAP_UPDATE_ELEM: c_int = 2;
 const BPF_PROG_LOAD: c_int = 5;
+const BPF_OBJ_PIN: c_int = 6;
+const BPF_OBJ_GET: c_int = 7;
 const BPF_PROG_TEST_RUN: c_int = 10;
 const BPF_OBJ_GET_INFO_BY_FD: c_int = 15;
 const BPF_RAW_TRACEPOINT_OPEN: c_int = 17;
+const BPF_BTF_LOAD: c_int = 18;
 const BPF_BTF_GET_FD_BY_ID: c_int = 19;
 const BPF_BTF_GET_NEXT_ID: c_int = 23;
 const BPF_MAP_UPDATE_BATCH: c_int = 26;
@@ -69,6 +72,32 @@ pub struct MapCreate {
 /// What the kernel says.
 pub fn create_map(mut attr: MapCreate) -> io::Result<OwnedFd> {
     bpf(BPF_MAP_CREATE, &mut attr).map(owned)
+}
+
+#[derive(Default)]
+#[repr(C)]
+struct Pin {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+/// Gives a map, a program or a link a name in the BPF file system: it stays as long as the name does.
+///
+/// # Errors
+/// What the kernel says.
+pub fn pin(object: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
+    let path = path.as_ptr().expose_provenance() as u64;
+    bpf(BPF_OBJ_PIN, &mut Pin { path, fd: raw(object), ..Pin::default() }).map(drop)
+}
+
+/// Opens what has a name in the BPF file system: a map, a program or a link.
+///
+/// # Errors
+/// What the kernel says.
+pub fn open_pinned(path: &CStr) -> io::Result<OwnedFd> {
+    let path = path.as_ptr().expose_provenance() as u64;
+    bpf(BPF_OBJ_GET, &mut Pin { path, ..Pin::default() }).map(owned)
 }
 
 /// Puts the maps `inner[i].1` at the indexes `inner[i].0` of a map of maps. Where the kernel can, in one call: one at a time,
@@ -293,6 +322,26 @@ pub fn load_program(load: &ProgramLoad<'_>) -> io::Result<OwnedFd> {
         Some(words) => Err(io::Error::new(error.kind(), format!("{error}: {words}"))),
         None => Err(error),
     }
+}
+
+/// Loads BTF.
+///
+/// # Errors
+/// What the kernel says.
+pub fn load_btf(bytes: &[u8]) -> io::Result<OwnedFd> {
+    #[derive(Default)]
+    #[repr(C)]
+    struct Load {
+        btf: u64,
+        log: u64,
+        size: u32,
+        log_size: u32,
+        log_level: u32,
+        zero: u32,
+    }
+    let (btf, size) =
+        (bytes.as_ptr().expose_provenance() as u64, u32::try_from(bytes.len()).map_err(io::Error::other)?);
+    bpf(BPF_BTF_LOAD, &mut Load { btf, size, ..Load::default() }).map(owned)
 }
 
 /// The BTF that the kernel has under an id.
@@ -574,6 +623,19 @@ pub fn run_ahead_of_tasks() -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// From now on what this thread, and those that it starts, make in file systems belongs to this group. What they run does not inherit that.
+///
+/// # Errors
+/// `EPERM` without CAP_SETGID.
+pub fn make_files_of_group(gid: u32) -> io::Result<()> {
+    // SAFETY: a number in, a number out.
+    let _before = unsafe { libc::setfsgid(gid) };
+    // It fails without saying so: a number that is none changes nothing and tells what it is now.
+    // SAFETY: as above.
+    let now = unsafe { libc::setfsgid(libc::gid_t::MAX) };
+    if i64::from(now) == i64::from(gid) { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+}
+
 /// What reads a BPF ring buffer: it owns the map's file descriptor for as long as it lives, and always the same.
 trait RingBufferOwner: AsRawFd {}
 impl RingBufferOwner for RingBuf<MapData> {}
@@ -785,6 +847,29 @@ impl MappedBuffer {
     #[must_use]
     pub fn reader(&self) -> Reader<'_, Self> {
         Reader { buffer: self, geometry: self.geometry }
+    }
+
+    /// What the reader of this buffer has taken, as it has last noted.
+    ///
+    /// ```ignore,standalone_crate
+    /// # use relay_common::{Geometry, Mode, Plain, Word};
+    /// # use relay_daemon::channel::Channel;
+    /// # let channel = Channel::create(Geometry::new(4096, 4)?, Mode::NoOverwrite, Plain)?;
+    /// # let buffer = channel.buffer(0).unwrap();
+    /// assert_eq!(buffer.taken().records, 0);
+    /// # Ok::<(), anyhow::Error>(())
+    /// ```
+    #[must_use]
+    pub fn taken(&self) -> Taken<u64> {
+        let consumer = &self.control().consumer;
+        let Taken { output, records, subbufs } = &consumer.taken[usize::from(consumer.consumed.peek() & 1 == 1)];
+        Taken { output: output.peek(), records: records.peek(), subbufs: subbufs.peek() }
+    }
+
+    /// Notes that the output goes on from another length: for whoever reads this buffer next.
+    pub(crate) fn note_output(&self, len: u64) {
+        let consumer = &self.control().consumer;
+        consumer.taken[usize::from(consumer.consumed.peek() & 1 == 1)].output.publish(len);
     }
 
     /// Writes `len` bytes at `place` to `file` at `offset`, all of them.

@@ -103,8 +103,9 @@ fn run(vector: &Vector) {
     let file = kernel.file();
     assert_eq!(vector.with_file(found, &file), vector.expect, "{}", vector.name);
     assert_eq!(counters.lost_nested, 0, "{}", vector.name);
-    let file_len = &kernel.channel.control().row(kernel.cpu).unwrap().consumer.file_len;
-    assert_eq!(file_len[usize::from(counters.consumed & 1 == 1)].peek(), file.len() as u64, "{}", vector.name);
+    let taken =
+        &kernel.channel.control().row(kernel.cpu).unwrap().consumer.taken[usize::from(counters.consumed & 1 == 1)];
+    assert_eq!((taken.output.peek(), taken.subbufs.peek()), (file.len() as u64, processed), "{}", vector.name);
 }
 
 pub(crate) fn the_kernel_writes_the_golden_vectors_to_the_byte() {

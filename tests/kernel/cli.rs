@@ -116,10 +116,11 @@ pub(crate) fn without_capabilities_the_error_says_so() {
 }
 
 /// A file system of 2 MiB.
-struct SmallDisk(tempfile::TempDir);
+/// A file system of 2 MiB.
+pub(crate) struct SmallDisk(pub(crate) tempfile::TempDir);
 
 impl SmallDisk {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         succeed(Command::new("mount").args(["-t", "tmpfs", "-o", "size=2M", "tmpfs"]).arg(folder.path()));
         Self(folder)

@@ -47,7 +47,8 @@ fn scribble(control: &ControlMapping, stop: &AtomicBool) {
     while !stop.load(Relaxed) {
         for row in (0..).map_while(|cpu| control.row(cpu)) {
             let consumer = &row.consumer;
-            for word in [&consumer.consumed, &consumer.file_len[0], &consumer.file_len[1], &consumer.waiting] {
+            let [even, odd] = &consumer.taken;
+            for word in [&consumer.consumed, &consumer.waiting, &even.output, &odd.output, &odd.records, &odd.subbufs] {
                 random ^= random << 13;
                 random ^= random >> 7;
                 random ^= random << 17;

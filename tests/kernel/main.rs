@@ -14,11 +14,14 @@ mod corrupt;
 mod events;
 mod examples;
 mod exports;
+mod flight;
 mod list;
 mod long;
 mod overwrite;
+mod pieces;
 mod probes;
 mod reading;
+mod recovery;
 mod stacks;
 mod trace;
 
@@ -47,6 +50,7 @@ enum Need {
 const BABELTRACE: Need = Need::Program("babeltrace2");
 const PERF: Need = Need::Program("perf");
 const BPFTRACE: Need = Need::Program("bpftrace");
+const SETPRIV: Need = Need::Program("setpriv");
 const COMPILER: Need = Need::Program("cc");
 const BT2: Need = Need::Bt2;
 const PYTHON_PACKAGES: Need = Need::PythonPackages;
@@ -189,6 +193,20 @@ fn main() {
             [] what_a_killed_recorder_has_left_is_saved,
             [] what_is_no_trace_is_refused,
             [] traces_of_two_machines_are_merged_by_wall_time;
+        recovery: [] what_was_recorded_survives_two_hundred_kills,
+            [] what_cannot_be_recovered_is_said;
+        flight: [] a_session_records_without_a_process,
+            [] a_snapshot_is_cut_at_one_instant_on_all_cpus,
+            [] a_record_stops_the_recording_and_what_led_to_it_stays,
+            [BABELTRACE] a_running_sessions_events_change_and_the_trace_says_so,
+            [] sessions_that_cannot_be_used_are_told_apart,
+            [] a_snapshot_that_fills_the_disk_leaves_nothing_and_the_session_goes_on,
+            [KPROBES] a_slow_call_stops_the_recording,
+            [SETPRIV] a_session_needs_no_more_capabilities_than_its_unit_names;
+        pieces: [BABELTRACE] pieces_are_whole_traces_and_lose_nothing_between_them,
+            [BABELTRACE] a_compressed_piece_is_the_piece,
+            [BABELTRACE] a_recorder_that_is_killed_between_pieces_loses_nothing,
+            [] what_makes_no_pieces_is_refused;
         exports: [PYTHON_PACKAGES] perfetto_decodes_every_event,
             [PYTHON_PACKAGES] perfetto_is_told_of_losses_and_machines,
             [PYTHON_PACKAGES] duckdb_reads_every_record,

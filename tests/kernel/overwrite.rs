@@ -51,7 +51,7 @@ pub(crate) fn a_thousand_live_snapshots_are_consistent() {
     let (mut newest, mut records, mut overtaken) = (BTreeMap::new(), 0, 0);
     for _ in 0..1000 {
         let collected = Collected::default();
-        let snapshots = snapshot_all(&clients.numbered, |cpu| Ok(collected.output(cpu))).unwrap();
+        let snapshots = snapshot_all(&clients.numbered, || {}, |cpu| Ok(collected.output(cpu))).unwrap();
         let collected = collected.take();
         for (cpu, snapshot) in &snapshots {
             overtaken += u64::from(check(&collected[cpu], snapshot) > 0);

@@ -412,6 +412,8 @@ pub(crate) fn what_a_killed_recorder_has_left_is_saved() {
     assert!(verified.contains("all adds up"), "{verified}");
     let session: Value = serde_json::from_slice(&fs::read(repaired.join(".relayd/session.json")).unwrap()).unwrap();
     assert_eq!(session["repaired"]["had_account"], false);
+    // Its session is still in the kernel.
+    succeed(relayd().args(["recover", "-q"]).arg(&path));
 }
 
 pub(crate) fn what_is_no_trace_is_refused() {

@@ -123,7 +123,11 @@ pub(crate) fn overwrite_keeps_the_newest_records() {
         "16K",
         "-n",
         "4",
+        // All of it on one CPU: what was on another at the start would stay there.
         "--",
+        "taskset",
+        "-c",
+        "0",
         "sh",
         "-c",
         storm,

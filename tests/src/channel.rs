@@ -176,9 +176,7 @@ impl Storm {
         let storm = |&cpu: &u32| {
             let stop = Arc::clone(&stop);
             thread::spawn(move || {
-                let mut set = rustix::thread::CpuSet::new();
-                set.set(cpu as usize);
-                rustix::thread::sched_setaffinity(None, &set).expect("the CPU is online");
+                run_on(cpu);
                 while !stop.load(Relaxed) {
                     for _ in 0..1000 {
                         let _ = rustix::process::getppid();
@@ -189,6 +187,59 @@ impl Storm {
         let threads = cpus.iter().map(storm).collect();
         Self { stop, threads }
     }
+}
+
+/// A load that can be told in a trace: on each CPU a thread makes system calls (`kill` without a signal), each with a number one higher than the last.
+#[derive(Debug)]
+pub struct Numbers(Storm);
+
+/// The condition under which `raw_syscalls:sys_enter` is one of [`Numbers`], of whatever process.
+#[must_use]
+pub fn numbers_condition() -> String {
+    format!("id == {}", libc::SYS_kill)
+}
+
+impl Numbers {
+    /// Starts it; `pause` is what a thread rests after a hundred calls.
+    #[must_use]
+    pub fn start(cpus: &[u32], pause: std::time::Duration) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let work = |&cpu: &u32| {
+            let stop = Arc::clone(&stop);
+            thread::spawn(move || {
+                run_on(cpu);
+                let mut number = 0;
+                while !stop.load(Relaxed) {
+                    for _ in 0..100 {
+                        number += 1;
+                        if let Some(pid) = rustix::process::Pid::from_raw(number) {
+                            let _ = rustix::process::test_kill_process(pid);
+                        }
+                    }
+                    if !pause.is_zero() {
+                        thread::sleep(pause);
+                    }
+                }
+            })
+        };
+        let threads = cpus.iter().map(work).collect();
+        Self(Storm { stop, threads })
+    }
+
+    /// Ends it.
+    pub fn stop(self) {
+        drop(self.0);
+    }
+}
+
+/// Lets the calling thread run on this CPU alone.
+///
+/// # Panics
+/// When it is offline.
+pub fn run_on(cpu: u32) {
+    let mut set = rustix::thread::CpuSet::new();
+    set.set(cpu as usize);
+    rustix::thread::sched_setaffinity(None, &set).expect("the CPU is online");
 }
 
 impl Drop for Storm {

@@ -180,10 +180,11 @@ impl Machine {
     pub(crate) fn restart(&'static self) {
         MACHINE.set(Some(self));
         let Control { producer: p, consumer: c } = &self.control;
-        let [even, odd] = &c.file_len;
+        let taken = c.taken.iter().flat_map(|taken| [&taken.output, &taken.records, &taken.subbufs]);
         for word in [&p.reserved, &p.retired, &p.lost_full, &p.lost_too_big, &p.lost_nested, &p.lost_no_buffer]
             .into_iter()
-            .chain([&p.last_stamp, &p.full, &c.consumed, even, odd, &c.waiting])
+            .chain([&p.last_stamp, &p.full, &c.consumed, &c.waiting])
+            .chain(taken)
             .chain(&self.committed)
         {
             word.preset(0);

@@ -10,7 +10,7 @@ use loom::{
         fence,
     },
 };
-use relay_common::{Buffer, Consumer, Control, Geometry, Producer, ReaderWord, Word};
+use relay_common::{Buffer, Consumer, Control, Geometry, Producer, ReaderWord, Taken, Word};
 
 /// Nothing is weakened.
 pub(crate) const SOUND: u8 = 0;
@@ -167,6 +167,7 @@ impl<const WEAK: u8> Ram<WEAK> {
         let make =
             |own| Shared { value: AtomicU64::new(0), own, interrupt: Rc::clone(&interrupt), early: Rc::default() };
         let (word, readers) = (|| make(Some(std::cell::Cell::new(0))), || make(None));
+        let taken = || Taken { output: readers(), records: readers(), subbufs: readers() };
         let bytes = |_| if racing { Bytes::Racing(AtomicU32::new(0)) } else { Bytes::Exclusive(Cell::new(0)) };
         Self {
             control: Control {
@@ -180,7 +181,7 @@ impl<const WEAK: u8> Ram<WEAK> {
                     last_stamp: word(),
                     full: word(),
                 },
-                consumer: Consumer { consumed: readers(), file_len: [readers(), readers()], waiting: readers() },
+                consumer: Consumer { consumed: readers(), waiting: readers(), taken: [taken(), taken()] },
             },
             committed: (0..geometry.n_subbufs()).map(|_| word()).collect(),
             bytes: (0..geometry.buffer_size() / 4).map(bytes).collect(),

@@ -6,15 +6,40 @@ pub(crate) mod klog;
 pub(crate) mod list;
 pub(crate) mod print;
 pub(crate) mod reading;
+pub(crate) mod recover;
 pub(crate) mod repair;
+pub(crate) mod snapshot;
+pub(crate) mod start;
 pub(crate) mod stat;
+pub(crate) mod status;
 pub(crate) mod summary;
 pub(crate) mod symbolize;
 pub(crate) mod trace;
 pub(crate) mod verify;
+pub(crate) mod what;
+
+use anyhow::{Context as _, Result};
+use relay_daemon::{machine::make_files_of_group, tracer::standing::Standing};
+
+/// Lets the group of a name, or number, read the files that are made from now on; without one, that of a session, if there is one.
+fn share_with(group: Option<&str>, session: Option<&Standing>) -> Result<()> {
+    let make = |gid: u32, group: &str| {
+        make_files_of_group(gid).with_context(|| format!("making files of the group {group} (needs CAP_SETGID)"))
+    };
+    let Some(group) = group else {
+        return session.map_or(Ok(()), |session| session.group().and_then(|gid| make(gid, &gid.to_string())));
+    };
+    let named = |line: &str| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(group)).then(|| fields.nth(1)?.parse::<u32>().ok())?
+    };
+    let groups = std::fs::read_to_string("/etc/group").context("reading /etc/group")?;
+    let gid = group.parse().ok().or_else(|| groups.lines().find_map(named));
+    make(gid.with_context(|| format!("there is no group '{group}'"))?, group)
+}
 
 /// A time, like 500ms or 2m; seconds without a unit.
-fn parse_duration(text: &str) -> Result<std::time::Duration, humantime::DurationError> {
+fn parse_duration(text: &str) -> std::result::Result<std::time::Duration, humantime::DurationError> {
     match text.parse::<u32>() {
         Ok(seconds) => Ok(std::time::Duration::from_secs(seconds.into())),
         Err(_) => humantime::parse_duration(text),
@@ -22,6 +47,6 @@ fn parse_duration(text: &str) -> Result<std::time::Duration, humantime::Duration
 }
 
 /// A size in bytes, like 64K or 1M.
-fn parse_size(text: &str) -> Result<u64, parse_size::Error> {
+fn parse_size(text: &str) -> std::result::Result<u64, parse_size::Error> {
     parse_size::Config::new().with_binary().parse_size(text)
 }

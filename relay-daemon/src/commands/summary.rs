@@ -28,6 +28,10 @@ struct Summary<'a> {
     overrun: u64,
     unwritten: u64,
     bytes: u64,
+    /// Of a trace in pieces: how many there are before this one, and what they have.
+    pieces: u64,
+    recorded_before: u64,
+    lost_before: u64,
     cpus: &'a [Cpu],
     programs: &'a [Program],
     kprobes_missed: Option<u64>,
@@ -69,6 +73,9 @@ pub(crate) fn print(path: &Path, session: &Session, json: bool, quiet: bool) -> 
         overrun: total(|cpu| cpu.overrun),
         unwritten: total(|cpu| cpu.unwritten),
         bytes: total(|cpu| cpu.bytes),
+        pieces: session.pieces,
+        recorded_before: session.before.iter().map(|cpu| cpu.recorded).sum(),
+        lost_before: session.before.iter().map(Cpu::lost).sum(),
         cpus: &session.cpus,
         programs: &session.programs,
         kprobes_missed: session.kprobes_missed,
@@ -94,6 +101,10 @@ fn text(summary: &Summary<'_>) -> Result<String> {
     }
     let total = |count: fn(&Cpu) -> u64| summary.cpus.iter().map(count).sum::<u64>();
     writeln!(text, "account ({:.3} s, {} events):", summary.seconds, summary.events)?;
+    if summary.pieces > 0 {
+        let Summary { pieces, recorded_before, lost_before, .. } = summary;
+        writeln!(text, "  before, in {pieces} pieces: recorded {recorded_before}, lost {lost_before}")?;
+    }
     writeln!(text, "  recorded {}", summary.recorded)?;
     let outside = total(|cpu| cpu.filtered_outside);
     let unwanted = total(|cpu| cpu.filtered_unwanted);

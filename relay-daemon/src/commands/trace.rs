@@ -2,24 +2,21 @@
 
 use std::{
     os::unix::process::ExitStatusExt as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{ExitCode, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use relay_common::{Geometry, MAX_BUFFER_SIZE, MAX_SUBBUF_SIZE, Mode, recipe::context};
-use relay_daemon::{
-    machine,
-    tracer::{
-        choice::{Choice, parse_cpus},
-        programs::Notices,
-        recorder::{Options, Recording},
-        selection::Selection,
-        session::Cpu,
-    },
+use relay_common::Mode;
+use relay_daemon::tracer::{
+    loader::Notices,
+    recorder::{Options, Recording},
+    rotation::Rules,
+    session::Cpu,
+    standing,
 };
 use tokio::{
     process::{Child, Command},
@@ -27,83 +24,66 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep},
 };
 
-use super::summary;
+use super::{
+    summary,
+    what::{Size, What, Whose, event_help},
+};
 
-/// Least sub-buffer that relayd trace makes: a page.
-const MIN_SUBBUF_SIZE: u64 = 4096;
+/// How often to look whether a piece is to end.
+const ROTATION_INTERVAL: Duration = Duration::from_millis(100);
 /// How often the status line changes.
 const STATUS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Record events of the kernel and of programs into a trace directory: cpu0…cpuN and metadata, which any CTF reader opens.
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Events:
-  sched:sched_switch           a tracepoint; `relayd list` has the others
-  kprobe:vfs_read(count, ino=file->f_inode->i_ino)
-                               arguments by name, pointers followed by name, a name for the field
-  (… filename:ustr, buf:buf:64, arg0:s32)
-                               how to read: ustr kstr str, hex, buf:BYTES, s8…s64, u8…u64
-  … if ret < 0 && comm ~ \"kworker*\"
-                               == != < <= > >= on numbers (0x1f, 64K, 10ms) and FIELD & BITS, == != on texts, ~ !~ with
-                               wildcards, && || ! ( ); pid, tid, uid, cpu and comm are known everywhere
-
+#[command(group = clap::ArgGroup::new("rotates").args(["rotate_size", "rotate_time"]).multiple(true))]
+#[command(after_help = concat!(event_help!(), "
 Examples:
   relayd trace -e sched:sched_switch -d 5s
   relayd trace -e 'sched:*,irq:*' -o /tmp/boot -- make -j2
   relayd trace -e 'raw_syscalls:*' --overwrite -b 1M -n 16    (the newest 16 MiB of each CPU)
-  babeltrace2 relayd-20260102-030405")]
+  babeltrace2 relayd-20260102-030405"))]
 pub(crate) struct Arguments {
-    /// Events to record: CATEGORY:NAME of a tracepoint, or KIND:…, with * ? [] as wildcards; (ARGUMENTS) select what is
-    /// recorded, `if CONDITION` when; repeat it or separate by commas. Kinds: tracepoint, rawtracepoint, syscall, kprobe,
-    /// kretprobe, fentry, fexit, uprobe, uretprobe, usdt, profile. `relayd list` shows what there is.
-    #[arg(short, long = "event", value_name = "EVENT", required = true)]
-    events: Vec<String>,
-    /// At returns record the time since the entry too (duration_ns); arguments of the entry can be named then.
-    #[arg(long, help_heading = "What is recorded")]
-    latency: bool,
-    /// With every record: comm, cgroup (id), uid, kstack, ustack; separated by commas.
-    #[arg(long = "context", value_name = "LIST", value_delimiter = ',', help_heading = "What is recorded")]
-    contexts: Vec<ContextField>,
-    /// Record at most so many of an event a second on each CPU, like 'sched:*=10000/s'; what is over is counted as suppressed.
-    #[arg(long = "limit", value_name = "EVENT=RATE/s", help_heading = "What is recorded")]
-    limits: Vec<String>,
-    /// Only events of these processes.
-    #[arg(short, long = "pid", value_name = "PID", value_delimiter = ',', help_heading = "Whose events")]
-    pids: Vec<u32>,
-    /// Only events of these threads.
-    #[arg(long = "tid", value_name = "TID", value_delimiter = ',', help_heading = "Whose events")]
-    tids: Vec<u32>,
-    /// Only events of these users, by number.
-    #[arg(long = "uid", value_name = "UID", value_delimiter = ',', help_heading = "Whose events")]
-    uids: Vec<u32>,
-    /// Only events of threads of these names, with * ? as wildcards.
-    #[arg(long = "comm", value_name = "NAME", value_delimiter = ',', help_heading = "Whose events")]
-    names: Vec<String>,
-    /// Only events of tasks in these cgroups and below, by path in the unified hierarchy.
-    #[arg(long = "cgroup", value_name = "PATH", help_heading = "Whose events")]
-    cgroups: Vec<PathBuf>,
+    #[command(flatten)]
+    what: What,
+    #[command(flatten)]
+    whose: Whose,
     /// Also events of the processes that those of --pid start later; without --pid, of COMMAND and what it starts, alone.
     #[arg(long, help_heading = "Whose events")]
     follow: bool,
-    /// Only events on these CPUs, like 0-3,8.
-    #[arg(long = "cpu", value_name = "LIST", help_heading = "Whose events")]
-    cpus: Option<String>,
     /// Trace directory to make [default: relayd-YYYYmmdd-HHMMSS].
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
     /// Replace a trace that is in DIR.
     #[arg(long)]
     force: bool,
-    /// Bytes of a sub-buffer, like 64K or 1M: a power of two from 4K to 16M, else rounded up.
-    #[arg(short = 'b', long, value_name = "SIZE", default_value = "256K", value_parser = super::parse_size)]
-    subbuf_size: u64,
-    /// Sub-buffers per CPU: a power of two, else rounded up.
-    #[arg(short, long, value_name = "N", default_value_t = 8)]
-    n_subbufs: u64,
+    /// Go on with the trace in DIR, whose recorder was killed: same events, same options, nothing twice, and nothing lost that the
+    /// buffers had room for. `relayd recover DIR` completes it instead.
+    #[arg(long, requires = "output", conflicts_with_all = ["events", "latency", "contexts", "limits", "pids", "tids", "uids", "names", "cgroups", "cpus",
+        "follow", "force", "group", "subbuf_size", "n_subbufs", "overwrite", "bpf_stats", "record_self"])]
+    resume: bool,
+    #[command(flatten)]
+    size: Size,
     /// Overwrite the oldest when the buffers are full, instead of losing the newest; write them out at the end, and at
     /// every SIGUSR1 as a snapshot beside DIR (DIR-snapshot-1, …) while recording goes on.
     #[arg(long)]
     overwrite: bool,
+    /// When the files have so many bytes, like 100M, go on in new ones: each piece is a trace of its own, DIR-piece-000001 and so on; DIR
+    /// has what is newest. Nothing is lost between pieces.
+    #[arg(long, value_name = "SIZE", value_parser = super::parse_size, conflicts_with = "overwrite", help_heading = "In pieces")]
+    rotate_size: Option<u64>,
+    /// When so much time has passed, like 10m or 1h, go on in a new piece.
+    #[arg(long, value_name = "TIME", value_parser = super::parse_duration, conflicts_with = "overwrite", help_heading = "In pieces")]
+    rotate_time: Option<Duration>,
+    /// Keep the newest N pieces beside DIR and remove those before them [default: all].
+    #[arg(long, value_name = "N", requires = "rotates", help_heading = "In pieces")]
+    keep: Option<usize>,
+    /// Compress each piece when it has ended, into DIR-piece-000001.tar.zst (tar -xf unpacks it).
+    #[arg(long, value_name = "KIND", requires = "rotates", help_heading = "In pieces")]
+    compress: Option<Compression>,
+    /// Let this group read what is written (mode 0640); others cannot [default: root's].
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
     /// Have the kernel count the programs' runs, to check the account against (costs some time per event).
     #[arg(long)]
     bpf_stats: bool,
@@ -124,54 +104,10 @@ pub(crate) struct Arguments {
     command: Vec<String>,
 }
 
-/// What can stand with every record.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum ContextField {
-    Comm,
-    Cgroup,
-    Uid,
-    Kstack,
-    Ustack,
-}
-
-impl Arguments {
-    /// Bits of `relay_common::recipe::context`.
-    fn context(&self) -> u32 {
-        let bit = |field: &ContextField| match field {
-            ContextField::Comm => context::COMM,
-            ContextField::Cgroup => context::CGROUP,
-            ContextField::Uid => context::UID,
-            ContextField::Kstack => context::KSTACK,
-            ContextField::Ustack => context::USTACK,
-        };
-        self.contexts.iter().map(bit).fold(0, |all, bit| all | bit)
-    }
-
-    fn choice(&self) -> Result<Choice> {
-        if self.follow && self.pids.is_empty() && self.command.is_empty() {
-            bail!("--follow needs --pid, or a COMMAND whose processes are followed");
-        }
-        let cpus = self.cpus.as_deref().map_or(Ok(Vec::new()), parse_cpus).context("--cpu")?;
-        let possible = machine::possible_cpus()?;
-        if let Some(cpu) = cpus.iter().find(|cpu| !possible.contains(cpu)) {
-            bail!("--cpu: there is no CPU {cpu} here; the last is {}", possible.last().unwrap_or(&0));
-        }
-        for task in
-            self.pids.iter().chain(&self.tids).filter(|task| !Path::new("/proc").join(task.to_string()).exists())
-        {
-            log::warn!("there is no process or thread {task} now");
-        }
-        Ok(Choice {
-            pids: self.pids.clone(),
-            tids: self.tids.clone(),
-            uids: self.uids.clone(),
-            cpus,
-            cgroups: self.cgroups.clone(),
-            names: self.names.clone(),
-            follow: self.follow,
-            own_children: self.follow && !self.command.is_empty(),
-        })
-    }
+/// How a piece is compressed.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Compression {
+    Zstd,
 }
 
 /// Why recording stopped.
@@ -185,34 +121,15 @@ enum Stop {
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
+    super::share_with(arguments.group.as_deref(), None)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting tokio")?;
     runtime.block_on(trace(arguments))
 }
 
 async fn trace(arguments: Arguments) -> Result<ExitCode> {
-    let geometry = geometry(&arguments)?;
-    if let Some(program) = arguments.command.first()
-        && which::which(program).is_err()
-    {
-        bail!("the command '{program}' cannot be run: it is not there, or may not be executed");
-    }
-    let selection = Selection::find(&arguments.events, arguments.latency, &arguments.limits, arguments.context())?;
-    let options = Options {
-        events: selection.events,
-        patterns: selection.patterns,
-        choice: arguments.choice()?,
-        context: arguments.context(),
-        output: arguments.output.clone().unwrap_or_else(default_output),
-        force: arguments.force,
-        geometry,
-        mode: if arguments.overwrite { Mode::Overwrite } else { Mode::NoOverwrite },
-        bpf_stats: arguments.bpf_stats,
-        record_self: arguments.record_self,
-        command: std::env::args().collect(),
-    };
     // From here on a signal ends the recording in order, and a second one changes nothing.
     let mut signals = Signals::listen()?;
-    let (mut recording, notices) = Recording::start(options)?;
+    let (mut recording, notices) = begin(&arguments)?;
     if let Some(notices) = notices {
         tokio::spawn(show_notices(notices));
     }
@@ -224,7 +141,10 @@ async fn trace(arguments: Arguments) -> Result<ExitCode> {
     let stop = match not_started {
         // It ends in order all the same.
         Some(_) => Stop::Asked,
-        None => wait(&arguments, &mut recording, &mut child, &mut signals, &status).await?,
+        None => wait(&arguments, &mut recording, &mut child, &mut signals, &status).await.unwrap_or_else(|error| {
+            log::error!("{error:#}");
+            Stop::Failed
+        }),
     };
     status.set_message(format!("stopping: draining, then detaching from {} events", recording.events()));
     status.tick();
@@ -232,7 +152,9 @@ async fn trace(arguments: Arguments) -> Result<ExitCode> {
         stop_command(child);
     }
     let path = recording.path().to_path_buf();
-    let session = recording.finish()?;
+    let session = recording
+        .finish()
+        .with_context(|| format!("ending the trace; `relayd recover {}` tries it once more", path.display()))?;
     status.finish_and_clear();
     summary::print(&path, &session, arguments.json, arguments.quiet)?;
     if let Some(error) = not_started {
@@ -245,6 +167,51 @@ async fn trace(arguments: Arguments) -> Result<ExitCode> {
         Stop::Ended(status) => exit_code(status),
         Stop::Asked => ExitCode::SUCCESS,
         Stop::Failed => ExitCode::FAILURE,
+    })
+}
+
+/// Begins a recording, or takes up one whose recorder was killed.
+fn begin(arguments: &Arguments) -> Result<(Recording, Option<Notices>)> {
+    if let Some(program) = arguments.command.first()
+        && which::which(program).is_err()
+    {
+        bail!("the command '{program}' cannot be run: it is not there, or may not be executed");
+    }
+    if arguments.rotate_size == Some(0) || arguments.rotate_time.is_some_and(|time| time < ROTATION_INTERVAL) {
+        bail!("no piece is so small: give --rotate-size more than 0, and --rotate-time at least 100ms");
+    }
+    let rotation = Rules {
+        size: arguments.rotate_size,
+        time: arguments.rotate_time,
+        keep: arguments.keep,
+        compress: arguments.compress.is_some(),
+    };
+    if arguments.resume {
+        let output = arguments.output.as_deref().context("--resume needs -o DIR: the trace to go on with")?;
+        return Ok((Recording::resume(output, rotation)?, None));
+    }
+    let has_command = !arguments.command.is_empty();
+    if arguments.follow && !arguments.whose.has_pids() && !has_command {
+        bail!("--follow needs --pid, or a COMMAND whose processes are followed");
+    }
+    let (context, geometry) = (arguments.what.context(), arguments.size.geometry()?);
+    let selection = arguments.what.find(context)?;
+    let session = standing::Options {
+        events: selection.events,
+        patterns: selection.patterns,
+        choice: arguments.whose.choice(arguments.follow, arguments.follow && has_command)?,
+        context,
+        geometry,
+        mode: if arguments.overwrite { Mode::Overwrite } else { Mode::NoOverwrite },
+        command: std::env::args().collect(),
+    };
+    Recording::start(Options {
+        session,
+        output: arguments.output.clone().unwrap_or_else(default_output),
+        force: arguments.force,
+        bpf_stats: arguments.bpf_stats,
+        record_self: arguments.record_self,
+        rotation,
     })
 }
 
@@ -298,6 +265,8 @@ async fn wait(
     status: &ProgressBar,
 ) -> Result<Stop> {
     let start = Instant::now();
+    let mut rotation = interval(ROTATION_INTERVAL);
+    rotation.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut tick = interval(STATUS_INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let time_is_over = async {
@@ -322,6 +291,9 @@ async fn wait(
             () = &mut time_is_over => return Ok(Stop::Asked),
             ended = command_ends => return Ok(Stop::Ended(ended.context("waiting for the command")?)),
             () = recording.failed() => return Ok(Stop::Failed),
+            _ = rotation.tick() => if let Err(error) = recording.rotate() {
+                log::error!("no new piece, and recording goes on: {error:#}");
+            },
             _ = tick.tick() => {
                 recording.poll();
                 if !status.is_hidden() {
@@ -337,23 +309,6 @@ async fn hung_up(hangup: &mut Option<Signal>) {
         Some(hangup) => drop(hangup.recv().await),
         None => std::future::pending().await,
     }
-}
-
-/// Geometry as asked for, rounded up to powers of two.
-fn geometry(arguments: &Arguments) -> Result<Geometry> {
-    let round = |name: &str, value: u64, least: u64, most: u64| {
-        if value == 0 || value > most {
-            bail!("{name} must be from 1 to {most}, not {value}");
-        }
-        let rounded = value.max(least).next_power_of_two();
-        if rounded != value {
-            eprintln!("relayd: {name} {value} rounded up to {rounded}");
-        }
-        Ok(rounded)
-    };
-    let subbuf_size = round("--subbuf-size", arguments.subbuf_size, MIN_SUBBUF_SIZE, MAX_SUBBUF_SIZE)?;
-    let n_subbufs = round("--n-subbufs", arguments.n_subbufs, 1, MAX_BUFFER_SIZE)?;
-    Geometry::new(subbuf_size, n_subbufs).context("--subbuf-size times --n-subbufs")
 }
 
 fn default_output() -> PathBuf {

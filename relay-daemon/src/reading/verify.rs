@@ -116,8 +116,9 @@ impl Report {
         walked.packets += 1;
         walked.discarded = header.discarded;
         let may_skip = trace.session.mode == "overwrite" || trace.session.repaired.is_some();
+        let is_first_piece = trace.session.pieces == 0;
         let wrong = match walked.last.replace(header) {
-            None if header.sequence != 0 && !may_skip => {
+            None if header.sequence != 0 && !may_skip && is_first_piece => {
                 Some(format!("the first packet has the number {}, not 0", header.sequence))
             }
             Some(last) if header.sequence <= last.sequence => {
@@ -161,7 +162,9 @@ impl Report {
                 self.findings.push(format!("{}: the account does not have this CPU", file.display()));
                 continue;
             };
-            let told = account.lost().saturating_sub(account.lost_no_buffer);
+            // A file without a packet tells nothing.
+            let before = trace.session.before.iter().find(|before| before.cpu == *number).map_or(0, Cpu::told);
+            let told = if walked.packets == 0 { account.told() } else { before.saturating_add(account.told()) };
             let checks = [
                 ("records", walked.records, account.in_file()),
                 ("bytes", walked.bytes, account.bytes),
@@ -191,7 +194,7 @@ impl Report {
                 .into_iter()
                 .fold(cpu.recorded, u64::saturating_add)
         };
-        let accounted = trace.session.cpus.iter().map(of).fold(0, u64::saturating_add);
+        let accounted = trace.session.cpus.iter().chain(&trace.session.before).map(of).fold(0, u64::saturating_add);
         if runs != accounted {
             let path = trace.path.display();
             self.findings.push(format!("{path}: the programs ran {runs} times and the account has {accounted} events"));

@@ -5,7 +5,11 @@ use std::{fs, path::Path};
 use anyhow::{Context as _, Result};
 use relay_common::recipe::context;
 
-use super::{builds::Builds, events::Event, kallsyms, session::replace};
+use super::{
+    builds::Builds,
+    kallsyms,
+    session::{SessionEvent, replace},
+};
 
 const KALLSYMS: &str = "/proc/kallsyms";
 
@@ -17,9 +21,9 @@ pub(super) struct Addresses {
 }
 
 impl Addresses {
-    /// Begins to collect.
-    pub(super) fn watch(events: &[Event], context: u32, cpus: &[u32]) -> Self {
-        let wanted = context & context::KSTACK != 0 || events.iter().any(Event::prints_symbols);
+    /// Begins to collect; of what happens from now on, what happens on `cpus`.
+    pub(super) fn watch(events: &[SessionEvent], context: u32, cpus: &[u32]) -> Self {
+        let wanted = context & context::KSTACK != 0 || events.iter().any(SessionEvent::prints_symbols);
         let kernel = wanted.then(String::new);
         let builds = (context & context::USTACK != 0).then(|| Builds::watch(cpus));
         Self { kernel, builds }

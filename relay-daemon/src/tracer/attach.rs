@@ -18,29 +18,22 @@ use super::{
     events::{Event, Probe},
     format,
     object::{Kind, Object},
+    programs::{Link, Loaded},
 };
 use crate::{
     machine,
     sys::{
-        attach_raw, btf_by_id, btf_name, link_functions, link_missed, link_perf_event, next_btf_id, open_probe,
-        open_sampler, open_tracepoint,
+        attach_raw, btf_by_id, btf_name, link_functions, link_perf_event, next_btf_id, open_probe, open_sampler,
+        open_tracepoint,
     },
 };
-
-/// A program that the kernel has loaded.
-#[derive(Debug)]
-pub(super) struct Loaded {
-    /// Its name in the object, and the event's when it serves one alone.
-    pub(super) name: String,
-    pub(super) program: OwnedFd,
-}
 
 /// What is attached, and by which programs.
 #[derive(Debug, Default)]
 pub(super) struct Attached {
-    pub(super) programs: Vec<Loaded>,
+    programs: Vec<Loaded>,
     /// Closing them detaches.
-    pub(super) links: Vec<OwnedFd>,
+    links: Vec<Link>,
     /// Of the programs, those that serve many events: by name and instance.
     shared: HashMap<(&'static str, Instance), usize>,
     modules: HashMap<String, OwnedFd>,
@@ -52,19 +45,20 @@ enum Instance {
     First,
     /// For kprobe.multi, which is an attach type of its own.
     Multi,
+    /// For what ends the recording: the same event may be recorded by itself too.
+    Until,
     /// For system calls: their tracepoints may be recorded by themselves too, and the kernel lets no program be attached to one twice.
     Syscall,
 }
 
 impl Attached {
-    /// How many hits of kprobes the kernel has passed over; `None` without kprobes.
-    pub(super) fn missed(&self) -> Result<Option<u64>> {
-        let mut missed = None;
-        for link in &self.links {
-            let more = link_missed(link.as_fd()).context("asking what a probe has missed")?;
-            missed = more.map_or(missed, |more| Some(missed.unwrap_or(0) + more));
-        }
-        Ok(missed)
+    /// What stays in the kernel.
+    pub(super) fn into_parts(self) -> (Vec<Loaded>, Vec<Link>) {
+        (self.programs, self.links)
+    }
+
+    fn push(&mut self, events: &[Cookie], link: OwnedFd) {
+        self.links.push(Link { events: events.iter().map(|cookie| cookie.id).collect(), link });
     }
 
     /// The program of a name that serves any number of events, loaded when it is first needed.
@@ -109,7 +103,7 @@ impl Attached {
         for (name, id) in [("on_free", free), ("on_fork", fork)] {
             let program = self.shared(object, name, Kind::Tracepoint, Instance::First)?;
             let link = tracepoint(program, id, 0).with_context(|| format!("attaching {name}"))?;
-            self.links.push(link);
+            self.push(&[], link);
         }
         Ok(())
     }
@@ -128,7 +122,8 @@ impl Attached {
             Probe::RawTracepoint { name } => {
                 let program = self.own(object, "on_raw_tracepoint", Kind::RawTracepoint, event, exit)?;
                 let link = attach_raw(program, Some(&CString::new(name.as_str())?));
-                self.links.push(link.map_err(|error| explain(error, "attaching to", event))?);
+                let link = link.map_err(|error| explain(error, "attaching to", event))?;
+                self.push(&[exit], link);
                 Ok(())
             }
             Probe::Kprobe { function, offset, returns } => {
@@ -161,7 +156,8 @@ impl Attached {
                 for cpu in machine::online_cpus()? {
                     let sampler = open_sampler(*hertz, cpu).map_err(|error| explain(error, "opening", event))?;
                     let link = link_perf_event(program.as_fd(), sampler.as_fd(), exit.pack());
-                    self.links.push(link.map_err(|error| explain(error, "attaching to", event))?);
+                    let link = link.map_err(|error| explain(error, "attaching to", event))?;
+                    self.push(&[exit], link);
                 }
                 Ok(())
             }
@@ -169,10 +165,14 @@ impl Attached {
     }
 
     fn tracepoint(&mut self, object: &Object, event: &Event, id: u64, cookie: Cookie) -> Result<()> {
-        let instance = if matches!(event.probe, Probe::Syscall { .. }) { Instance::Syscall } else { Instance::First };
+        let instance = match event.probe {
+            _ if event.is_trigger() => Instance::Until,
+            Probe::Syscall { .. } => Instance::Syscall,
+            _ => Instance::First,
+        };
         let program = self.shared(object, "on_tracepoint", Kind::Tracepoint, instance)?;
         let link = tracepoint(program, id, cookie.pack()).map_err(|error| explain(error, "attaching to", event))?;
-        self.links.push(link);
+        self.push(&[cookie], link);
         Ok(())
     }
 
@@ -191,7 +191,8 @@ impl Attached {
         let program = self.shared(object, "on_probe", Kind::Probe, Instance::First)?;
         let opened = open_probe(kind, config, name, offset).map_err(|error| explain(error, "opening", event))?;
         let link = link_perf_event(program, opened.as_fd(), cookie.pack());
-        self.links.push(link.map_err(|error| explain(error, "attaching to", event))?);
+        let link = link.map_err(|error| explain(error, "attaching to", event))?;
+        self.push(&[cookie], link);
         Ok(())
     }
 
@@ -210,7 +211,7 @@ impl Attached {
             if returns { ("on_exit", Kind::Exit(id, module)) } else { ("on_entry", Kind::Entry(id, module)) };
         let program = self.own(object, name, kind, event, cookie).map_err(|error| no_trampoline(error, event))?;
         let link = attach_raw(program, None).map_err(|error| no_trampoline(error.into(), event))?;
-        self.links.push(link);
+        self.push(&[cookie], link);
         Ok(())
     }
 
@@ -237,6 +238,7 @@ impl Attached {
         &mut self,
         object: &Object,
         events: &[(usize, &Event)],
+        first: u16,
         returns: bool,
     ) -> Result<bool> {
         let function = |event: &Event| match &event.probe {
@@ -245,22 +247,17 @@ impl Attached {
         };
         let names: Vec<CString> = events.iter().map(|(_, event)| function(event)).collect::<Result<_>>()?;
         let names: Vec<&CStr> = names.iter().map(CString::as_c_str).collect();
-        let cookies = |entry| -> Result<Vec<u64>> {
-            events.iter().map(|(index, event)| Ok(Cookie { entry, ..cookie(event, *index)? }.pack())).collect()
-        };
+        let cookies: Vec<Cookie> =
+            events.iter().map(|(index, event)| cookie(event, usize::from(first) + index)).collect::<Result<_>>()?;
         let Ok(program) = self
             .shared(object, "on_probe", Kind::Probes, Instance::Multi)
             .and_then(|program| Ok(program.try_clone_to_owned()?))
         else {
             return Ok(false);
         };
-        let link = |cookies: Vec<u64>, returns| link_functions(program.as_fd(), &names, &cookies, returns);
-        let Ok(first) = link(cookies(false)?, returns) else { return Ok(false) };
-        if returns && events.iter().all(|(_, event)| event.is_pair()) {
-            let Ok(second) = link(cookies(true)?, false) else { return Ok(false) };
-            self.links.push(second);
-        }
-        self.links.push(first);
+        let packed: Vec<u64> = cookies.iter().map(|cookie| cookie.pack()).collect();
+        let Ok(link) = link_functions(program.as_fd(), &names, &packed, returns) else { return Ok(false) };
+        self.push(&cookies, link);
         Ok(true)
     }
 }

@@ -8,9 +8,10 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use relay_common::recipe::{Glyph, MAX_PATTERN, Pattern, choice};
+use serde::{Deserialize, Serialize};
 
 /// What was asked for. Each list that is not empty is a condition; all of them must hold.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Choice {
     /// Processes.
     pub pids: Vec<u32>,

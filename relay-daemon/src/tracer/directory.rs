@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use super::session::replace;
+use crate::machine;
 
 /// Where the session's own files are: hidden, since CTF readers take every visible file for a stream.
 pub(crate) const PRIVATE: &str = ".relayd";
@@ -50,6 +51,28 @@ impl TraceDirectory {
         let directory = Self { path: path.to_path_buf(), made, kept: false };
         builder.create(directory.private()).with_context(|| format!("making {}", directory.private().display()))?;
         Ok(directory)
+    }
+
+    /// Opens the directory of a trace that was not ended in order. Dropping it leaves it as it is.
+    ///
+    /// # Errors
+    /// When it is no trace of relayd, or others may write to it.
+    pub fn open(path: &Path) -> Result<Self> {
+        if !path.join(PRIVATE).is_dir() {
+            bail!("{} is not a trace of relayd", path.display());
+        }
+        check_owner(path)?;
+        Ok(Self { path: path.to_path_buf(), made: false, kept: true })
+    }
+
+    /// From now on this process makes files of the group that may read the trace.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn share_like_it(&self) -> Result<()> {
+        let metadata = fs::metadata(&self.path).with_context(|| format!("looking at {}", self.path.display()))?;
+        machine::make_files_of_group(metadata.gid())
+            .with_context(|| format!("making files of the group {} (needs CAP_SETGID)", metadata.gid()))
     }
 
     /// Its path.
@@ -127,18 +150,21 @@ impl Drop for TraceDirectory {
     }
 }
 
+/// Whoever can write there could have root write elsewhere, by links.
+fn check_owner(path: &Path) -> Result<()> {
+    let metadata = fs::symlink_metadata(path).with_context(|| format!("looking at {}", path.display()))?;
+    if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o022 != 0 {
+        bail!("{} belongs to somebody else, or others may write to it", path.display());
+    }
+    Ok(())
+}
+
 fn clear(path: &Path, force: bool) -> Result<()> {
     let metadata = fs::symlink_metadata(path).with_context(|| format!("looking at {}", path.display()))?;
     if !metadata.is_dir() {
         bail!("{} is there and is not a directory; give another with -o", path.display());
     }
-    // Whoever can write there could have root write elsewhere, by links.
-    if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o022 != 0 {
-        bail!(
-            "{} belongs to somebody else, or others may write to it; give one that is not there yet with -o",
-            path.display()
-        );
-    }
+    check_owner(path).context("give one that is not there yet with -o")?;
     let list = || fs::read_dir(path).with_context(|| format!("reading {}", path.display()));
     if list()?.next().is_none() {
         return Ok(());
@@ -150,6 +176,12 @@ fn clear(path: &Path, force: bool) -> Result<()> {
         bail!("{} holds a trace already; give another with -o, or replace it with --force", path.display());
     }
     remove_trace(path).with_context(|| format!("removing the trace in {}", path.display()))
+}
+
+/// Removes a trace and its directory.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    remove_trace(path)?;
+    fs::remove_dir(path)
 }
 
 /// Removes a trace's files, and nothing else.

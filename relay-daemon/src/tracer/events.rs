@@ -100,11 +100,10 @@ impl Event {
         self.recipe.as_ref().is_some_and(|recipe| recipe.flags & flag::PAIR != 0)
     }
 
-    /// Whether the kernel prints an address of it by name.
+    /// Whether its record ends the recording.
     #[must_use]
-    pub fn prints_symbols(&self) -> bool {
-        let print = self.text.split_once("print fmt:").map_or("", |(_, print)| print);
-        ["%pS", "%ps", "%pB", "%pF", "%pf"].iter().any(|conversion| print.contains(conversion))
+    pub fn is_trigger(&self) -> bool {
+        self.recipe.as_ref().is_some_and(|recipe| recipe.flags & flag::TRIGGER != 0)
     }
 
     /// Its kind.

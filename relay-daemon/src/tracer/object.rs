@@ -44,11 +44,11 @@ pub struct Object {
 }
 
 impl Object {
-    /// Parses an object whose maps `ebpf` has, and whose BTF the kernel has under the id `btf`.
+    /// Parses an object whose maps `ebpf` has.
     ///
     /// # Errors
     /// When it is not the object that `ebpf` was made of.
-    pub fn new(bytes: &[u8], ebpf: &Ebpf, btf: u32) -> Result<Self> {
+    pub fn new(bytes: &[u8], ebpf: &Ebpf) -> Result<Self> {
         let mut object = aya_obj::Object::parse(bytes).context("parsing the eBPF object")?;
         let maps: Vec<(String, RawFd, aya_obj::Map)> = ebpf
             .maps()
@@ -61,7 +61,11 @@ impl Object {
             .relocate_maps(maps.iter().map(|(name, fd, map)| (name.as_str(), *fd, map)), &text)
             .context("relocating the eBPF object's maps")?;
         object.relocate_calls(&text).context("relocating the eBPF object's calls")?;
-        let btf = sys::btf_by_id(btf).context("opening the BTF of the eBPF object")?;
+        // A second time after aya, who keeps its own: to open that takes CAP_SYS_ADMIN.
+        let features = aya::features().btf().context("this kernel takes no BTF")?;
+        let btf = object.fixup_and_sanitize_btf(features).context("mending the BTF of the eBPF object")?;
+        let btf = btf.context("the eBPF object has no BTF")?.to_bytes();
+        let btf = sys::load_btf(&btf).context("loading the BTF of the eBPF object")?;
         Ok(Self { object, btf })
     }
 

@@ -1,102 +1,64 @@
-//! The tracer's eBPF programs: what they are told, running them on request, and what they and the kernel count.
+//! The tracer's eBPF programs in the kernel: requests to them, what they and the kernel count, and keeping them there by pins.
+//!
+//! [`super::loader`] brings them there.
 
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use anyhow::{Context as _, Result};
-use aya::{
-    Ebpf, EbpfLoader,
-    maps::{Map, MapData, PerCpuArray},
-    programs::RawTracePoint,
-    sys::{Stats, enable_stats},
-};
-use aya_log::EbpfLogger;
-use relay_common::{recipe::Pattern, trace::Request};
-use tokio::io::unix::AsyncFd;
+use anyhow::{Context as _, Result, bail};
+use aya::maps::{Array, IterableMap as _, Map, MapData, PerCpuArray};
+use relay_common::trace::Request;
+use serde::{Deserialize, Serialize};
 
-use super::{
-    attach::{Attached, is_out_of_files},
-    choice::Choice,
-    events::{Catalogue, Event, Probe},
-    object::{self, Object},
-    registers,
-    session::Program,
-    spec::Kind,
-};
+use super::session::Program;
 use crate::{
-    channel::{self, Channel},
     machine,
-    sys::{run_program, set_value, watch_log},
+    pins::Folder,
+    sys::{link_missed, run_program},
 };
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tracer"));
+/// Programs that do not run at events.
+const HELPERS: [&str; 2] = ["on_fork", "on_free"];
+/// Where the map is pinned that all programs of a session share.
+pub(super) const TRIGGER: &str = "trigger";
 
-/// The channel that they write to.
-const CHANNEL: &str = "EVENTS";
-/// The program that starts and stops the recording.
-const REQUEST: &str = "on_request";
-/// How many calls whose entry and return are paired can be under way on each CPU: at least a few hundred, since the kernel hands room out
-/// to CPUs 128 at a time.
-const CALLS: u32 = 1024;
-/// At least so many on all CPUs.
-const ALL_CALLS: u32 = 8192;
-/// How many processes can be followed.
-const FOLLOWED: u32 = 65_536;
-
-/// Categories whose tracepoints never run in NMI context: they stand where locks are held or where only tasks and ordinary
-/// interrupts come by. Where a session has others, stamps are kept from falling, at the cost of one exchange a record.
-const NEVER_IN_NMI: [&str; 16] = [
-    "block",
-    "ext4",
-    "irq",
-    "net",
-    "raw_syscalls",
-    "sched",
-    "signal",
-    "skb",
-    "sock",
-    "syscalls",
-    "task",
-    "tcp",
-    "timer",
-    "udp",
-    "workqueue",
-    "writeback",
-];
-
-/// What the programs are told before they are loaded.
+/// A program that the kernel has loaded.
 #[derive(Debug)]
-pub struct Orders<'a> {
-    /// What they will be attached to.
-    pub events: &'a [Event],
-    /// The patterns of the events' conditions.
-    pub patterns: &'a [Pattern],
-    /// Whose events are recorded.
-    pub choice: &'a Choice,
-    /// What stands before every payload: bits of `relay_common::recipe::context`.
-    pub context: u32,
+pub(super) struct Loaded {
+    /// Its name in the object, and the event's when it serves one alone.
+    pub(super) name: String,
+    pub(super) program: OwnedFd,
 }
 
-/// The programs, loaded for a channel and, after [`Programs::attach`], attached.
+/// What attaches a program.
+#[derive(Debug)]
+pub(super) struct Link {
+    /// The ids of the events that it attaches to; none for what is no event.
+    pub(super) events: Vec<u16>,
+    pub(super) link: OwnedFd,
+}
+
+/// Programs that were loaded and attached together. Dropping them detaches, unless they are pinned.
 #[expect(missing_debug_implementations, reason = "aya's maps have none")]
 pub struct Programs {
-    object: Object,
-    request: OwnedFd,
-    account: PerCpuArray<MapData, [u64; 8]>,
-    limits: PerCpuArray<MapData, [u64; 2]>,
-    attached: Attached,
-    /// The maps.
-    _ebpf: Ebpf,
+    pub(super) request: OwnedFd,
+    pub(super) account: PerCpuArray<MapData, [u64; 8]>,
+    pub(super) limits: PerCpuArray<MapData, [u64; 2]>,
+    pub(super) trigger: Array<MapData, [u64; 5]>,
+    pub(super) loaded: Vec<Loaded>,
+    pub(super) links: Vec<Link>,
     /// While this is open, the kernel counts runs.
-    stats: Option<OwnedFd>,
+    pub(super) stats: Option<OwnedFd>,
 }
 
-/// An event that a pattern selected and that could not be attached.
-#[derive(Debug)]
-pub struct Refused {
-    /// Its place in the list that was to be attached.
-    pub index: usize,
-    /// Why.
-    pub error: anyhow::Error,
+/// What [`Programs`] are that are pinned.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Pinned {
+    /// What their pins' names begin with.
+    prefix: String,
+    /// The programs' names.
+    programs: Vec<String>,
+    /// The ids of the events of each link.
+    links: Vec<Vec<u16>>,
 }
 
 /// Events that were not recorded on a CPU, other than by loss.
@@ -118,94 +80,27 @@ pub struct LeftOut {
     pub faults: u64,
 }
 
-/// The kernel side's notices, as they come.
-pub type Notices = AsyncFd<EbpfLogger<&'static dyn log::Log>>;
+/// The record that ended a recording.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fired {
+    /// Its event's id.
+    #[serde(rename = "id")]
+    pub event: u16,
+    /// The CPU that it was recorded on.
+    pub cpu: u32,
+    /// Its time, in nanoseconds of the monotonic clock.
+    pub time: u64,
+    /// When recording ended, by the same clock.
+    pub end: u64,
+}
 
 impl Programs {
-    /// Loads the programs to write into `channel`, and tells them what to do.
-    ///
-    /// # Errors
-    /// When the kernel refuses them.
-    pub fn load(channel: &Channel, orders: &Orders<'_>) -> Result<(Self, Option<Notices>)> {
-        let Orders { events, choice, .. } = orders;
-        let nmi = u32::from(events.iter().any(can_run_in_nmi));
-        let names = choice.patterns()?;
-        let cgroups = choice.cgroup_ids()?;
-        let (choices, context) = (choice.bits(), orders.context);
-        let (name_count, cgroup_count) = (u32::try_from(names.len())?, u32::try_from(cgroups.len())?);
-        let (child_at, freed_at) = if choice.follow { task_numbers()? } else { (0, 0) };
-        let registers = u32::from(registers::WORDS);
-        let mut loader = EbpfLoader::new();
-        for (name, value) in [
-            ("NMI", &nmi),
-            ("CONTEXT", &context),
-            ("CHOICES", &choices),
-            ("NAMES", &name_count),
-            ("CHOSEN_CGROUPS", &cgroup_count),
-            ("REGISTERS", &registers),
-            ("CHILD_AT", &child_at),
-            ("FREED_AT", &freed_at),
-        ] {
-            loader.override_global(name, value, true);
-        }
-        let recipes = if events.iter().any(|event| event.recipe.is_some()) { events.len() } else { 1 };
-        let recipes = u32::try_from(recipes.max(1))?;
-        let chosen = u32::try_from(choice.keys().count())? + if choice.follow { FOLLOWED } else { 1 };
-        loader.map_max_entries("RECIPES", recipes).map_max_entries("LIMITS", recipes);
-        loader.map_max_entries("PATTERNS", u32::try_from(names.len() + orders.patterns.len())?.max(1));
-        let possible = u32::try_from(channel.possible().len())?;
-        let calls = if events.iter().any(Event::is_pair) { (CALLS * possible).max(ALL_CALLS) } else { 1 };
-        loader.map_max_entries("CALLS", calls).map_max_entries("DEEPER", calls);
-        loader.map_max_entries("CHOSEN", chosen);
-        let mut ebpf = channel::load(OBJECT, &[(CHANNEL, channel)], loader)?;
-        let request: &mut RawTracePoint =
-            ebpf.program_mut(REQUEST).context("the object has no program for requests")?.try_into()?;
-        request.load().context("loading the program for requests (needs CAP_BPF and CAP_PERFMON, and Linux 5.15)")?;
-        let btf = request.info()?.btf_id().context("the kernel did not take the object's BTF")?;
-        let request = request.fd()?.as_fd().try_clone_to_owned()?;
-        let object = Object::new(OBJECT, &ebpf, btf)?;
-        tell(&ebpf, orders, &names, &cgroups)?;
-        let account: Map = ebpf.take_map("ACCOUNT").context("the object has no map ACCOUNT")?;
-        let limits: Map = ebpf.take_map("LIMITS").context("the object has no map LIMITS")?;
-        let notices = match EbpfLogger::init(&mut ebpf) {
-            Ok(logger) => Some(watch_log(logger).context("listening to the kernel side's notices")?),
-            Err(error) => {
-                log::warn!("notices of the kernel side will not be shown: {error}");
-                None
-            }
-        };
-        let mut programs = Self {
-            object,
-            request,
-            account: account.try_into()?,
-            limits: limits.try_into()?,
-            attached: Attached::default(),
-            _ebpf: ebpf,
-            stats: None,
-        };
-        if choice.follow {
-            programs.follow(choice)?;
-        }
-        Ok((programs, notices))
-    }
-
-    /// Begins to follow chosen processes.
-    fn follow(&mut self, choice: &Choice) -> Result<()> {
-        let catalogue = Catalogue::read(&machine::tracefs()?)?;
-        let id = |name: &str| anyhow::Ok(catalogue.event(name, true)?.format.id);
-        self.attached.follow(&self.object, id("sched:sched_process_fork")?, id("sched:sched_process_free")?)?;
-        if choice.own_children {
-            self.run(Request::Follow, false)?;
-        }
-        Ok(())
-    }
-
     /// From now on events are recorded; those of this process too, if `record_self`.
     ///
     /// # Errors
     /// What the kernel says.
     pub fn start(&self, record_self: bool) -> Result<()> {
-        self.run(Request::Start, record_self)
+        self.run(Request::Start, 0, record_self.into())
     }
 
     /// From now on nothing is recorded. A program that is running may still write.
@@ -213,70 +108,24 @@ impl Programs {
     /// # Errors
     /// What the kernel says.
     pub fn stop(&self) -> Result<()> {
-        self.run(Request::Stop, false)
+        self.run(Request::Stop, 0, 0)
     }
 
-    fn run(&self, request: Request, record_self: bool) -> Result<()> {
-        // On no CPU in particular but right here: the program sees who calls.
-        let ran = run_program(self.request.as_fd(), [request as u64, record_self.into()], None);
-        ran.map(drop).with_context(|| format!("running the program for requests ({request:?})"))
-    }
-
-    /// Makes the kernel count how often programs run, until these programs are dropped.
+    /// Records an event of the session's own.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn count_runs(&mut self) -> Result<()> {
-        self.stats = Some(
-            enable_stats(Stats::RunTime).context("enabling the kernel's statistics of BPF programs (--bpf-stats)")?,
-        );
-        Ok(())
+    pub fn note(&self, event: u16, payload: u64) -> Result<()> {
+        self.run(Request::Note, event, payload)
     }
 
-    /// Attaches to every event; the `i`-th has the id `i`. Of those that a pattern selected, returns which the kernel refused.
-    ///
-    /// # Errors
-    /// When an event that was named in full, or every one, is refused.
-    pub fn attach(&mut self, events: &[Event]) -> Result<Vec<Refused>> {
-        let mut refused = Vec::new();
-        let together = self.attach_together(events)?;
-        for (index, event) in events.iter().enumerate().filter(|(index, _)| !together.contains(index)) {
-            match self.attached.attach(&self.object, index, event) {
-                Ok(()) => {}
-                Err(error) if event.explicit || is_out_of_files(&error) => return Err(error),
-                Err(error) => refused.push(Refused { index, error }),
-            }
-        }
-        if refused.len() == events.len() {
-            let reason = refused.pop().map_or_else(|| anyhow::anyhow!("no event is selected"), |refused| refused.error);
-            return Err(reason.context("none of the selected events could be attached"));
-        }
-        Ok(refused)
-    }
-
-    /// Attaches to the functions that patterns mean, all at once, where the kernel can do that; returns which events were.
-    fn attach_together(&mut self, events: &[Event]) -> Result<Vec<usize>> {
-        let mut together = Vec::new();
-        for returns in [false, true] {
-            // Pairs are told apart by the stack pointer, which the returns of kprobe.multi have not from Linux 6.14 on (kernel/trace/fgraph.c
-            // keeps a few registers alone).
-            let is_meant = |event: &Event| match &event.probe {
-                Probe::Kprobe { offset: 0, returns: at_return, .. } => {
-                    !event.explicit && *at_return == returns && !event.is_pair()
-                }
-                _ => false,
-            };
-            let group: Vec<(usize, &Event)> = events.iter().enumerate().filter(|(_, event)| is_meant(event)).collect();
-            if !group.is_empty() && self.attached.attach_functions(&self.object, &group, returns)? {
-                together.extend(group.iter().map(|(index, _)| *index));
-            }
-        }
-        Ok(together)
+    pub(super) fn run(&self, request: Request, event: u16, argument: u64) -> Result<()> {
+        run(&self.request, request, event, argument)
     }
 
     /// Detaches from every event. The kernel waits for several RCU grace periods at each (measured: 75 ms).
     pub fn detach(&mut self) {
-        self.attached.links.clear();
+        self.links.clear();
     }
 
     /// How many hits of kprobes the kernel itself has passed over, of those that are attached; `None` where there are none, or the kernel
@@ -285,7 +134,12 @@ impl Programs {
     /// # Errors
     /// What the kernel says.
     pub fn missed(&self) -> Result<Option<u64>> {
-        if counts_skipped() { self.attached.missed() } else { Ok(None) }
+        let mut missed = None;
+        for link in self.links.iter().filter(|_| counts_skipped()) {
+            let more = link_missed(link.link.as_fd()).context("asking what a probe has missed")?;
+            missed = more.map_or(missed, |more| Some(missed.unwrap_or(0) + more));
+        }
+        Ok(missed)
     }
 
     /// Events that were not recorded, other than by loss, by possible CPU.
@@ -300,11 +154,14 @@ impl Programs {
         Ok(values.iter().map(left_out).collect())
     }
 
-    /// How many records of an event were over its limit, on all CPUs.
+    /// How many records of an event were over its limit, on all CPUs; zero for events of other programs.
     ///
     /// # Errors
     /// What the kernel says.
     pub fn suppressed(&self, event: u16) -> Result<u64> {
+        if u32::from(event) >= self.limits.len() {
+            return Ok(0);
+        }
         let values = self.limits.get(&event.into(), 0).context("reading how many records were over the limit")?;
         Ok(values.iter().map(|[_next, suppressed]| suppressed).sum())
     }
@@ -315,8 +172,7 @@ impl Programs {
     /// When `/proc` does not say.
     pub fn report(&self) -> Result<Vec<Program>> {
         let counted = counts_skipped();
-        let events = self.attached.programs.iter().filter(|loaded| !matches!(&*loaded.name, "on_fork" | "on_free"));
-        let reports = events.map(|loaded| {
+        let reports = self.loaded.iter().filter(|loaded| !HELPERS.contains(&&*loaded.name)).map(|loaded| {
             let counts = machine::program_counts(loaded.program.as_fd())?;
             let runs = self.stats.is_some().then_some(counts.runs);
             Ok(Program {
@@ -327,55 +183,124 @@ impl Programs {
         });
         reports.collect()
     }
+
+    /// What has ended the recording, if something has.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn fired(&self) -> Result<Option<Fired>> {
+        let [_after, time, event, cpu, end] = self.trigger.get(&0, 0).context("asking what has ended the recording")?;
+        // The end is written last.
+        Ok((end != 0).then_some(Fired {
+            event: u16::try_from(event).unwrap_or(u16::MAX),
+            cpu: u32::try_from(cpu).unwrap_or(u32::MAX),
+            time,
+            end,
+        }))
+    }
+
+    /// From now on the next record that is to end the recording does, and it goes on for `after` nanoseconds more then.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn arm(&mut self, after: u64) -> Result<()> {
+        self.trigger.set(0, [after, 0, 0, 0, 0], 0).context("telling the programs how a record ends the recording")
+    }
+
+    /// Pins all of it, under names that begin with `prefix`.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn pin(&self, folder: &Folder, prefix: &str) -> Result<Pinned> {
+        for (index, loaded) in self.loaded.iter().enumerate() {
+            folder.pin(&program_pin(prefix, index), loaded.program.as_fd())?;
+        }
+        for (name, map) in [("account", self.account.map()), ("limits", self.limits.map())] {
+            folder.pin(&format!("{prefix}{name}"), map.fd().as_fd())?;
+        }
+        if !folder.has(TRIGGER) {
+            folder.pin(TRIGGER, self.trigger.map().fd().as_fd())?;
+        }
+        folder.pin(&format!("{prefix}request"), self.request.as_fd())?;
+        for (index, link) in self.links.iter().enumerate() {
+            folder.pin(&link_pin(prefix, index), link.link.as_fd())?;
+        }
+        Ok(Pinned {
+            prefix: prefix.to_owned(),
+            programs: self.loaded.iter().map(|loaded| loaded.name.clone()).collect(),
+            links: self.links.iter().map(|link| link.events.clone()).collect(),
+        })
+    }
+
+    /// Opens what is pinned.
+    ///
+    /// # Errors
+    /// When a part is missing.
+    pub fn open(folder: &Folder, pinned: &Pinned) -> Result<Self> {
+        let prefix = &pinned.prefix;
+        let map = |name: &str| Ok::<_, anyhow::Error>(MapData::from_fd(folder.get(name)?)?);
+        let per_cpu = |name: &str| Ok::<_, anyhow::Error>(Map::PerCpuArray(map(&format!("{prefix}{name}"))?));
+        let loaded =
+            pinned.programs.iter().enumerate().map(|(index, name)| {
+                Ok(Loaded { name: name.clone(), program: folder.get(&program_pin(prefix, index))? })
+            });
+        let mut links = Vec::new();
+        for (index, events) in pinned.links.iter().enumerate() {
+            let name = link_pin(prefix, index);
+            // What has been detached is gone.
+            if folder.has(&name) {
+                links.push(Link { events: events.clone(), link: folder.get(&name)? });
+            }
+        }
+        Ok(Self {
+            request: folder.get(&format!("{prefix}request"))?,
+            account: per_cpu("account")?.try_into()?,
+            limits: per_cpu("limits")?.try_into()?,
+            trigger: Map::Array(map(TRIGGER)?).try_into()?,
+            loaded: loaded.collect::<Result<_>>()?,
+            links,
+            stats: None,
+        })
+    }
+}
+
+impl Pinned {
+    /// The pins of what attaches programs to events: to all, or to those of `only`.
+    ///
+    /// # Errors
+    /// When one attaches to others too.
+    pub fn links(&self, only: Option<&[u16]>) -> Result<Vec<String>> {
+        let is_meant = |id: &u16| only.is_none_or(|only| only.contains(id));
+        let mut pins = Vec::new();
+        for (index, events) in self.links.iter().enumerate() {
+            let others = events.iter().filter(|id| !is_meant(id)).count();
+            if only.is_some() && others == events.len() {
+                continue;
+            }
+            if others > 0 {
+                bail!("it was attached together with {others} other functions of its pattern: remove all of them");
+            }
+            pins.push(link_pin(&self.prefix, index));
+        }
+        Ok(pins)
+    }
+}
+
+pub(super) fn run(program: &OwnedFd, request: Request, event: u16, argument: u64) -> Result<()> {
+    // On no CPU in particular but right here: the program sees who calls.
+    let ran = run_program(program.as_fd(), [request as u64 | u64::from(event) << 32, argument], None);
+    ran.map(drop).with_context(|| format!("running the program for requests ({request:?})"))
+}
+
+fn program_pin(prefix: &str, index: usize) -> String {
+    format!("{prefix}program-{index}")
+}
+
+fn link_pin(prefix: &str, index: usize) -> String {
+    format!("{prefix}link-{index}")
 }
 
 /// Before, the kernel skips without counting (kernel/trace/bpf_trace.c, `trace_call_bpf`), and does not tell what probes have missed.
 fn counts_skipped() -> bool {
     machine::kernel_version().is_none_or(|version| version >= (6, 7))
-}
-
-fn can_run_in_nmi(event: &Event) -> bool {
-    match event.kind() {
-        Kind::Tracepoint => !NEVER_IN_NMI.contains(&event.name.split(':').next().unwrap_or_default()),
-        Kind::Syscall | Kind::Uprobe | Kind::Uretprobe | Kind::Usdt => false,
-        Kind::RawTracepoint | Kind::Kprobe | Kind::Kretprobe | Kind::Fentry | Kind::Fexit | Kind::Profile => true,
-    }
-}
-
-/// Writes into the maps what the programs look up.
-fn tell(ebpf: &Ebpf, orders: &Orders<'_>, names: &[Pattern], cgroups: &[[u64; 2]]) -> Result<()> {
-    let recipes = object::map(ebpf, "RECIPES")?;
-    let first = u16::try_from(names.len())?;
-    for (index, event) in orders.events.iter().enumerate() {
-        let Some(recipe) = &event.recipe else { continue };
-        let mut recipe = **recipe;
-        // The patterns of names come first.
-        recipe.tests.iter_mut().for_each(|test| test.pattern += first);
-        set_value(recipes, u32::try_from(index)?, &recipe).context("writing what is to be done at an event")?;
-    }
-    let patterns = object::map(ebpf, "PATTERNS")?;
-    for (index, pattern) in names.iter().chain(orders.patterns).enumerate() {
-        set_value(patterns, u32::try_from(index)?, pattern).context("writing a pattern")?;
-    }
-    let chosen = object::map(ebpf, "CHOSEN")?;
-    for key in orders.choice.keys() {
-        set_value(chosen, key, &0u64).context("writing whose events are recorded")?;
-    }
-    let map = object::map(ebpf, "CGROUPS")?;
-    for (index, cgroup) in cgroups.iter().enumerate() {
-        set_value(map, u32::try_from(index)?, cgroup).context("writing a cgroup")?;
-    }
-    Ok(())
-}
-
-/// Where the tracepoint of a fork has the child's number, and that of a task's end the task's.
-fn task_numbers() -> Result<(u32, u32)> {
-    let catalogue = Catalogue::read(&machine::tracefs()?)?;
-    let place = |event: &str, field: &str| {
-        let format = catalogue.event(event, true)?.format;
-        let found = format.fields.iter().find(|other| other.name == field);
-        let found = found.with_context(|| format!("{event} has no field {field}"))?;
-        anyhow::Ok(u32::try_from(found.bytes.start)?)
-    };
-    Ok((place("sched:sched_process_fork", "child_pid")?, place("sched:sched_process_free", "pid")?))
 }

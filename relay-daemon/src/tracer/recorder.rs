@@ -1,33 +1,31 @@
-//! Records one trace, from the first map to the last line of the account.
+//! Records one trace, from the first map to the last line of the account; or takes up one whose recorder was killed.
 
 use std::{
-    fs, io,
+    collections::BTreeMap,
+    fs,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
 use anyhow::{Context as _, Result, bail};
-use relay_common::{
-    Buffer as _, Geometry, HEADER, Mode,
-    recipe::Pattern,
-    trace::{self as packets, CPU_ID_AT, EVENTS_DISCARDED_AT, MAGIC, Packets, STREAM_ID_AT, UUID_AT},
-};
+use relay_common::{Buffer as _, HEADER, Mode, trace::EVENTS_DISCARDED_AT};
 
 use super::{
     addresses::Addresses,
-    choice::Choice,
     directory::TraceDirectory,
-    events::Event,
-    metadata,
-    programs::{LeftOut, Notices, Orders, Programs},
-    session::{self, Clock, Cpu, Session, SessionEvent},
+    loader::Notices,
+    rotation::{self, Pieces, Rules, resume_at},
+    session::{Cpu, Session},
+    snapshot,
+    standing::{self, Prepared, Standing},
     tasks::Tasks,
 };
 use crate::{
-    channel::{Channel, Host},
-    consumer::{Consumer, CpuFile},
-    machine::{self, Instant},
-    readers::{Readers, snapshot_all},
+    channel::Channel,
+    consumer::{Consumer, CpuFile, Output},
+    machine::Instant,
+    pins::OpenError,
+    readers::Readers,
     sys::MappedBuffer,
 };
 
@@ -37,42 +35,32 @@ const ACCOUNT_SIZE: u64 = 1024;
 /// What to record, and where to.
 #[derive(Debug)]
 pub struct Options {
-    /// The events.
-    pub events: Vec<Event>,
-    /// The patterns of their conditions.
-    pub patterns: Vec<Pattern>,
-    /// Whose events are recorded.
-    pub choice: Choice,
-    /// What stands before every payload: bits of `relay_common::recipe::context`.
-    pub context: u32,
+    /// What to record.
+    pub session: standing::Options,
     /// The trace's directory.
     pub output: PathBuf,
     /// Whether a trace that is there is replaced.
     pub force: bool,
-    /// How buffers are cut.
-    pub geometry: Geometry,
-    /// What to lose when the reader is behind.
-    pub mode: Mode,
     /// Whether the kernel counts the programs' runs.
     pub bpf_stats: bool,
     /// Whether relayd's own events are recorded.
     pub record_self: bool,
-    /// The command line, for the record.
-    pub command: Vec<String>,
+    /// When the trace goes on in a new piece.
+    pub rotation: Rules,
 }
 
 /// A recording under way. Dropping it without [`Recording::finish`] stops it and leaves what was written.
-#[expect(missing_debug_implementations, reason = "aya's maps have none")]
+#[expect(missing_debug_implementations, reason = "of threads there is little to show")]
 pub struct Recording {
-    channel: Arc<Channel>,
-    programs: Programs,
+    standing: Standing,
     directory: TraceDirectory,
-    session: Session,
-    metadata: String,
     addresses: Addresses,
     tasks: Tasks,
     readers: Readers,
     snapshots: u64,
+    /// What `session.json` holds by now.
+    session: Session,
+    pieces: Pieces,
 }
 
 /// The state of a recording at one moment.
@@ -94,60 +82,111 @@ impl Recording {
     /// # Errors
     /// When anything is missing; nothing stays behind then.
     pub fn start(options: Options) -> Result<(Self, Option<Notices>)> {
-        let Options {
-            events,
-            patterns,
-            choice,
-            context,
-            output,
-            force,
-            geometry,
-            mode,
-            bpf_stats,
-            record_self,
-            command,
-        } = options;
-        machine::raise_limits();
-        let uuid = machine::new_uuid()?;
-        let channel = Arc::new(Channel::create(geometry, mode, Packets { clock: HostClock { uuid } })?);
-        let orders = Orders { events: &events, patterns: &patterns, choice: &choice, context };
-        let (mut programs, notices) = Programs::load(&channel, &orders)?;
-        let mut directory = TraceDirectory::create(&output, force)?;
-        let (folder, marking) = (directory.path().to_path_buf(), Arc::clone(&channel));
-        let readers = Readers::start(Arc::clone(&channel), move |cpu| {
-            // CTF readers number what was discarded between two packets: the first is there before anything can be lost.
-            marking.mark(cpu)?;
-            Ok(Box::new(CpuFile::create(&folder, cpu)?))
-        })?;
-        let mut tasks = Tasks::watch(channel.possible());
-        let mut addresses = Addresses::watch(&events, context, channel.possible());
+        let Options { session, output, force, bpf_stats, record_self, rotation } = options;
+        let (mut prepared, notices) = Prepared::load(None, session)?;
+        let directory = TraceDirectory::create(&output, force)?;
+        let path = fs::canonicalize(directory.path()).with_context(|| format!("finding {}", output.display()))?;
         if bpf_stats {
-            programs.count_runs()?;
+            prepared.count_runs()?;
         }
-        let refused = programs.attach(&events)?;
-        for refused in &refused {
-            log::info!("left out {}: {:#}", events[refused.index].name, refused.error);
+        let channel = Arc::clone(&prepared.channel);
+        let tasks = Tasks::watch(channel.possible());
+        let standing = prepared.attach(None, Some((path, record_self)))?;
+        let session = standing.description.session.clone();
+        let mut recording = Self {
+            addresses: Addresses::watch(&session.events, standing.description.context, channel.possible()),
+            tasks,
+            readers: start_readers(&standing, directory.path())?,
+            snapshots: 0,
+            session,
+            pieces: Pieces::new(rotation),
+            standing,
+            directory,
+        };
+        recording.write_session()?;
+        recording.directory.keep();
+        // From here on it can be recovered.
+        recording.standing.keep();
+        recording.standing.programs.iter().try_for_each(|programs| programs.start(record_self))?;
+        Ok((recording, notices))
+    }
+
+    /// Goes on with a trace whose recorder was killed: its programs have recorded all the while, as long as there was room.
+    ///
+    /// # Errors
+    /// When nothing of it is left in the kernel, or its recorder lives.
+    pub fn resume(output: &Path, rotation: Rules) -> Result<Self> {
+        let (standing, directory, session) = open(output)?;
+        let cpus = standing.channel.possible();
+        let (addresses, tasks) =
+            (Addresses::watch(&session.events, standing.description.context, cpus), Tasks::watch(cpus));
+        let readers = start_readers(&standing, directory.path())?;
+        let record_self = standing.description.recorder.as_ref().is_some_and(|(_, record_self)| *record_self);
+        standing.programs.iter().try_for_each(|programs| programs.start(record_self))?;
+        let pieces = Pieces::new(rotation);
+        Ok(Self { standing, directory, addresses, tasks, readers, snapshots: 0, session, pieces })
+    }
+
+    /// Ends the piece that is being written when it is time to, and begins the next. To be called ten times a second or so.
+    ///
+    /// # Errors
+    /// When the piece cannot be made or written. What was recorded is in the one or the other.
+    pub fn rotate(&mut self) -> Result<()> {
+        let bytes = self.readers.statistics().values().map(|statistics| statistics.bytes.load(Relaxed)).sum();
+        if !self.pieces.is_due(bytes) {
+            return Ok(());
         }
-        if !refused.is_empty() {
-            log::warn!("{} of {} events could not be attached (RUST_LOG=info names them)", refused.len(), events.len());
+        let (trace, channel) = (self.directory.path().to_path_buf(), Arc::clone(&self.standing.channel));
+        let path = rotation::piece_path(&trace, self.session.pieces + 1);
+        let mut piece = TraceDirectory::create(&path, false)?;
+        piece.write_metadata(&self.standing.metadata()?)?;
+        // Before the first file: should this process be killed, whoever recovers the trace completes the piece.
+        self.session.write(&piece.private())?;
+        piece.keep();
+        let end = Instant::now();
+        let (from, to) = (trace.clone(), path.clone());
+        let parts = self.readers.each(move |consumer| rotation::cut(consumer, &channel, &from, &to));
+        // A file that cannot be moved goes on in the next piece.
+        let moved = |(cpu, part): (u32, Result<_>)| {
+            Some((
+                cpu,
+                part.inspect_err(|error| log::error!("cpu {cpu} is not in {}: {error:#}", path.display())).ok()?,
+            ))
+        };
+        let parts: BTreeMap<_, _> = parts.into_iter().filter_map(moved).collect();
+        let mut session = self.session.clone();
+        session.clock.end = Some(end);
+        // Programs run on, so what the kernel has counted of them is of no moment.
+        self.standing.count(&mut session)?;
+        session.programs.iter_mut().for_each(|program| program.runs = None);
+        let mut all = Vec::new();
+        for counted in self.standing.accounts()? {
+            let none = Cpu { cpu: counted.cpu, ..Cpu::default() };
+            let before = self.session.before.iter().find(|before| before.cpu == counted.cpu).unwrap_or(&none);
+            let (so_far, own) = rotation::accounts(&counted, parts.get(&counted.cpu), before);
+            session.cpus.push(own);
+            all.push(so_far);
         }
-        let attached: Vec<(u16, &Event)> = (0..=u16::MAX)
-            .zip(&events)
-            .filter(|(id, _)| refused.iter().all(|refused| refused.index != usize::from(*id)))
-            .collect();
-        let start = Instant::now();
-        let session = describe(uuid, command, &channel, context, start, &attached)?;
-        let described = attached.iter().map(|(id, event)| (*id, event.name.as_str(), &event.format.fields[..]));
-        let metadata = metadata::write(&session, described);
-        directory.write_metadata(&metadata)?;
-        let written = session.write(&directory.private())?;
+        self.session.before = all;
+        self.session.pieces += 1;
+        self.session.clock.start = end;
+        session.write(&piece.private())?;
+        self.addresses.save(&piece.private())?;
+        self.tasks.save(&piece.private())?;
+        self.session.write(&self.directory.private())?;
+        self.pieces.ended(&trace, path);
+        Ok(())
+    }
+
+    /// What tells of the session before there is an account.
+    fn write_session(&mut self) -> Result<()> {
+        let private = self.directory.private();
+        self.directory.write_metadata(&self.standing.metadata()?)?;
+        let written = self.standing.description.session.write(&private)?;
         // What the session will have grown by at the end: the account of every CPU, and a reason.
-        directory.set_aside(written + ACCOUNT_SIZE * (channel.possible().len() as u64 + 4))?;
-        addresses.save(&directory.private())?;
-        tasks.save(&directory.private())?;
-        directory.keep();
-        programs.start(record_self)?;
-        Ok((Self { channel, programs, directory, session, metadata, addresses, tasks, readers, snapshots: 0 }, notices))
+        self.directory.set_aside(written + ACCOUNT_SIZE * (self.standing.channel.possible().len() as u64 + 4))?;
+        self.addresses.save(&private)?;
+        self.tasks.save(&private)
     }
 
     /// Where the trace is.
@@ -159,26 +198,25 @@ impl Recording {
     /// How many events are attached.
     #[must_use]
     pub fn events(&self) -> usize {
-        self.session.events.len()
+        self.standing.description.session.events.len()
     }
 
     /// How it stands.
     #[must_use]
     pub fn progress(&self) -> Progress {
+        let channel = &self.standing.channel;
         let mut progress = Progress::default();
         for (cpu, statistics) in self.readers.statistics() {
             progress.bytes += statistics.bytes.load(Relaxed);
             // While writers are at work the exact number is not to be had; what has been read is.
-            let count = self.channel.buffer(cpu).and_then(|buffer| buffer.reader().count());
+            let count = channel.buffer(cpu).and_then(|buffer| buffer.reader().count());
             progress.records += count.map_or_else(|| statistics.records.load(Relaxed), |count| count.recorded);
         }
-        for (cpu, counters) in
-            self.channel.possible().iter().filter_map(|&cpu| Some((cpu, self.channel.counters(cpu)?)))
-        {
+        for (cpu, counters) in channel.possible().iter().filter_map(|&cpu| Some((cpu, channel.counters(cpu)?))) {
             progress.lost += counters.lost();
-            if self.channel.buffer(cpu).is_some() {
+            if channel.buffer(cpu).is_some() {
                 let backlog = counters.produced.saturating_sub(counters.consumed);
-                progress.backlog.push(backlog.min(self.channel.geometry().n_subbufs()));
+                progress.backlog.push(backlog.min(channel.geometry().n_subbufs()));
             }
         }
         progress
@@ -201,34 +239,13 @@ impl Recording {
     /// # Errors
     /// When it cannot be written; nothing stays behind then.
     pub fn snapshot(&mut self) -> Result<(PathBuf, Session)> {
-        if self.channel.mode() != Mode::Overwrite {
+        if self.standing.channel.mode() != Mode::Overwrite {
             bail!("there is nothing to take a snapshot of: without --overwrite the files hold everything");
         }
         let mut directory = TraceDirectory::create(&self.next_snapshot(), false)?;
-        let folder = directory.path().to_path_buf();
-        let taken = snapshot_all(&self.channel, |cpu| Ok(Box::new(CpuFile::create(&folder, cpu)?)))?;
-        let mut session = self.session.clone();
-        session.clock.end = Some(Instant::now());
-        for (&cpu, left_out) in self.channel.possible().iter().zip(self.programs.left_out()?) {
-            let mut account = lost(&self.channel, cpu, left_out)?;
-            if let Some(snapshot) = taken.get(&cpu) {
-                account.recorded = snapshot.recorded;
-                account.overrun = snapshot.recorded - snapshot.taken;
-                account.bytes = snapshot.bytes;
-                account.subbufs_processed = snapshot.subbufs;
-                account.max_backlog = snapshot.subbufs;
-            }
-            session.cpus.push(account);
-        }
-        session.programs = self.programs.report()?;
-        session.kprobes_missed = self.programs.missed()?;
-        count_suppressed(&self.programs, &mut session)?;
-        directory.write_metadata(&self.metadata)?;
-        self.addresses.save(&directory.private())?;
-        self.tasks.save(&directory.private())?;
-        session.write(&directory.private())?;
+        let session = snapshot::take(&self.standing, &directory, &mut self.addresses, &mut self.tasks)?;
         directory.keep();
-        Ok((folder, session))
+        Ok((directory.path().to_path_buf(), session))
     }
 
     /// The first `DIR-snapshot-N` that is not there.
@@ -249,74 +266,144 @@ impl Recording {
     ///
     /// # Errors
     /// When the account cannot be had or written.
-    pub fn finish(mut self) -> Result<Session> {
-        self.programs.stop()?;
-        self.session.clock.end = Some(Instant::now());
-        self.channel.wait_for_running_programs()?;
+    pub fn finish(self) -> Result<Session> {
+        let Self { standing, directory, addresses, tasks, readers, session, pieces, .. } = self;
+        standing.stop()?;
+        let end = Instant::now();
+        standing.channel.wait_for_running_programs()?;
         let (mut consumers, mut errors) = (Vec::new(), Vec::new());
-        for stopped in self.readers.stop()? {
-            let mut consumer = stopped.consumer;
-            self.channel.flush(consumer.buffer().cpu())?;
-            let result = stopped.result.map_err(anyhow::Error::from).and_then(|()| drain(&mut consumer, &self.channel));
-            errors.extend(result.err().map(|error| format!("{error:#}")));
-            consumers.push(consumer);
+        for stopped in readers.stop()? {
+            consumers.push((stopped.consumer, stopped.result.is_ok()));
+            errors.extend(stopped.result.err().map(|error| format!("{error:#}")));
         }
-        self.session.kprobes_missed = self.programs.missed()?;
-        self.programs.detach();
-        self.channel.wait_for_running_programs()?;
-        self.session.programs = self.programs.report()?;
-        count_suppressed(&self.programs, &mut self.session)?;
-        // A per-CPU map has a value for every possible CPU, in their order.
-        for (&cpu, left_out) in self.channel.possible().iter().zip(self.programs.left_out()?) {
-            let mut account = lost(&self.channel, cpu, left_out)?;
-            if let Some(consumer) = consumers.iter().find(|consumer| consumer.buffer().cpu() == cpu)
-                && let Err(error) = account_of(consumer, &mut account)
-            {
-                errors.push(format!("{error:#}"));
+        let session = end_trace(standing, directory, session, (addresses, tasks), consumers, end, errors);
+        pieces.finish();
+        session
+    }
+}
+
+/// Completes a trace whose recorder was killed: takes what the kernel side still holds, and writes the account.
+///
+/// # Errors
+/// When nothing of it is left in the kernel, its recorder lives, or the account cannot be written.
+pub fn recover(output: &Path) -> Result<Session> {
+    let (standing, directory, session) = open(output)?;
+    standing.stop()?;
+    let end = Instant::now();
+    standing.channel.wait_for_running_programs()?;
+    let description = &standing.description;
+    let names = (Addresses::watch(&description.session.events, description.context, &[]), Tasks::default());
+    let consumer = |buffer: Arc<MappedBuffer>| {
+        let output = CpuFile::resume(directory.path(), buffer.cpu(), buffer.taken().output)?;
+        Ok((Consumer::new(buffer, standing.channel.mode(), Box::new(output)), true))
+    };
+    let consumers = standing.channel.buffers().into_iter().map(consumer).collect::<Result<_>>()?;
+    end_trace(standing, directory, session, names, consumers, end, Vec::new())
+}
+
+/// Opens the session of a trace whose recorder was killed.
+fn open(output: &Path) -> Result<(Standing, TraceDirectory, Session)> {
+    let directory = TraceDirectory::open(output)?;
+    directory.share_like_it()?;
+    let path = output.display();
+    let private = directory.private();
+    if !private.join("session.json").exists() {
+        bail!("{path}: its recorder was killed before it began to record; remove it, or replace it with --force");
+    }
+    let mut session = Session::read(&private)?;
+    let name = standing::trace_name(&session.uuid);
+    match Standing::open(&name) {
+        Ok(standing) if session.clock.end.is_some() && !session.cpus.is_empty() => {
+            // Killed after the last line of the account.
+            standing.close()?;
+            bail!("{path} is complete: there is nothing to recover");
+        }
+        Ok(standing) => {
+            // The files' lengths first: what is moved, they tell.
+            let buffers = standing.channel.buffers();
+            let lens =
+                buffers.iter().map(|buffer| (buffer, resume_at(output, &session, buffer.cpu(), buffer.taken().output)));
+            for (buffer, len) in lens {
+                buffer.note_output(len);
             }
-            self.session.cpus.push(account);
+            rotation::complete(&standing, output, &mut session)?;
+            Ok((standing, directory, session))
         }
-        self.session.error = (!errors.is_empty()).then(|| errors.join("; "));
-        self.directory.release_reserve()?;
-        self.session.write(&self.directory.private())?;
-        // Last, since names are worth less than an account.
-        if let Err(error) = self.addresses.save(&self.directory.private()) {
-            log::error!("stacks may have fewer names: {error:#}");
-        }
-        if let Err(error) = self.tasks.save(&self.directory.private()) {
-            log::error!("threads may have no names: {error:#}");
-        }
-        Ok(self.session)
+        Err(_) if session.clock.end.is_some() => bail!("{path} is complete: there is nothing to recover"),
+        Err(OpenError::Locked(_)) => bail!("{path} is being recorded: its recorder lives"),
+        Err(OpenError::Missing(_)) => bail!(
+            "{path}: nothing of its recording is left in the kernel{}; relayd repair saves what is in the files",
+            if crate::machine::boot_id().is_ok_and(|now| now != session.boot_id) {
+                ", which was booted since"
+            } else {
+                ""
+            }
+        ),
+        Err(OpenError::Other(error)) => Err(error),
     }
 }
 
-/// User space's side of the packets: the clock of packets that it closes itself, and the trace that all of them belong to.
-struct HostClock {
-    uuid: [u8; 16],
-}
-
-impl packets::Clock for HostClock {
-    fn now(&self) -> u64 {
-        Instant::now().monotonic
-    }
-    fn steps_back(&self) -> bool {
-        true
-    }
-}
-
-impl Host for Packets<HostClock> {
-    /// Writes what is the same in every packet of a CPU into every place of its buffer.
-    fn buffer_made(&self, buffer: &MappedBuffer) -> io::Result<()> {
-        let geometry = buffer.geometry();
-        for number in 0..geometry.n_subbufs() {
-            let packet = geometry.begin(number) + HEADER;
-            buffer.store(packet, &MAGIC.to_le_bytes())?;
-            buffer.store(packet + UUID_AT, &self.clock.uuid)?;
-            buffer.store(packet + STREAM_ID_AT, &0u32.to_le_bytes())?;
-            buffer.store(packet + CPU_ID_AT, &buffer.cpu().to_le_bytes())?;
+/// Starts the readers of a trace, each where the one before it has ended, if there was one.
+fn start_readers(standing: &Standing, folder: &Path) -> Result<Readers> {
+    let (folder, channel) = (folder.to_path_buf(), Arc::clone(&standing.channel));
+    Readers::start(Arc::clone(&standing.channel), move |cpu| {
+        let buffer = channel.buffer(cpu).with_context(|| format!("cpu {cpu} has no buffer"))?;
+        // CTF readers number what was discarded between two packets: the first is there before anything can be lost.
+        if buffer.reader().produced() == 0 && !buffer.reader().is_open() {
+            channel.mark(cpu)?;
         }
-        Ok(())
+        Ok(Box::new(CpuFile::resume(&folder, cpu, buffer.taken().output)?) as Box<dyn Output>)
+    })
+}
+
+/// Ends a trace in which nothing is recorded any more: of the consumers, drains those that can go on.
+fn end_trace(
+    mut standing: Standing,
+    directory: TraceDirectory,
+    mut session: Session,
+    (mut addresses, mut tasks): (Addresses, Tasks),
+    mut consumers: Vec<(Consumer, bool)>,
+    end: Instant,
+    mut errors: Vec<String>,
+) -> Result<Session> {
+    let channel = Arc::clone(&standing.channel);
+    for (consumer, can_go_on) in &mut consumers {
+        channel.flush(consumer.buffer().cpu())?;
+        let drained = if *can_go_on { drain(consumer, &channel) } else { Ok(()) };
+        errors.extend(drained.err().map(|error| format!("{error:#}")));
     }
+    session.clock.end = Some(end);
+    // Before the links are gone: they know what they have missed.
+    standing.count(&mut session)?;
+    standing.detach()?;
+    channel.wait_for_running_programs()?;
+    let missed = session.kprobes_missed;
+    session.programs.clear();
+    standing.count(&mut session)?;
+    session.kprobes_missed = missed;
+    session.cpus = standing.accounts()?;
+    for account in &mut session.cpus {
+        if let Some((consumer, _)) = consumers.iter().find(|(consumer, _)| consumer.buffer().cpu() == account.cpu)
+            && let Err(error) = account_of(consumer, account)
+        {
+            errors.push(format!("{error:#}"));
+        }
+        if let Some(before) = session.before.iter().find(|before| before.cpu == account.cpu) {
+            *account = account.since(before);
+        }
+    }
+    session.error = (!errors.is_empty()).then(|| errors.join("; "));
+    directory.release_reserve()?;
+    session.write(&directory.private())?;
+    // Last, since names are worth less than an account.
+    if let Err(error) = addresses.save(&directory.private()) {
+        log::error!("stacks may have fewer names: {error:#}");
+    }
+    if let Err(error) = tasks.save(&directory.private()) {
+        log::error!("threads may have no names: {error:#}");
+    }
+    standing.close()?;
+    Ok(session)
 }
 
 /// Takes all that is left on a flushed CPU where no program runs any more, and sees to it that the last packet tells all that was lost.
@@ -331,83 +418,16 @@ fn drain(consumer: &mut Consumer, channel: &Channel) -> Result<()> {
 }
 
 /// The losses that the last packet of a CPU tells.
-fn told(buffer: &MappedBuffer) -> Result<u64> {
-    let Some(last) = buffer.reader().produced().checked_sub(1) else { return Ok(0) };
+pub(super) fn told(buffer: &MappedBuffer) -> Result<u64> {
+    buffer.reader().produced().checked_sub(1).map_or(Ok(0), |last| told_by(buffer, last))
+}
+
+/// The losses that a closed packet tells.
+pub(super) fn told_by(buffer: &MappedBuffer, number: u64) -> Result<u64> {
     let mut bytes = bytes::BytesMut::with_capacity(8);
-    let place = buffer.geometry().place(buffer.geometry().begin(last)) + HEADER + EVENTS_DISCARDED_AT;
+    let place = buffer.geometry().place(buffer.geometry().begin(number)) + HEADER + EVENTS_DISCARDED_AT;
     buffer.copy_to(place, 8, &mut bytes).context("reading the last packet")?;
     Ok(bytes::Buf::get_u64_le(&mut bytes))
-}
-
-fn describe(
-    uuid: [u8; 16],
-    command: Vec<String>,
-    channel: &Channel,
-    context: u32,
-    start: Instant,
-    events: &[(u16, &Event)],
-) -> Result<Session> {
-    let (host, kernel) = machine::host_and_kernel();
-    Ok(Session {
-        format: session::FORMAT,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        uuid: metadata::uuid_text(uuid),
-        host,
-        kernel,
-        boot_id: machine::boot_id().context("reading the boot id")?,
-        command,
-        mode: match channel.mode() {
-            Mode::NoOverwrite => "no-overwrite".to_owned(),
-            Mode::Overwrite => "overwrite".to_owned(),
-        },
-        subbuf_size: channel.geometry().subbuf_size(),
-        n_subbufs: channel.geometry().n_subbufs(),
-        context: metadata::context_fields(context).into_iter().map(str::to_owned).collect(),
-        clock: Clock { start, end: None },
-        events: events
-            .iter()
-            .map(|(id, event)| SessionEvent {
-                id: *id,
-                name: event.name.clone(),
-                size: event.format.payload_size(),
-                format: event.text.clone(),
-                suppressed: event.recipe.as_ref().filter(|recipe| recipe.interval != 0).map(|_| 0),
-            })
-            .collect(),
-        cpus: Vec::new(),
-        programs: Vec::new(),
-        kprobes_missed: None,
-        error: None,
-        repaired: None,
-    })
-}
-
-/// Writes how many records of each event were over its limit.
-fn count_suppressed(programs: &Programs, session: &mut Session) -> Result<()> {
-    for event in session.events.iter_mut().filter(|event| event.suppressed.is_some()) {
-        event.suppressed = Some(programs.suppressed(event.id)?);
-    }
-    Ok(())
-}
-
-/// What a CPU has lost and left out so far.
-fn lost(channel: &Channel, cpu: u32, left_out: LeftOut) -> Result<Cpu> {
-    let counters = channel.counters(cpu).with_context(|| format!("cpu {cpu} has no control row"))?;
-    Ok(Cpu {
-        cpu,
-        filtered: left_out.own + left_out.outside + left_out.unwanted,
-        filtered_outside: left_out.outside,
-        filtered_unwanted: left_out.unwanted,
-        suppressed: left_out.suppressed,
-        entries: left_out.entries,
-        unpaired: left_out.unpaired,
-        faults: left_out.faults,
-        lost_full: counters.lost_full,
-        lost_too_big: counters.lost_too_big,
-        lost_nested: counters.lost_nested,
-        lost_no_buffer: counters.lost_no_buffer,
-        ..Cpu::default()
-    })
 }
 
 /// Adds what a CPU at rest has recorded, and what of that is in its file.

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use relay_common::{
-    recipe::{HIDDEN, Operator, Pattern, Recipe, input},
+    recipe::{HIDDEN, Operator, Pattern, Recipe, flag, input},
     trace::COMMON_FIELDS,
 };
 
@@ -67,6 +67,28 @@ impl Selection {
             log::warn!("--latency is for kretprobe, fexit and uretprobe; none is selected");
         }
         Ok(selection)
+    }
+
+    /// Adds the events of `other`: the record of one of them ends the recording.
+    pub fn until(&mut self, other: Self) {
+        let first = self.patterns.len();
+        for mut event in other.events {
+            let same = |known: &&mut Event| {
+                let tests = |event: &Event| event.recipe.as_ref().map_or(0, |recipe| recipe.n_tests);
+                known.name == event.name && known.text == event.text && tests(known) == 0 && tests(&event) == 0
+            };
+            if let Some(known) = self.events.iter_mut().find(same) {
+                known.recipe.get_or_insert_with(|| Box::new(Recipe::EMPTY)).flags |= flag::TRIGGER;
+                continue;
+            }
+            let recipe = event.recipe.get_or_insert_with(|| Box::new(Recipe::EMPTY));
+            recipe.flags |= flag::TRIGGER;
+            for test in recipe.tests.iter_mut().filter(|test| test.operator == Operator::Matches as u8) {
+                test.pattern = test.pattern.saturating_add(u16::try_from(first).unwrap_or(u16::MAX));
+            }
+            self.events.push(event);
+        }
+        self.patterns.extend(other.patterns);
     }
 
     /// An event that was selected before.

@@ -16,6 +16,9 @@ use crate::machine::Instant;
 /// misread a trace.
 pub const FORMAT: u32 = 1;
 
+/// The session's own event: its events have changed.
+pub const CHANGE: &str = "relayd:change";
+
 /// What `session.json` holds. `docs/format.md` has the fields' meanings.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Session {
@@ -54,6 +57,12 @@ pub struct Session {
     /// Hits of kprobes that the kernel itself passed over: inside another probe, or without room to watch for the return. `None` until the
     /// end, where there are no kprobes, and before Linux 6.7.
     pub kprobes_missed: Option<u64>,
+    /// Of a trace in pieces: how many there were before this one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub pieces: u64,
+    /// What they have in all, by CPU.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub before: Vec<Cpu>,
     /// Why recording stopped before it was asked to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -94,6 +103,27 @@ pub struct SessionEvent {
     /// Records that were over the event's limit, where it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suppressed: Option<u64>,
+    /// When it was added to a session that was running, in nanoseconds of the monotonic clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub added: Option<u64>,
+    /// When it was removed from the session, while that went on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removed: Option<u64>,
+}
+
+impl SessionEvent {
+    /// Whether it is recorded by now: it was not removed, and is not the session's own.
+    #[must_use]
+    pub fn is_recorded(&self) -> bool {
+        self.removed.is_none() && self.name != CHANGE
+    }
+
+    /// Whether the kernel prints an address of it by name.
+    #[must_use]
+    pub fn prints_symbols(&self) -> bool {
+        let print = self.format.split_once("print fmt:").map_or("", |(_, print)| print);
+        ["%pS", "%ps", "%pB", "%pF", "%pf"].iter().any(|conversion| print.contains(conversion))
+    }
 }
 
 /// The account of one CPU: `recorded - overrun - unwritten` records are in its file.
@@ -139,6 +169,71 @@ pub struct Cpu {
 }
 
 impl Cpu {
+    /// The numbers that only grow.
+    fn counts(&mut self) -> [&mut u64; 15] {
+        let Self {
+            cpu: _,
+            recorded,
+            bytes: _,
+            subbufs_processed,
+            max_backlog: _,
+            filtered,
+            filtered_outside,
+            filtered_unwanted,
+            suppressed,
+            entries,
+            unpaired,
+            faults,
+            lost_full,
+            lost_too_big,
+            lost_nested,
+            lost_no_buffer,
+            overrun,
+            unwritten,
+        } = self;
+        [
+            recorded,
+            subbufs_processed,
+            filtered,
+            filtered_outside,
+            filtered_unwanted,
+            suppressed,
+            entries,
+            unpaired,
+            faults,
+            lost_full,
+            lost_too_big,
+            lost_nested,
+            lost_no_buffer,
+            overrun,
+            unwritten,
+        ]
+    }
+
+    /// What has come since an earlier account of the same CPU. Bytes and backlog stay: they are of a file.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let (mut since, mut before) = (self.clone(), before.clone());
+        for (count, before) in since.counts().into_iter().zip(before.counts()) {
+            *count = count.saturating_sub(*before);
+        }
+        since
+    }
+
+    /// Adds another account of the same CPU, but bytes and backlog.
+    pub fn add(&mut self, other: &Self) {
+        let mut other = other.clone();
+        for (count, other) in self.counts().into_iter().zip(other.counts()) {
+            *count = count.saturating_add(*other);
+        }
+    }
+
+    /// Records lost that packets tell of.
+    #[must_use]
+    pub fn told(&self) -> u64 {
+        self.lost().saturating_sub(self.lost_no_buffer)
+    }
+
     /// Records in the file.
     #[must_use]
     pub fn in_file(&self) -> u64 {
@@ -163,6 +258,11 @@ pub struct Program {
     /// How often it ran, when that was counted (`--bpf-stats`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runs: Option<u64>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde wants it")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Traces without a number have the first format.

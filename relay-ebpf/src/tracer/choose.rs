@@ -10,7 +10,7 @@ use relay_ebpf::{
     sys::{self, BpfWord},
 };
 
-use crate::{account::count, patterns};
+use crate::{account::count, patterns, trigger};
 
 // Which choices there are: bits of `relay_common::recipe::choice`.
 setting!(CHOICES: u32 = sys::UNSET);
@@ -44,8 +44,9 @@ static CGROUPS: Array<Cgroup, { choice::MAX_CGROUPS as usize }> = Array::new();
 #[inline(always)]
 pub(crate) fn is_recorded(current: u64) -> bool {
     let recorder = RECORDER.peek();
-    if recorder == 0 || recorder == current >> 32 {
-        count(|account| if recorder == 0 { &account.outside } else { &account.own });
+    let is_outside = recorder == 0 || trigger::has_ended();
+    if is_outside || recorder == current >> 32 {
+        count(|account| if is_outside { &account.outside } else { &account.own });
         return false;
     }
     true

@@ -11,6 +11,7 @@ mod choose;
 mod pairs;
 mod patterns;
 mod recipe;
+mod trigger;
 
 use aya_ebpf::{
     EbpfContext,
@@ -198,20 +199,34 @@ fn with_recipe<C: EbpfContext>(
     let given = start(workspace, recipe);
     if let Some(len) = payload(workspace, recipe, event, (level, current, is_chosen), given.map(|(_, len)| len)) {
         let source = given.map_or(workspace.payload(), |(source, _)| source);
-        let before = if CONTEXT.load() == 0 { 0 } else { store_context(ctx, workspace) };
-        match EVENTS.reserve(RECORD_HEADER + before + len) {
-            Ok(record) => {
-                record.store(0, RecordHeader::new(record.stamp(), event.id, before + len, current));
-                if CONTEXT.load() != 0 {
-                    record.copy_from_kernel(RECORD_HEADER, before, workspace.context());
-                }
-                record.copy_from_kernel(RECORD_HEADER + before, len, source);
-                record.commit();
-            }
-            Err(lost) => notice(ctx, lost),
+        let time = write(ctx, workspace, event.id, current, source, len);
+        if recipe.flags & flag::TRIGGER != 0 {
+            trigger::fire(event.id, time);
         }
     }
     workspace.release();
+}
+
+/// Writes a record of an event, with what stands before every payload; returns its time.
+#[inline(always)]
+fn write(ctx: &impl EbpfContext, workspace: &Workspace, id: u16, current: u64, source: KernelAddress, len: u64) -> u64 {
+    let before = if CONTEXT.load() == 0 { 0 } else { store_context(ctx, workspace) };
+    match EVENTS.reserve(RECORD_HEADER + before + len) {
+        Ok(record) => {
+            let time = record.stamp();
+            record.store(0, RecordHeader::new(time, id, before + len, current));
+            if CONTEXT.load() != 0 {
+                record.copy_from_kernel(RECORD_HEADER, before, workspace.context());
+            }
+            record.copy_from_kernel(RECORD_HEADER + before, len, source);
+            record.commit();
+            time
+        }
+        Err(lost) => {
+            notice(ctx, lost);
+            sys::clock()
+        }
+    }
 }
 
 /// Bytes of the payload, when it is to be recorded. When not, that is counted.
@@ -326,14 +341,21 @@ fn task_ends(ctx: &TracePointContext) {
 #[raw_tracepoint]
 fn on_request(ctx: RawTracePointContext) {
     let request: u64 = ctx.arg(0);
-    let record_self: u64 = ctx.arg(1);
-    let caller = sys::current() >> 32;
+    let argument: u64 = ctx.arg(1);
+    let current = sys::current();
+    let (event, request) = (request >> 32, request & 0xffff_ffff);
     if request == Request::Follow as u64 {
-        let _ = sys::insert(&CHOSEN, choice::key(choice::PID, caller), &BpfWord::zero());
-        return;
+        let _ = sys::insert(&CHOSEN, choice::key(choice::PID, current >> 32), &BpfWord::zero());
+    } else if request == Request::Note as u64 {
+        if let Some((_, workspace)) = recipe::claim() {
+            let payload = KernelAddress::of(&argument);
+            let _ = write(&ctx, workspace, event as u16, current, payload, size_of_val(&argument) as u64);
+            workspace.release();
+        }
+    } else {
+        let recorder = if argument == 0 { current >> 32 } else { NOBODY };
+        let _ = RECORDER.swap(if request == Request::Start as u64 { recorder } else { 0 });
     }
-    let recorder = if record_self == 0 { caller } else { NOBODY };
-    let _ = RECORDER.swap(if request == Request::Start as u64 { recorder } else { 0 });
 }
 
 #[inline(always)]

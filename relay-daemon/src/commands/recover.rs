@@ -1,0 +1,38 @@
+//! `relayd recover`: complete a trace whose recorder was killed.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::{Result, bail};
+use clap::Args;
+use relay_daemon::tracer::recorder;
+
+use super::summary;
+
+/// Complete a trace whose recorder was killed, by what the kernel side still holds.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The kernel side has gone on recording since, as long as its buffers had room; what came then is counted as lost. Nothing is written twice.
+To go on recording instead: relayd trace --resume -o DIR. When the machine was booted since, nothing is left: relayd repair.
+
+Example:
+  relayd recover relayd-20260102-030405")]
+pub(crate) struct Arguments {
+    /// The directory of the trace.
+    #[arg(value_name = "DIR")]
+    trace: PathBuf,
+    /// Print the summary as one JSON document.
+    #[arg(long)]
+    json: bool,
+    /// Print no summary.
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let session = recorder::recover(&arguments.trace)?;
+    summary::print(&arguments.trace, &session, arguments.json, arguments.quiet)?;
+    if let Some(error) = &session.error {
+        bail!("{error}; what was written until then is valid, and the account is in {}", arguments.trace.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,308 @@
+//! Brings the tracer's eBPF programs into the kernel: loads them, tells them what to do, attaches them.
+
+use std::{
+    os::fd::{AsFd as _, OwnedFd},
+    path::PathBuf,
+};
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, MapData, PerCpuArray},
+    programs::RawTracePoint,
+    sys::{Stats, enable_stats},
+};
+use aya_log::EbpfLogger;
+use relay_common::{recipe::Pattern, trace::Request};
+use tokio::io::unix::AsyncFd;
+
+use super::{
+    attach::{Attached, is_out_of_files},
+    choice::Choice,
+    events::{Catalogue, Event, Probe},
+    object::{self, Object},
+    programs::{self, Programs},
+    registers,
+    spec::Kind,
+};
+use crate::{
+    channel::{self, Channel},
+    machine,
+    sys::{set_value, watch_log},
+};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tracer"));
+
+/// The channel that the programs write to.
+const CHANNEL: &str = "EVENTS";
+/// The program that does what is requested.
+const REQUEST: &str = "on_request";
+/// How many calls whose entry and return are paired can be under way on each CPU: at least a few hundred, since the kernel hands room out
+/// to CPUs 128 at a time.
+const CALLS: u32 = 1024;
+/// At least so many on all CPUs.
+const ALL_CALLS: u32 = 8192;
+/// How many processes can be followed.
+const FOLLOWED: u32 = 65_536;
+
+/// Categories whose tracepoints never run in NMI context: they stand where locks are held or where only tasks and ordinary
+/// interrupts come by. Where a session has others, stamps are kept from falling, at the cost of one exchange a record.
+const NEVER_IN_NMI: [&str; 16] = [
+    "block",
+    "ext4",
+    "irq",
+    "net",
+    "raw_syscalls",
+    "sched",
+    "signal",
+    "skb",
+    "sock",
+    "syscalls",
+    "task",
+    "tcp",
+    "timer",
+    "udp",
+    "workqueue",
+    "writeback",
+];
+
+/// What the programs are told before they are loaded.
+#[derive(Debug)]
+pub struct Orders<'a> {
+    /// What they will be attached to.
+    pub events: &'a [Event],
+    /// The id of the first of them; the others follow.
+    pub first: u16,
+    /// The patterns of the events' conditions.
+    pub patterns: &'a [Pattern],
+    /// Whose events are recorded.
+    pub choice: &'a Choice,
+    /// What stands before every payload: bits of `relay_common::recipe::context`.
+    pub context: u32,
+    /// For a session that goes on without this process: a record may end it, and events may be added.
+    pub standing: bool,
+    /// Where the map is pinned that all programs of the session share, if there are others already.
+    pub trigger: Option<PathBuf>,
+}
+
+/// The programs of an object, loaded for a channel, and not attached yet.
+#[expect(missing_debug_implementations, reason = "aya's maps have none")]
+pub struct Loader {
+    object: Object,
+    request: OwnedFd,
+    account: PerCpuArray<MapData, [u64; 8]>,
+    limits: PerCpuArray<MapData, [u64; 2]>,
+    trigger: Array<MapData, [u64; 5]>,
+    attached: Attached,
+    /// The maps.
+    _ebpf: Ebpf,
+    stats: Option<OwnedFd>,
+}
+
+/// An event that a pattern selected and that could not be attached.
+#[derive(Debug)]
+pub struct Refused {
+    /// Its place in the list that was to be attached.
+    pub index: usize,
+    /// Why.
+    pub error: anyhow::Error,
+}
+
+/// The kernel side's notices, as they come.
+pub type Notices = AsyncFd<EbpfLogger<&'static dyn log::Log>>;
+
+impl Loader {
+    /// Loads the programs to write into `channel`, and tells them what to do.
+    ///
+    /// # Errors
+    /// When the kernel refuses them.
+    pub fn load(channel: &Channel, orders: &Orders<'_>) -> Result<(Self, Option<Notices>)> {
+        let Orders { events, choice, .. } = orders;
+        let nmi = u32::from(orders.standing || events.iter().any(can_run_in_nmi));
+        let triggers = u32::from(orders.standing);
+        let names = choice.patterns()?;
+        let cgroups = choice.cgroup_ids()?;
+        let (choices, context) = (choice.bits(), orders.context);
+        let (name_count, cgroup_count) = (u32::try_from(names.len())?, u32::try_from(cgroups.len())?);
+        let (child_at, freed_at) = if choice.follow { task_numbers()? } else { (0, 0) };
+        let registers = u32::from(registers::WORDS);
+        let mut loader = EbpfLoader::new();
+        for (name, value) in [
+            ("NMI", &nmi),
+            ("TRIGGERS", &triggers),
+            ("CONTEXT", &context),
+            ("CHOICES", &choices),
+            ("NAMES", &name_count),
+            ("CHOSEN_CGROUPS", &cgroup_count),
+            ("REGISTERS", &registers),
+            ("CHILD_AT", &child_at),
+            ("FREED_AT", &freed_at),
+        ] {
+            loader.override_global(name, value, true);
+        }
+        let recipes = if events.iter().any(|event| event.recipe.is_some()) {
+            usize::from(orders.first) + events.len()
+        } else {
+            1
+        };
+        let recipes = u32::try_from(recipes.max(1))?;
+        let chosen = u32::try_from(choice.keys().count())? + if choice.follow { FOLLOWED } else { 1 };
+        loader.map_max_entries("RECIPES", recipes).map_max_entries("LIMITS", recipes);
+        loader.map_max_entries("PATTERNS", u32::try_from(names.len() + orders.patterns.len())?.max(1));
+        let possible = u32::try_from(channel.possible().len())?;
+        let calls = if events.iter().any(Event::is_pair) { (CALLS * possible).max(ALL_CALLS) } else { 1 };
+        loader.map_max_entries("CALLS", calls).map_max_entries("DEEPER", calls);
+        loader.map_max_entries("CHOSEN", chosen);
+        if let Some(trigger) = &orders.trigger {
+            loader.map_pin_path("TRIGGER", trigger);
+        }
+        let mut ebpf = channel::load(OBJECT, &[(CHANNEL, channel)], loader)?;
+        let request: &mut RawTracePoint =
+            ebpf.program_mut(REQUEST).context("the object has no program for requests")?.try_into()?;
+        request.load().context("loading the program for requests (needs CAP_BPF and CAP_PERFMON, and Linux 5.15)")?;
+        let request = request.fd()?.as_fd().try_clone_to_owned()?;
+        let object = Object::new(OBJECT, &ebpf)?;
+        tell(&ebpf, orders, &names, &cgroups)?;
+        let mut take = |name: &str| ebpf.take_map(name).with_context(|| format!("the object has no map {name}"));
+        let (account, limits, trigger) = (take("ACCOUNT")?, take("LIMITS")?, take("TRIGGER")?);
+        // Of a session that goes on without this process, nobody will be there to listen.
+        let notices = if orders.standing { None } else { notices(&mut ebpf)? };
+        let mut loader = Self {
+            object,
+            request,
+            account: account.try_into()?,
+            limits: limits.try_into()?,
+            trigger: trigger.try_into()?,
+            attached: Attached::default(),
+            _ebpf: ebpf,
+            stats: None,
+        };
+        if choice.follow {
+            loader.follow(choice)?;
+        }
+        Ok((loader, notices))
+    }
+
+    /// Begins to follow chosen processes.
+    fn follow(&mut self, choice: &Choice) -> Result<()> {
+        let catalogue = Catalogue::read(&machine::tracefs()?)?;
+        let id = |name: &str| anyhow::Ok(catalogue.event(name, true)?.format.id);
+        self.attached.follow(&self.object, id("sched:sched_process_fork")?, id("sched:sched_process_free")?)?;
+        if choice.own_children {
+            programs::run(&self.request, Request::Follow, 0, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the kernel count how often programs run, as long as the programs live.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn count_runs(&mut self) -> Result<()> {
+        self.stats = Some(
+            enable_stats(Stats::RunTime).context("enabling the kernel's statistics of BPF programs (--bpf-stats)")?,
+        );
+        Ok(())
+    }
+
+    /// Attaches to the events of the orders. Of those that a pattern selected, returns which the kernel refused.
+    ///
+    /// # Errors
+    /// When an event that was named in full, or every one, is refused.
+    pub fn attach(mut self, orders: &Orders<'_>) -> Result<(Programs, Vec<Refused>)> {
+        let Orders { events, first, .. } = *orders;
+        let mut refused = Vec::new();
+        let together = self.attach_together(events, first)?;
+        for (index, event) in events.iter().enumerate().filter(|(index, _)| !together.contains(index)) {
+            match self.attached.attach(&self.object, usize::from(first) + index, event) {
+                Ok(()) => {}
+                Err(error) if event.explicit || is_out_of_files(&error) => return Err(error),
+                Err(error) => refused.push(Refused { index, error }),
+            }
+        }
+        if refused.len() == events.len() {
+            let reason = refused.pop().map_or_else(|| anyhow::anyhow!("no event is selected"), |refused| refused.error);
+            return Err(reason.context("none of the selected events could be attached"));
+        }
+        let Self { request, account, limits, trigger, attached, stats, .. } = self;
+        let (loaded, links) = attached.into_parts();
+        Ok((Programs { request, account, limits, trigger, loaded, links, stats }, refused))
+    }
+
+    /// Attaches to the functions that patterns mean, all at once, where the kernel can do that; returns which events were.
+    fn attach_together(&mut self, events: &[Event], first: u16) -> Result<Vec<usize>> {
+        let mut together = Vec::new();
+        for returns in [false, true] {
+            // Pairs are told apart by the stack pointer, which the returns of kprobe.multi have not from Linux 6.14 on (kernel/trace/fgraph.c
+            // keeps a few registers alone).
+            let is_meant = |event: &Event| match &event.probe {
+                Probe::Kprobe { offset: 0, returns: at_return, .. } => {
+                    !event.explicit && *at_return == returns && !event.is_pair()
+                }
+                _ => false,
+            };
+            let group: Vec<(usize, &Event)> = events.iter().enumerate().filter(|(_, event)| is_meant(event)).collect();
+            if !group.is_empty() && self.attached.attach_functions(&self.object, &group, first, returns)? {
+                together.extend(group.iter().map(|(index, _)| *index));
+            }
+        }
+        Ok(together)
+    }
+}
+
+fn can_run_in_nmi(event: &Event) -> bool {
+    match event.kind() {
+        Kind::Tracepoint => !NEVER_IN_NMI.contains(&event.name.split(':').next().unwrap_or_default()),
+        Kind::Syscall | Kind::Uprobe | Kind::Uretprobe | Kind::Usdt => false,
+        Kind::RawTracepoint | Kind::Kprobe | Kind::Kretprobe | Kind::Fentry | Kind::Fexit | Kind::Profile => true,
+    }
+}
+
+fn notices(ebpf: &mut Ebpf) -> Result<Option<Notices>> {
+    match EbpfLogger::init(ebpf) {
+        Ok(logger) => Ok(Some(watch_log(logger).context("listening to the kernel side's notices")?)),
+        Err(error) => {
+            log::warn!("notices of the kernel side will not be shown: {error}");
+            Ok(None)
+        }
+    }
+}
+
+/// Writes into the maps what the programs look up.
+fn tell(ebpf: &Ebpf, orders: &Orders<'_>, names: &[Pattern], cgroups: &[[u64; 2]]) -> Result<()> {
+    let recipes = object::map(ebpf, "RECIPES")?;
+    let first = u16::try_from(names.len())?;
+    for (index, event) in orders.events.iter().enumerate() {
+        let Some(recipe) = &event.recipe else { continue };
+        let mut recipe = **recipe;
+        // The patterns of names come first.
+        recipe.tests.iter_mut().for_each(|test| test.pattern += first);
+        set_value(recipes, u32::from(orders.first) + u32::try_from(index)?, &recipe)
+            .context("writing what is to be done at an event")?;
+    }
+    let patterns = object::map(ebpf, "PATTERNS")?;
+    for (index, pattern) in names.iter().chain(orders.patterns).enumerate() {
+        set_value(patterns, u32::try_from(index)?, pattern).context("writing a pattern")?;
+    }
+    let chosen = object::map(ebpf, "CHOSEN")?;
+    for key in orders.choice.keys() {
+        set_value(chosen, key, &0u64).context("writing whose events are recorded")?;
+    }
+    let map = object::map(ebpf, "CGROUPS")?;
+    for (index, cgroup) in cgroups.iter().enumerate() {
+        set_value(map, u32::try_from(index)?, cgroup).context("writing a cgroup")?;
+    }
+    Ok(())
+}
+
+/// Where the tracepoint of a fork has the child's number, and that of a task's end the task's.
+fn task_numbers() -> Result<(u32, u32)> {
+    let catalogue = Catalogue::read(&machine::tracefs()?)?;
+    let place = |event: &str, field: &str| {
+        let format = catalogue.event(event, true)?.format;
+        let found = format.fields.iter().find(|other| other.name == field);
+        let found = found.with_context(|| format!("{event} has no field {field}"))?;
+        anyhow::Ok(u32::try_from(found.bytes.start)?)
+    };
+    Ok((place("sched:sched_process_fork", "child_pid")?, place("sched:sched_process_free", "pid")?))
+}

@@ -1,0 +1,444 @@
+//! A session in the kernel: channel and programs, pinned, so that it goes on whatever becomes of the process that made it, and a description
+//! of it beside them.
+//!
+//! `relayd start` makes one and exits; `relayd trace` makes one and reads from it, and whoever comes after a recorder that was killed
+//! finds it. The description is pinned last: a folder without one was left by a process that was killed while it made it.
+
+mod description;
+mod folders;
+
+use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf, sync::Arc};
+
+use anyhow::{Context as _, Result, bail};
+use relay_common::{Geometry, Mode, recipe::Pattern, trace::Packets};
+
+pub use self::{
+    description::Description,
+    folders::{Orphan, check_name, names, orphans, remove, sweep, trace_name},
+};
+use self::{
+    description::{change_event, describe},
+    folders::warn_of_orphans,
+};
+use super::{
+    choice::Choice,
+    events::Event,
+    format::Format,
+    loader::{Loader, Notices, Orders},
+    metadata,
+    packets::HostClock,
+    programs::{Fired, LeftOut, Pinned, Programs, TRIGGER},
+    session::{CHANGE, Cpu, Session, SessionEvent},
+};
+use crate::{
+    channel::Channel,
+    machine::{self, Instant},
+    pins::{self, Folder, OpenError},
+};
+
+/// What to record.
+#[derive(Debug)]
+pub struct Options {
+    /// The events.
+    pub events: Vec<Event>,
+    /// The patterns of their conditions.
+    pub patterns: Vec<Pattern>,
+    /// Whose events are recorded.
+    pub choice: Choice,
+    /// What stands before every payload: bits of `relay_common::recipe::context`.
+    pub context: u32,
+    /// How buffers are cut.
+    pub geometry: Geometry,
+    /// What to lose when the reader is behind.
+    pub mode: Mode,
+    /// The command line, for the record.
+    pub command: Vec<String>,
+}
+
+/// A session whose programs are loaded and not attached yet.
+#[expect(missing_debug_implementations, reason = "aya's maps have none")]
+pub struct Prepared {
+    /// The channel that they will write to.
+    pub channel: Arc<Channel>,
+    uuid: [u8; 16],
+    loader: Loader,
+    folder: Arc<Folder>,
+    options: Options,
+    standing: bool,
+}
+
+/// A session in the kernel.
+#[expect(missing_debug_implementations, reason = "aya's maps have none")]
+pub struct Standing {
+    /// Its channel.
+    pub channel: Arc<Channel>,
+    /// Its programs, in the order of the description's.
+    pub programs: Vec<Programs>,
+    /// What there is to know of it.
+    pub description: Description,
+    folder: Arc<Folder>,
+}
+
+impl Prepared {
+    /// Makes the channel and loads the programs. Without a name it is the session of a trace that this process records.
+    ///
+    /// # Errors
+    /// When the name is in use, memory does not suffice, or the kernel refuses something. Nothing stays behind then.
+    pub fn load(name: Option<&str>, options: Options) -> Result<(Self, Option<Notices>)> {
+        machine::raise_limits();
+        sweep();
+        warn_of_orphans();
+        let uuid = machine::new_uuid()?;
+        let folder = match name {
+            Some(name) => {
+                check_name(name)?;
+                if pins::list()?.iter().any(|other| other == name) {
+                    bail!(
+                        "there is a session {name} already: relayd status {name} shows it, relayd stop {name} ends it"
+                    );
+                }
+                Folder::create(name)?
+            }
+            None => Folder::create(&trace_name(&metadata::uuid_text(uuid)))?,
+        };
+        let folder = Arc::new(folder);
+        let host = Packets { clock: HostClock { uuid } };
+        let channel = Arc::new(Channel::create(options.geometry, options.mode, host)?);
+        let standing = name.is_some();
+        let (loader, notices) = Loader::load(&channel, &orders(&options, standing))?;
+        channel.pin(&folder)?;
+        Ok((Self { channel, uuid, loader, folder, options, standing }, notices))
+    }
+
+    /// Makes the kernel count how often programs run, as long as the session is open here.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn count_runs(&mut self) -> Result<()> {
+        self.loader.count_runs()
+    }
+
+    /// Attaches to the events and pins everything. Nothing is recorded before [`Programs::start`]. It all goes again when the session is
+    /// dropped, until [`Standing::keep`].
+    ///
+    /// # Errors
+    /// When an event cannot be attached to.
+    pub fn attach(self, after: Option<u64>, recorder: Option<(PathBuf, bool)>) -> Result<Standing> {
+        let Self { channel, uuid, loader, folder, options, standing } = self;
+        let (mut programs, attached) = attach(loader, &orders(&options, standing))?;
+        programs.arm(after.unwrap_or(0))?;
+        let pinned = programs.pin(&folder, "0-")?;
+        let Options { choice, context, command, .. } = options;
+        let session = describe(uuid, command, &channel, context, attached)?;
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let description = Description { version, session, choice, context, programs: vec![pinned], after, recorder };
+        let standing = Standing { channel, programs: vec![programs], description, folder };
+        standing.save()?;
+        Ok(standing)
+    }
+}
+
+impl Standing {
+    /// Opens a session.
+    ///
+    /// # Errors
+    /// When there is none of that name, another process works with it, or it is not one of this boot and this version.
+    pub fn open(name: &str) -> Result<Self, OpenError> {
+        let folder = Folder::open(name)?;
+        Ok(Self::open_folder(folder, name)?)
+    }
+
+    /// Opens a session to look at it, whoever works with it.
+    ///
+    /// # Errors
+    /// When there is none of that name, or it is not one of this boot and this version.
+    pub fn look(name: &str) -> Result<Self, OpenError> {
+        let folder = Folder::look(name)?;
+        Ok(Self::open_folder(folder, name)?)
+    }
+
+    fn open_folder(folder: Folder, name: &str) -> Result<Self> {
+        let description = Description::read(&folder, name)?;
+        let folder = Arc::new(folder);
+        let session = &description.session;
+        let geometry = Geometry::new(session.subbuf_size, session.n_subbufs).context("the session's geometry")?;
+        let mode = if session.mode == "overwrite" { Mode::Overwrite } else { Mode::NoOverwrite };
+        let uuid = metadata::parse_uuid(&session.uuid).context("the session's UUID")?;
+        let channel = Arc::new(Channel::open(&folder, geometry, mode, Packets { clock: HostClock { uuid } })?);
+        let programs = description.programs.iter().map(|pinned| Programs::open(&folder, pinned));
+        Ok(Self { channel, programs: programs.collect::<Result<_>>()?, description, folder })
+    }
+
+    /// Writes the description, in place of the one that is there.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn save(&self) -> Result<()> {
+        self.description.write(&self.folder)
+    }
+
+    /// Records more events from now on, and that there are more; returns how many. New programs write to the same channel.
+    ///
+    /// # Errors
+    /// When an event cannot be attached to. Nothing of it stays then.
+    pub fn add(&mut self, events: &[Event], patterns: &[Pattern]) -> Result<usize> {
+        let change = self.change()?;
+        let first = change.saturating_add(1).max(self.next_id());
+        let prefix = format!("{}-", self.description.programs.len());
+        // What a process has left that was killed here.
+        self.unpin(&prefix)?;
+        let added = self.attach_more(events, patterns, first, &prefix);
+        let (programs, pinned, attached) = added.inspect_err(|_| {
+            if let Err(error) = self.unpin(&prefix) {
+                log::warn!("{error:#}");
+            }
+        })?;
+        let now = Instant::now().monotonic;
+        let count = attached.len();
+        let attached = attached.into_iter().map(|event| SessionEvent { added: Some(now), ..event });
+        self.description.session.events.extend(attached);
+        self.description.programs.push(pinned);
+        self.programs.push(programs);
+        // Before the first record of theirs.
+        self.save()?;
+        self.programs.last().map_or(Ok(()), |programs| programs.start(true))?;
+        self.note(change, count, 0)?;
+        Ok(count)
+    }
+
+    fn attach_more(
+        &self,
+        events: &[Event],
+        patterns: &[Pattern],
+        first: u16,
+        prefix: &str,
+    ) -> Result<(Programs, Pinned, Vec<SessionEvent>)> {
+        let orders = Orders {
+            events,
+            first,
+            patterns,
+            choice: &self.description.choice,
+            context: self.description.context,
+            standing: true,
+            trigger: Some(self.folder.path().join(TRIGGER)),
+        };
+        let (loader, _notices) = Loader::load(&self.channel, &orders)?;
+        let (programs, attached) = attach(loader, &orders)?;
+        let pinned = programs.pin(&self.folder, prefix)?;
+        Ok((programs, pinned, attached))
+    }
+
+    /// The id of the event that says that the events have changed; from now on there is one.
+    fn change(&mut self) -> Result<u16> {
+        let found = self.description.session.events.iter().find(|event| event.name == CHANGE);
+        if let Some(event) = found {
+            return Ok(event.id);
+        }
+        let id = self.next_id();
+        self.description.session.events.push(change_event(id));
+        // Before the first record of it.
+        self.save()?;
+        Ok(id)
+    }
+
+    fn note(&self, change: u16, added: usize, removed: usize) -> Result<()> {
+        let payload = u64::from(u32::try_from(added)?) | u64::from(u32::try_from(removed)?) << 32;
+        self.programs.first().map_or(Ok(()), |programs| programs.note(change, payload))
+    }
+
+    fn next_id(&self) -> u16 {
+        self.description.session.events.iter().map(|event| event.id).max().map_or(0, |id| id.saturating_add(1))
+    }
+
+    fn unpin(&self, prefix: &str) -> Result<()> {
+        let names = self.folder.names()?;
+        names.iter().filter(|name| name.starts_with(prefix)).try_for_each(|name| self.folder.unpin(name))
+    }
+
+    /// Records events no more, and that there are fewer.
+    ///
+    /// # Errors
+    /// When one was attached together with others that are to stay.
+    pub fn remove(&mut self, events: &[u16]) -> Result<()> {
+        let change = self.change()?;
+        self.unpin_links(Some(events))?;
+        for programs in &mut self.programs {
+            programs.links.retain(|link| !link.events.iter().any(|id| events.contains(id)));
+        }
+        let now = Instant::now().monotonic;
+        for event in self.description.session.events.iter_mut().filter(|event| events.contains(&event.id)) {
+            event.removed = Some(now);
+        }
+        self.save()?;
+        self.note(change, 0, events.len())
+    }
+
+    /// Goes on recording after a record has stopped it, until the next one does.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn rearm(&mut self) -> Result<()> {
+        let after = self.description.after.unwrap_or(0);
+        self.programs.first_mut().map_or(Ok(()), |programs| programs.arm(after))
+    }
+
+    /// The group that may read it.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn group(&self) -> Result<u32> {
+        let path = self.folder.path();
+        Ok(fs::metadata(path).with_context(|| format!("looking at {}", path.display()))?.gid())
+    }
+
+    /// Whether it is still in the kernel, or was stopped meanwhile.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        Description::is_in(&self.folder)
+    }
+
+    fn unpin_links(&self, only: Option<&[u16]>) -> Result<()> {
+        let pins = self.description.programs.iter().map(|pinned| pinned.links(only)).collect::<Result<Vec<_>>>()?;
+        pins.iter().flatten().try_for_each(|pin| self.folder.unpin(pin))
+    }
+
+    /// Detaches from all events.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn detach(&mut self) -> Result<()> {
+        self.unpin_links(None)?;
+        self.programs.iter_mut().for_each(Programs::detach);
+        Ok(())
+    }
+
+    /// From now on nothing is recorded.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn stop(&self) -> Result<()> {
+        self.programs.iter().try_for_each(Programs::stop)
+    }
+
+    /// From now on it stays when this process ends.
+    pub fn keep(&self) {
+        self.folder.keep();
+    }
+
+    /// Takes everything out of the kernel.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn close(self) -> Result<()> {
+        // First, so that what a kill leaves here is not taken for a session.
+        Description::remove(&self.folder)?;
+        self.folder.remove()
+    }
+
+    /// What has ended the recording, if something has.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn fired(&self) -> Result<Option<Fired>> {
+        self.programs.first().map_or(Ok(None), Programs::fired)
+    }
+
+    /// The name of an event.
+    #[must_use]
+    pub fn event_name(&self, id: u16) -> &str {
+        let event = self.description.session.events.iter().find(|event| event.id == id);
+        event.map_or("an event that is not known", |event| &event.name)
+    }
+
+    /// The trace's metadata.
+    ///
+    /// # Errors
+    /// When the description of an event is not understood.
+    pub fn metadata(&self) -> Result<String> {
+        let session = &self.description.session;
+        let formats = session.events.iter().map(|event| {
+            Ok((event, Format::parse(&event.format).with_context(|| format!("the fields of {}", event.name))?))
+        });
+        let formats: Vec<(&SessionEvent, Format)> = formats.collect::<Result<_>>()?;
+        let described = formats.iter().map(|(event, format)| (event.id, event.name.as_str(), &format.fields[..]));
+        Ok(metadata::write(session, described))
+    }
+
+    /// Writes into a session what programs and kernel have counted: all but what is in the buffers.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn count(&self, session: &mut Session) -> Result<()> {
+        let mut missed = None;
+        for programs in &self.programs {
+            session.programs.extend(programs.report()?);
+            missed = programs.missed()?.map_or(missed, |more| Some(missed.unwrap_or(0) + more));
+        }
+        session.kprobes_missed = missed;
+        for event in session.events.iter_mut().filter(|event| event.suppressed.is_some()) {
+            let counts = self.programs.iter().map(|programs| programs.suppressed(event.id));
+            event.suppressed = Some(counts.sum::<Result<u64>>()?);
+        }
+        Ok(())
+    }
+
+    /// What each possible CPU has lost and left out so far.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn accounts(&self) -> Result<Vec<Cpu>> {
+        let mut accounts = Vec::new();
+        let left_out: Vec<Vec<LeftOut>> = self.programs.iter().map(Programs::left_out).collect::<Result<_>>()?;
+        // A per-CPU map has a value for every possible CPU, in their order.
+        for (index, &cpu) in self.channel.possible().iter().enumerate() {
+            let counters = self.channel.counters(cpu).with_context(|| format!("cpu {cpu} has no control row"))?;
+            let total =
+                |of: fn(&LeftOut) -> u64| left_out.iter().filter_map(|cpus| cpus.get(index)).map(of).sum::<u64>();
+            accounts.push(Cpu {
+                cpu,
+                filtered: total(|left_out| left_out.own + left_out.outside + left_out.unwanted),
+                filtered_outside: total(|left_out| left_out.outside),
+                filtered_unwanted: total(|left_out| left_out.unwanted),
+                suppressed: total(|left_out| left_out.suppressed),
+                entries: total(|left_out| left_out.entries),
+                unpaired: total(|left_out| left_out.unpaired),
+                faults: total(|left_out| left_out.faults),
+                lost_full: counters.lost_full,
+                lost_too_big: counters.lost_too_big,
+                lost_nested: counters.lost_nested,
+                lost_no_buffer: counters.lost_no_buffer,
+                ..Cpu::default()
+            });
+        }
+        Ok(accounts)
+    }
+}
+
+fn orders(options: &Options, standing: bool) -> Orders<'_> {
+    let Options { events, patterns, choice, context, .. } = options;
+    Orders { events, first: 0, patterns, choice, context: *context, standing, trigger: None }
+}
+
+/// Attaches, and says which events were.
+fn attach(loader: Loader, orders: &Orders<'_>) -> Result<(Programs, Vec<SessionEvent>)> {
+    let (programs, refused) = loader.attach(orders)?;
+    for refused in &refused {
+        log::info!("left out {}: {:#}", orders.events[refused.index].name, refused.error);
+    }
+    let count = orders.events.len();
+    if !refused.is_empty() {
+        log::warn!("{} of {count} events could not be attached (RUST_LOG=info names them)", refused.len());
+    }
+    let attached = (orders.first..).zip(orders.events).enumerate();
+    let attached = attached.filter(|(index, _)| refused.iter().all(|refused| refused.index != *index));
+    let attached = attached.map(|(_, (id, event))| SessionEvent {
+        id,
+        name: event.name.clone(),
+        size: event.format.payload_size(),
+        format: event.text.clone(),
+        suppressed: event.recipe.as_ref().filter(|recipe| recipe.interval != 0).map(|_| 0),
+        added: None,
+        removed: None,
+    });
+    Ok((programs, attached.collect()))
+}

@@ -1,0 +1,152 @@
+//! Traces in pieces: each whole, nothing lost and nothing twice between them.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use relay_daemon::machine;
+use relay_tests::{
+    babeltrace,
+    channel::{Numbers, numbers_condition},
+    fail, relayd, succeed, text,
+};
+
+use crate::recovery::{numbers, session, total};
+
+fn record(path: &Path, arguments: &[&str]) -> Command {
+    let event = format!("raw_syscalls:sys_enter if {}", numbers_condition());
+    let mut command = relayd();
+    command.args(["trace", "-q", "--bpf-stats", "-e", &event]).args(arguments).arg("-o").arg(path);
+    command
+}
+
+/// The pieces of a trace, the oldest first, and what is newest.
+fn pieces(path: &Path) -> Vec<PathBuf> {
+    let name = format!("{}-piece-", path.file_name().unwrap().to_str().unwrap());
+    let siblings = fs::read_dir(path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
+    let mut pieces: Vec<PathBuf> = siblings
+        .filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with(&name) && path.is_dir())
+        .collect();
+    pieces.sort();
+    pieces.push(path.to_path_buf());
+    pieces
+}
+
+/// Every piece adds up by itself, and together they have every number once.
+fn check(pieces: &[PathBuf]) -> u64 {
+    let mut last = std::collections::BTreeMap::new();
+    let mut records = 0;
+    for piece in pieces {
+        let verified = text(&succeed(relayd().arg("verify").arg(piece)).stdout);
+        assert!(verified.contains("all adds up"), "{verified}");
+        let session = session(piece);
+        assert_eq!(total(&session, "lost_full") + total(&session, "lost_nested"), 0, "{session}");
+        for (tid, numbers) in numbers(piece) {
+            assert!(
+                numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]),
+                "a gap, or a number twice, in {}",
+                piece.display()
+            );
+            if let Some(last) = last.insert(tid, numbers[numbers.len() - 1]) {
+                assert_eq!(last + 1, numbers[0], "before {}", piece.display());
+            }
+            records += numbers.len() as u64;
+        }
+        assert!(babeltrace(piece).len() as u64 >= total(&session, "recorded"), "{}", piece.display());
+    }
+    records
+}
+
+pub(crate) fn pieces_are_whole_traces_and_lose_nothing_between_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace");
+    let load = Numbers::start(&machine::online_cpus().unwrap(), Duration::from_micros(300));
+    succeed(&mut record(&path, &["--rotate-size", "1M", "-d", "3s"]));
+    let by_size = pieces(&path);
+    assert!(by_size.len() > 5, "{by_size:?}");
+    assert!(check(&by_size) > 10_000);
+    for piece in &by_size[..by_size.len() - 1] {
+        let bytes = total(&session(piece), "bytes");
+        assert!((1 << 20..20 << 20).contains(&bytes), "{} has {bytes} bytes", piece.display());
+    }
+    // All together, for whoever reads them so.
+    let together = succeed(Command::new("babeltrace2").args(&by_size));
+    let apart: u64 = by_size.iter().map(|piece| total(&session(piece), "recorded")).sum();
+    assert_eq!(text(&together.stdout).lines().count() as u64, apart);
+    let other = folder.path().join("other");
+    succeed(&mut record(&other, &["--rotate-time", "500ms", "--keep", "2", "-d", "2800ms"]));
+    let by_time = pieces(&other);
+    assert_eq!(by_time.len(), 3, "{by_time:?}");
+    assert!(by_time[0].ends_with("other-piece-000004"), "{by_time:?}");
+    check(&by_time);
+    load.stop();
+}
+
+pub(crate) fn a_compressed_piece_is_the_piece() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace");
+    let load = Numbers::start(&machine::online_cpus().unwrap(), Duration::from_micros(300));
+    succeed(&mut record(&path, &["--rotate-time", "400ms", "--compress", "zstd", "-d", "1500ms"]));
+    load.stop();
+    assert_eq!(pieces(&path).len(), 1, "none is left as a directory");
+    let archive = |number: u32| folder.path().join(format!("trace-piece-{number:06}.tar.zst"));
+    for number in 1..=3 {
+        succeed(Command::new("tar").arg("-xf").arg(archive(number)).arg("-C").arg(folder.path()));
+    }
+    assert!(!archive(4).exists());
+    check(&pieces(&path));
+}
+
+/// At random moments, most of them while files are moved.
+pub(crate) fn a_recorder_that_is_killed_between_pieces_loses_nothing() {
+    let mut moved = 0;
+    for round in 0..40u64 {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("trace");
+        let load = Numbers::start(&machine::online_cpus().unwrap(), Duration::from_millis(1));
+        let arguments = ["-b", "256K", "-n", "16", "--rotate-time", "100ms"];
+        let mut recorder = record(&path, &arguments).stderr(Stdio::null()).spawn().unwrap();
+        let second = folder.path().join("trace-piece-000002");
+        // Without a pause, which would be longer than the files take.
+        let start = Instant::now();
+        while !second.exists() {
+            assert!(start.elapsed() < Duration::from_secs(30), "no second piece");
+        }
+        // The first file of a piece is moved within a millisecond of its making.
+        sleep(Duration::from_micros(round * 40));
+        recorder.kill().unwrap();
+        recorder.wait().unwrap();
+        let unfinished = |piece: &PathBuf| session(piece)["cpus"].as_array().unwrap().is_empty();
+        moved += u32::from(pieces(&path).iter().rev().skip(1).any(unfinished));
+        if round % 2 == 0 {
+            succeed(
+                relayd().args(["trace", "-q", "--resume", "-d", "300ms", "--rotate-time", "100ms", "-o"]).arg(&path),
+            );
+        } else {
+            succeed(relayd().args(["recover", "-q"]).arg(&path));
+        }
+        load.stop();
+        check(&pieces(&path));
+    }
+    println!("{moved} of 40 recorders were killed while files were moved");
+    assert!(moved > 0);
+}
+
+pub(crate) fn what_makes_no_pieces_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace");
+    let refused = |arguments: &[&str], code, expected: &str| {
+        let said = fail(&mut record(&path, arguments), code);
+        assert!(said.contains(expected), "{arguments:?}: {said}");
+        assert!(!path.exists());
+    };
+    refused(&["--rotate-size", "1M", "--overwrite"], 2, "cannot be used with");
+    refused(&["--keep", "3"], 2, "--rotate-size");
+    refused(&["--compress", "zstd"], 2, "--rotate-size");
+    refused(&["--rotate-time", "0"], 1, "at least 100ms");
+    refused(&["--rotate-time", "5s", "--compress", "gzip"], 2, "zstd");
+}
