@@ -206,6 +206,7 @@ fn main() {
         pieces: [BABELTRACE] pieces_are_whole_traces_and_lose_nothing_between_them,
             [BABELTRACE] a_compressed_piece_is_the_piece,
             [BABELTRACE] a_recorder_that_is_killed_between_pieces_loses_nothing,
+            [BABELTRACE] what_stands_where_a_piece_would_is_told_apart,
             [] what_makes_no_pieces_is_refused;
         exports: [PYTHON_PACKAGES] perfetto_decodes_every_event,
             [PYTHON_PACKAGES] perfetto_is_told_of_losses_and_machines,

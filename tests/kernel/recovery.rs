@@ -156,7 +156,7 @@ pub(crate) fn what_was_recorded_survives_two_hundred_kills() {
     println!(
         "{kills} kills, {resumed} after going on, {early} before recording; {records} records; {whole} traces whole, {lossy} with losses"
     );
-    assert!(whole > KILLS / 10 && lossy > KILLS / 10 && resumed > KILLS / 10);
+    assert!(whole > KILLS / 10 && lossy > KILLS / 20 && resumed > KILLS / 10);
     let left = relay_daemon::pins::list().unwrap();
     assert!(left.is_empty(), "{left:?}");
 }

@@ -13,8 +13,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use relay_common::Mode;
 use relay_daemon::tracer::{
     loader::Notices,
+    pieces::Rules,
     recorder::{Options, Recording},
-    rotation::Rules,
     session::Cpu,
     standing,
 };
@@ -54,7 +54,7 @@ pub(crate) struct Arguments {
     /// Trace directory to make [default: relayd-YYYYmmdd-HHMMSS].
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Replace a trace that is in DIR.
+    /// Replace a trace that is in DIR, with its pieces.
     #[arg(long)]
     force: bool,
     /// Go on with the trace in DIR, whose recorder was killed: same events, same options, nothing twice, and nothing lost that the

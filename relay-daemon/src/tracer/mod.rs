@@ -4,8 +4,8 @@
 //! [`btf`] and [`path`] (the kernel's types), [`binary`], [`usdt`] and [`registers`] (programs and libraries); [`arguments`] and
 //! [`layout`] say how values are fetched and where they lie in the record, [`choice`] whose events are wanted. [`object`] and
 //! [`loader`] bring into the kernel what runs at events, [`programs`] is what is there, [`standing`] a session of it that is pinned.
-//! [`metadata`] describes the records in CTF's own language, [`session`] is the account that goes beside the trace; [`recorder`] writes a trace,
-//! [`rotation`] in pieces, [`snapshot`] of what a session holds; [`status`] looks at one. [`listing`] says beforehand what there is; [`symbolize`] names the
+//! [`metadata`] describes the records in CTF's own language, [`session`] is the account that goes beside the trace; [`recorder`] writes a trace, `ending` its end,
+//! `rotation` in [`pieces`], [`snapshot`] of what a session holds; [`status`] looks at one. [`listing`] says beforehand what there is; [`symbolize`] names the
 //! addresses of stacks afterwards, by what `addresses` has kept, [`tasks`] keeps the names of threads.
 
 mod addresses;
@@ -17,6 +17,7 @@ pub(crate) mod builds;
 pub mod choice;
 pub mod directory;
 mod elf;
+mod ending;
 pub mod events;
 pub mod expression;
 pub mod format;
@@ -29,11 +30,12 @@ pub mod metadata;
 pub mod object;
 mod packets;
 pub mod path;
+pub mod pieces;
 pub mod probes;
 pub mod programs;
 pub mod recorder;
 pub mod registers;
-pub mod rotation;
+mod rotation;
 pub mod selection;
 pub mod session;
 pub mod snapshot;

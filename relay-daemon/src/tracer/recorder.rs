@@ -1,27 +1,27 @@
 //! Records one trace, from the first map to the last line of the account; or takes up one whose recorder was killed.
 
 use std::{
-    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
 use anyhow::{Context as _, Result, bail};
-use relay_common::{Buffer as _, HEADER, Mode, trace::EVENTS_DISCARDED_AT};
+use relay_common::Mode;
 
 use super::{
     addresses::Addresses,
     directory::TraceDirectory,
+    ending::{end_trace, save_names},
     loader::Notices,
-    rotation::{self, Pieces, Rules, resume_at},
-    session::{Cpu, Session},
+    pieces::{self, Pieces, Rules},
+    rotation::{self, resume_at},
+    session::Session,
     snapshot,
     standing::{self, Prepared, Standing},
     tasks::Tasks,
 };
 use crate::{
-    channel::Channel,
     consumer::{Consumer, CpuFile, Output},
     machine::Instant,
     pins::OpenError,
@@ -85,6 +85,7 @@ impl Recording {
         let Options { session, output, force, bpf_stats, record_self, rotation } = options;
         let (mut prepared, notices) = Prepared::load(None, session)?;
         let directory = TraceDirectory::create(&output, force)?;
+        pieces::clear(&output, &rotation, force)?;
         let path = fs::canonicalize(directory.path()).with_context(|| format!("finding {}", output.display()))?;
         if bpf_stats {
             prepared.count_runs()?;
@@ -99,7 +100,7 @@ impl Recording {
             readers: start_readers(&standing, directory.path())?,
             snapshots: 0,
             session,
-            pieces: Pieces::new(rotation),
+            pieces: Pieces::new(rotation, directory.path())?,
             standing,
             directory,
         };
@@ -123,7 +124,7 @@ impl Recording {
         let readers = start_readers(&standing, directory.path())?;
         let record_self = standing.description.recorder.as_ref().is_some_and(|(_, record_self)| *record_self);
         standing.programs.iter().try_for_each(|programs| programs.start(record_self))?;
-        let pieces = Pieces::new(rotation);
+        let pieces = Pieces::new(rotation, output)?;
         Ok(Self { standing, directory, addresses, tasks, readers, snapshots: 0, session, pieces })
     }
 
@@ -136,46 +137,48 @@ impl Recording {
         if !self.pieces.is_due(bytes) {
             return Ok(());
         }
+        let piece = self.end_piece().inspect_err(|_| self.pieces.failed())?;
+        self.pieces.ended(self.directory.path(), piece)
+    }
+
+    /// Ends the piece that is being written, begins the next, and returns where the one that has ended is.
+    fn end_piece(&mut self) -> Result<PathBuf> {
         let (trace, channel) = (self.directory.path().to_path_buf(), Arc::clone(&self.standing.channel));
-        let path = rotation::piece_path(&trace, self.session.pieces + 1);
+        let path = pieces::path(&trace, self.session.pieces + 1);
         let mut piece = TraceDirectory::create(&path, false)?;
         piece.write_metadata(&self.standing.metadata()?)?;
-        // Before the first file: should this process be killed, whoever recovers the trace completes the piece.
-        self.session.write(&piece.private())?;
-        piece.keep();
-        let end = Instant::now();
-        let (from, to) = (trace.clone(), path.clone());
-        let parts = self.readers.each(move |consumer| rotation::cut(consumer, &channel, &from, &to));
-        // A file that cannot be moved goes on in the next piece.
-        let moved = |(cpu, part): (u32, Result<_>)| {
-            Some((
-                cpu,
-                part.inspect_err(|error| log::error!("cpu {cpu} is not in {}: {error:#}", path.display())).ok()?,
-            ))
-        };
-        let parts: BTreeMap<_, _> = parts.into_iter().filter_map(moved).collect();
-        let mut session = self.session.clone();
-        session.clock.end = Some(end);
-        // Programs run on, so what the kernel has counted of them is of no moment.
+        let before = self.session.clone();
+        let mut session = before.clone();
+        // Programs run on, so what the kernel has counted of their runs is of no moment.
         self.standing.count(&mut session)?;
         session.programs.iter_mut().for_each(|program| program.runs = None);
-        let mut all = Vec::new();
-        for counted in self.standing.accounts()? {
-            let none = Cpu { cpu: counted.cpu, ..Cpu::default() };
-            let before = self.session.before.iter().find(|before| before.cpu == counted.cpu).unwrap_or(&none);
-            let (so_far, own) = rotation::accounts(&counted, parts.get(&counted.cpu), before);
-            session.cpus.push(own);
-            all.push(so_far);
-        }
-        self.session.before = all;
-        self.session.pieces += 1;
-        self.session.clock.start = end;
+        // Before the first file: should this process be killed, whoever recovers the trace completes the piece.
+        let written = before.write(&piece.private())?;
+        piece.set_aside(self.room_for_account(written))?;
+        piece.keep();
+        let end = Instant::now();
+        let (from, to) = (trace, path.clone());
+        let parts = self.readers.each(move |consumer| rotation::cut(consumer, &channel, &before, (&from, &to)));
+        // A file that cannot be moved goes on in the next piece.
+        let moved = |(cpu, part): (u32, Result<_>)| {
+            let part = part.inspect_err(|error| log::error!("cpu {cpu} is not in {}: {error:#}", path.display()));
+            Some((cpu, part.ok()?))
+        };
+        let parts = parts.into_iter().filter_map(moved).collect();
+        session.clock.end = Some(end);
+        session.cpus = rotation::accounts(&self.session, &self.standing.accounts()?, &parts);
+        rotation::go_on(&mut self.session, &session);
+        piece.release_reserve()?;
         session.write(&piece.private())?;
-        self.addresses.save(&piece.private())?;
-        self.tasks.save(&piece.private())?;
         self.session.write(&self.directory.private())?;
-        self.pieces.ended(&trace, path);
-        Ok(())
+        save_names(&mut self.addresses, &mut self.tasks, &piece.private());
+        Ok(path)
+    }
+
+    /// What `session.json`, of `written` bytes now, can have at the end: the account of every CPU, what the pieces before have of it, and a
+    /// reason.
+    fn room_for_account(&self, written: u64) -> u64 {
+        written + ACCOUNT_SIZE * (2 * self.standing.channel.possible().len() as u64 + 4)
     }
 
     /// What tells of the session before there is an account.
@@ -183,8 +186,7 @@ impl Recording {
         let private = self.directory.private();
         self.directory.write_metadata(&self.standing.metadata()?)?;
         let written = self.standing.description.session.write(&private)?;
-        // What the session will have grown by at the end: the account of every CPU, and a reason.
-        self.directory.set_aside(written + ACCOUNT_SIZE * (self.standing.channel.possible().len() as u64 + 4))?;
+        self.directory.set_aside(self.room_for_account(written))?;
         self.addresses.save(&private)?;
         self.tasks.save(&private)
     }
@@ -354,102 +356,4 @@ fn start_readers(standing: &Standing, folder: &Path) -> Result<Readers> {
         }
         Ok(Box::new(CpuFile::resume(&folder, cpu, buffer.taken().output)?) as Box<dyn Output>)
     })
-}
-
-/// Ends a trace in which nothing is recorded any more: of the consumers, drains those that can go on.
-fn end_trace(
-    mut standing: Standing,
-    directory: TraceDirectory,
-    mut session: Session,
-    (mut addresses, mut tasks): (Addresses, Tasks),
-    mut consumers: Vec<(Consumer, bool)>,
-    end: Instant,
-    mut errors: Vec<String>,
-) -> Result<Session> {
-    let channel = Arc::clone(&standing.channel);
-    for (consumer, can_go_on) in &mut consumers {
-        channel.flush(consumer.buffer().cpu())?;
-        let drained = if *can_go_on { drain(consumer, &channel) } else { Ok(()) };
-        errors.extend(drained.err().map(|error| format!("{error:#}")));
-    }
-    session.clock.end = Some(end);
-    // Before the links are gone: they know what they have missed.
-    standing.count(&mut session)?;
-    standing.detach()?;
-    channel.wait_for_running_programs()?;
-    let missed = session.kprobes_missed;
-    session.programs.clear();
-    standing.count(&mut session)?;
-    session.kprobes_missed = missed;
-    session.cpus = standing.accounts()?;
-    for account in &mut session.cpus {
-        if let Some((consumer, _)) = consumers.iter().find(|(consumer, _)| consumer.buffer().cpu() == account.cpu)
-            && let Err(error) = account_of(consumer, account)
-        {
-            errors.push(format!("{error:#}"));
-        }
-        if let Some(before) = session.before.iter().find(|before| before.cpu == account.cpu) {
-            *account = account.since(before);
-        }
-    }
-    session.error = (!errors.is_empty()).then(|| errors.join("; "));
-    directory.release_reserve()?;
-    session.write(&directory.private())?;
-    // Last, since names are worth less than an account.
-    if let Err(error) = addresses.save(&directory.private()) {
-        log::error!("stacks may have fewer names: {error:#}");
-    }
-    if let Err(error) = tasks.save(&directory.private()) {
-        log::error!("threads may have no names: {error:#}");
-    }
-    standing.close()?;
-    Ok(session)
-}
-
-/// Takes all that is left on a flushed CPU where no program runs any more, and sees to it that the last packet tells all that was lost.
-fn drain(consumer: &mut Consumer, channel: &Channel) -> Result<()> {
-    while consumer.pass(u64::MAX)? > 0 {}
-    let buffer = Arc::clone(consumer.buffer());
-    if buffer.control().producer.lost() != told(&buffer)? {
-        channel.mark(buffer.cpu())?;
-        while consumer.pass(u64::MAX)? > 0 {}
-    }
-    Ok(())
-}
-
-/// The losses that the last packet of a CPU tells.
-pub(super) fn told(buffer: &MappedBuffer) -> Result<u64> {
-    buffer.reader().produced().checked_sub(1).map_or(Ok(0), |last| told_by(buffer, last))
-}
-
-/// The losses that a closed packet tells.
-pub(super) fn told_by(buffer: &MappedBuffer, number: u64) -> Result<u64> {
-    let mut bytes = bytes::BytesMut::with_capacity(8);
-    let place = buffer.geometry().place(buffer.geometry().begin(number)) + HEADER + EVENTS_DISCARDED_AT;
-    buffer.copy_to(place, 8, &mut bytes).context("reading the last packet")?;
-    Ok(bytes::Buf::get_u64_le(&mut bytes))
-}
-
-/// Adds what a CPU at rest has recorded, and what of that is in its file.
-fn account_of(consumer: &Consumer, account: &mut Cpu) -> Result<()> {
-    let cpu = account.cpu;
-    let reader = consumer.buffer().reader();
-    let count = reader.count().with_context(|| format!("the buffer of cpu {cpu} is not at rest"))?;
-    let statistics = consumer.statistics();
-    let taken = statistics.records.load(Relaxed);
-    // Ready, and not taken: only when the file could not be written. Memory that was scribbled on may have been overwritten in
-    // any mode.
-    let left = reader.pass(consumer.consumed(), Mode::Overwrite)?;
-    let left = (left.first..left.first + left.backlog).map(|number| reader.subbuf(number));
-    account.unwritten =
-        left.map(|subbuf| Ok(subbuf?.map_or(0, |subbuf| u64::from(subbuf.records)))).sum::<Result<u64>>()?;
-    account.recorded = count.recorded;
-    account.overrun = count
-        .recorded
-        .checked_sub(taken + account.unwritten)
-        .with_context(|| format!("cpu {cpu}: {} records recorded, but {taken} taken", count.recorded))?;
-    account.bytes = statistics.bytes.load(Relaxed);
-    account.subbufs_processed = statistics.subbufs_processed.load(Relaxed);
-    account.max_backlog = statistics.max_backlog.load(Relaxed);
-    Ok(())
 }
