@@ -57,16 +57,11 @@ pub struct Stopped {
 /// How one CPU's buffer stands.
 #[derive(Debug, Serialize)]
 pub struct CpuStatus {
-    /// The CPU.
-    pub cpu: u32,
-    /// Records so far.
-    pub recorded: u64,
-    /// Of these, those that newer ones have overwritten.
-    pub overrun: u64,
+    /// What it has recorded, lost and left out so far.
+    #[serde(flatten)]
+    pub account: Cpu,
     /// Seconds of the past that the buffer holds whole.
     pub span: f64,
-    /// Losses and what was left out.
-    pub account: Cpu,
 }
 
 impl Status {
@@ -91,11 +86,13 @@ impl Status {
             let account = accounts.iter_mut().find(|account| account.cpu == buffer.cpu()).map(std::mem::take);
             let from = oldest(buffer)?.unwrap_or(started);
             cpus.push(CpuStatus {
-                cpu: buffer.cpu(),
-                recorded: recorded(buffer),
-                overrun: buffer.control().producer.retired.peek(),
+                account: Cpu {
+                    cpu: buffer.cpu(),
+                    recorded: recorded(buffer),
+                    overrun: buffer.control().producer.retired.peek(),
+                    ..account.unwrap_or_default()
+                },
                 span: seconds(end.saturating_sub(from.max(started))),
-                account: Cpu { cpu: buffer.cpu(), ..account.unwrap_or_default() },
             });
         }
         let geometry = standing.channel.geometry();
@@ -110,9 +107,9 @@ impl Status {
                 .collect(),
             age: seconds(now.saturating_sub(started)),
             span: cpus.iter().map(|cpu| cpu.span).reduce(f64::min).unwrap_or(0.0),
-            recorded: cpus.iter().map(|cpu| cpu.recorded).sum(),
+            recorded: cpus.iter().map(|cpu| cpu.account.recorded).sum(),
             rate,
-            overrun: cpus.iter().map(|cpu| cpu.overrun).sum(),
+            overrun: cpus.iter().map(|cpu| cpu.account.overrun).sum(),
             lost: cpus.iter().map(|cpu| cpu.account.lost()).chain(accounts.iter().map(Cpu::lost)).sum(),
             memory: (geometry.buffer_size() + MAX_RECORD) * buffers.len() as u64,
             stopped_by: fired.map(|fired| Stopped { event: standing.event_name(fired.event).to_owned(), fired }),
