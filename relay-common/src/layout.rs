@@ -110,9 +110,9 @@ pub struct Consumer<W> {
 pub struct Taken<W> {
     /// Bytes in the present output file.
     pub output: W,
-    /// Records.
+    /// Records, those of earlier output files included.
     pub records: W,
-    /// Sub-buffers, empty ones included.
+    /// Sub-buffers, likewise, and empty ones included.
     pub subbufs: W,
 }
 

@@ -255,14 +255,25 @@ impl Channel {
             made.iter()
                 .try_for_each(|(cpu, maps)| pinned::pin_cpu(folder, *cpu, maps.map.as_fd(), maps.waker.as_fd()))?;
         }
-        let wakers: Vec<_> = made.iter().map(|(cpu, maps)| (*cpu, maps.waker.as_fd())).collect();
-        fill_map_of_maps(self.wakers_map.as_fd(), &wakers).context("handing out the readers' wakers")?;
-        // Now writers see them.
-        let buffers: Vec<_> = made.iter().map(|(cpu, maps)| (*cpu, maps.map.as_fd())).collect();
-        fill_map_of_maps(self.buffers_map.as_fd(), &buffers).context("handing out the buffers")?;
+        self.fill(made.iter().map(|(cpu, maps)| (*cpu, maps)))?;
         let mut cpus = self.cpus.write().unwrap_or_else(PoisonError::into_inner);
         cpus.extend(made);
         Ok(())
+    }
+
+    /// Hands all CPUs their buffers once more: the process that made them may have been killed before it had.
+    pub(crate) fn hand_out(&self) -> Result<()> {
+        let cpus = self.cpus.read().unwrap_or_else(PoisonError::into_inner);
+        self.fill(cpus.iter().map(|(cpu, maps)| (*cpu, maps)))
+    }
+
+    /// Puts what CPUs have where writers see it.
+    fn fill<'a>(&self, cpus: impl Iterator<Item = (u32, &'a CpuMaps)> + Clone) -> Result<()> {
+        let wakers: Vec<_> = cpus.clone().map(|(cpu, maps)| (cpu, maps.waker.as_fd())).collect();
+        fill_map_of_maps(self.wakers_map.as_fd(), &wakers).context("handing out the readers' wakers")?;
+        // Now writers see them.
+        let buffers: Vec<_> = cpus.map(|(cpu, maps)| (cpu, maps.map.as_fd())).collect();
+        fill_map_of_maps(self.buffers_map.as_fd(), &buffers).context("handing out the buffers")
     }
 
     /// The geometry.

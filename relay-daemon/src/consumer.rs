@@ -513,7 +513,12 @@ impl Consumer {
         let buffer = Arc::clone(&self.buffer);
         let waiting = &buffer.control().consumer.waiting;
         loop {
-            while self.pass(u64::MAX)? > 0 {}
+            while self.pass(u64::MAX)? > 0 {
+                // Also when there is always more.
+                while let Ok(work) = work.try_recv() {
+                    work(self);
+                }
+            }
             if *stop.borrow() {
                 return Ok(());
             }

@@ -14,7 +14,7 @@ use std::{
             fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
         },
     },
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     thread,
     time::Duration,
@@ -32,7 +32,9 @@ use crate::{machine, sys};
 const BASE: &str = "relayd";
 /// How often a folder is made that another process removes at once.
 const CREATE_TRIES: u32 = 10;
-const CREATE_PAUSE: Duration = Duration::from_millis(10);
+/// How often, and after which pause, a lock is tried: one that is held for a look at what a folder is, or by a command that is about to end.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// A folder. Who has [opened](Folder::open) or [made](Folder::create) it has it alone, as long as this lives.
 #[derive(Debug)]
@@ -64,7 +66,7 @@ impl Folder {
     /// # Errors
     /// When there is one of that name, or the BPF file system is not to be had.
     pub fn create(name: &str) -> Result<Self> {
-        let path = base()?.join(name);
+        let path = place(name)?;
         for _ in 0..CREATE_TRIES {
             make(&path, 0o750).with_context(|| format!("making {}", path.display()))?;
             match Self::lock(&path) {
@@ -73,8 +75,8 @@ impl Folder {
                     return Ok(folder);
                 }
                 // Another process took it for one that was left behind.
-                Err(OpenError::Missing(_) | OpenError::Locked(_)) => thread::sleep(CREATE_PAUSE),
-                Err(OpenError::Other(error)) => return Err(error),
+                Err(OpenError::Missing(_)) => {}
+                Err(error) => return Err(error.into()),
             }
         }
         bail!("{} is removed by another process as soon as it is made", path.display())
@@ -85,12 +87,7 @@ impl Folder {
     /// # Errors
     /// When it is not there, another process works with it, or somebody else could have made it.
     pub fn open(name: &str) -> Result<Self, OpenError> {
-        let path = base()?.join(name);
-        if !path.exists() {
-            return Err(OpenError::Missing(path));
-        }
-        check_owner(&path)?;
-        Self::lock(&path)
+        Self::lock(Self::look(name)?.path())
     }
 
     /// Opens a folder to look at it, whoever works with it.
@@ -98,7 +95,7 @@ impl Folder {
     /// # Errors
     /// When it is not there, or somebody else could have made it.
     pub fn look(name: &str) -> Result<Self, OpenError> {
-        let path = base()?.join(name);
+        let path = place(name)?;
         if !path.exists() {
             return Err(OpenError::Missing(path));
         }
@@ -112,13 +109,29 @@ impl Folder {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(OpenError::Missing(path)),
             other => other.with_context(|| format!("opening {}", path.display()))?,
         };
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            // Its owner may have removed it before we had the lock.
-            Ok(()) if !path.exists() => Err(OpenError::Missing(path)),
-            Ok(()) => Ok(Self { path, _lock: Some(lock), temporary: AtomicBool::new(false) }),
-            Err(Errno::WOULDBLOCK) => Err(OpenError::Locked(path)),
-            Err(error) => Err(anyhow::Error::new(error).context(format!("locking {}", path.display())).into()),
+        let mut tries = LOCK_TRIES;
+        loop {
+            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                // Its owner may have removed it before we had the lock, and another may have made one of the same name.
+                Ok(()) if !is_at(&lock, &path) => return Err(OpenError::Missing(path)),
+                Ok(()) => return Ok(Self { path, _lock: Some(lock), temporary: AtomicBool::new(false) }),
+                Err(Errno::WOULDBLOCK) if tries > 1 => {
+                    tries -= 1;
+                    thread::sleep(LOCK_PAUSE);
+                }
+                Err(Errno::WOULDBLOCK) => return Err(OpenError::Locked(path)),
+                Err(error) => {
+                    return Err(anyhow::Error::new(error).context(format!("locking {}", path.display())).into());
+                }
+            }
         }
+    }
+
+    /// Whether a process works with it, whoever has opened it to look at it.
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        // Shared: two that ask at once do not see one another.
+        File::open(&self.path).is_ok_and(|folder| flock(&folder, FlockOperation::NonBlockingLockShared).is_err())
     }
 
     /// From now on it stays when this is dropped.
@@ -206,13 +219,20 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
-    fn drop(&mut self) {
+impl Folder {
+    /// Removes it, unless it is to stay.
+    pub(crate) fn remove_temporary(&self) {
         if self.temporary.load(Relaxed)
             && let Err(error) = self.remove()
         {
             log::warn!("{} stays behind: {error:#}", self.path.display());
         }
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        self.remove_temporary();
     }
 }
 
@@ -227,7 +247,9 @@ pub fn list() -> Result<Vec<String>> {
 /// Removes the folders whose names begin so and that a process has left which was killed.
 pub fn sweep(start: &str, is_left: impl Fn(&Folder) -> bool) {
     for name in list().unwrap_or_default().iter().filter(|name| name.starts_with(start)) {
-        if let Ok(folder) = Folder::open(name)
+        // Those that are in use are not locked, not even for a moment.
+        if Folder::look(name).is_ok_and(|folder| is_left(&folder) && !folder.is_locked())
+            && let Ok(folder) = Folder::open(name)
             && is_left(&folder)
             && let Err(error) = folder.remove()
         {
@@ -248,6 +270,21 @@ fn base() -> Result<PathBuf> {
     }
     check_owner(&path)?;
     Ok(path)
+}
+
+/// Where a folder of this name is, and nowhere else.
+fn place(name: &str) -> Result<PathBuf> {
+    let mut parts = Path::new(name).components();
+    match (parts.next(), parts.next()) {
+        (Some(Component::Normal(part)), None) if part == name => Ok(base()?.join(name)),
+        _ => bail!("'{name}' is no name: it would lie elsewhere"),
+    }
+}
+
+/// Whether an open folder is the one that the path leads to.
+fn is_at(folder: &File, path: &Path) -> bool {
+    let id = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    folder.metadata().is_ok_and(|folder| fs::symlink_metadata(path).is_ok_and(|there| id(there) == id(folder)))
 }
 
 fn make(path: &Path, mode: u32) -> io::Result<()> {

@@ -252,6 +252,59 @@ pub(crate) fn a_running_sessions_events_change_and_the_trace_says_so() {
     flight.snapshot(&folder.path().join("once more"));
 }
 
+/// A call that was under way when the recording stopped has returned unseen: the next one's return is no end of it.
+pub(crate) fn calls_that_return_while_it_is_stopped_have_no_return_later() {
+    let stop = Arc::new(AtomicBool::new(false));
+    let naps = {
+        let stop = Arc::clone(&stop);
+        let nap = move || {
+            while !stop.load(Ordering::Relaxed) {
+                sleep(Duration::from_millis(300));
+            }
+        };
+        thread::Builder::new().name("naps".to_owned()).spawn(nap).unwrap()
+    };
+    let slow = "syscall:clock_nanosleep if duration_ns > 1500ms && comm == \"naps\"";
+    let exec = "sched:sched_process_exec if filename ~ \"*/true\"";
+    let flight = Flight::start("test-rearm", &["-e", "sched:sched_switch", "--until", slow, "--until", exec]);
+    sleep(Duration::from_millis(400));
+    succeed(&mut Command::new("true"));
+    sleep(Duration::from_millis(2500));
+    let folder = tempfile::tempdir().unwrap();
+    succeed(relayd().args(["wait", "test-rearm", "--rearm", "-o"]).arg(folder.path().join("led")));
+    sleep(Duration::from_millis(700));
+    let status = flight.status();
+    assert!(status["stopped_by"].is_null(), "{status}");
+    let unpaired: u64 = status["cpus"].as_array().unwrap().iter().filter_map(|cpu| cpu["unpaired"].as_u64()).sum();
+    assert!(unpaired > 0, "{status}");
+    stop.store(true, Ordering::Relaxed);
+    naps.join().unwrap();
+}
+
+/// What is added to a session records the processes that it follows by then, too.
+pub(crate) fn added_events_are_recorded_of_followed_processes() {
+    let mut outer = Command::new("sh")
+        .args(["-c", "read a; sh -c 'read b; exec true'; true"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pid = outer.id().to_string();
+    let flight = Flight::start("test-follow", &["-e", "sched:sched_process_fork", "--pid", &pid, "--follow"]);
+    let mut line = || std::io::Write::write_all(outer.stdin.as_mut().unwrap(), b"\n").unwrap();
+    line();
+    let children = format!("/proc/{pid}/task/{pid}/children");
+    wait_until("it has a child", || !fs::read_to_string(&children).unwrap().is_empty());
+    // Before it is another program.
+    sleep(Duration::from_millis(200));
+    succeed(relayd().args(["start", "test-follow", "--add", "-e", "sched:sched_process_exec"]));
+    line();
+    assert!(outer.wait().unwrap().success());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("snapshot");
+    flight.snapshot(&path);
+    assert!(names(&path).iter().any(|name| name == "sched:sched_process_exec"), "{:?}", names(&path));
+}
+
 pub(crate) fn sessions_that_cannot_be_used_are_told_apart() {
     let folder = tempfile::tempdir().unwrap();
     let snapshot = |expected: &str| {
@@ -266,6 +319,15 @@ pub(crate) fn sessions_that_cannot_be_used_are_told_apart() {
     }
     let said = fail(relayd().args(["start", "test-bad"]), 1);
     assert!(said.contains("no event is given"), "{said}");
+    // Nothing elsewhere is looked at, let alone removed.
+    fs::write(folder.path().join("file"), "mine").unwrap();
+    for name in [folder.path().to_str().unwrap(), "..", ".", "a/../..", ""] {
+        for command in ["stop", "snapshot", "status", "wait"] {
+            let said = fail(relayd().args([command, name]), 1);
+            assert!(said.contains("is no name"), "{command} {name}: {said}");
+        }
+    }
+    assert!(folder.path().join("file").exists());
     let flight = Flight::start("test-bad", &["-e", "sched:sched_switch"]);
     let said = fail(relayd().args(["start", "test-bad", "-e", "sched:sched_switch"]), 1);
     assert!(said.contains("there is a session test-bad already") && said.contains("relayd stop test-bad"), "{said}");
@@ -318,6 +380,9 @@ pub(crate) fn a_snapshot_that_fills_the_disk_leaves_nothing_and_the_session_goes
     let path = disk.0.path().join("snapshot");
     let said = fail(relayd().args(["snapshot", "test-full", "-o"]).arg(&path), 1);
     assert!(said.contains("No space left on device"), "{said}");
+    assert!(!path.exists());
+    let said = fail(relayd().args(["stop", "test-full", "--snapshot", "-o"]).arg(&path), 1);
+    assert!(said.contains("test-full was not stopped") && said.contains("No space left on device"), "{said}");
     assert!(!path.exists());
     drop(disk);
     let before = flight.status()["recorded"].as_u64().unwrap();

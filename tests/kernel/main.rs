@@ -194,11 +194,14 @@ fn main() {
             [] what_is_no_trace_is_refused,
             [] traces_of_two_machines_are_merged_by_wall_time;
         recovery: [] what_was_recorded_survives_two_hundred_kills,
+            [] names_of_what_is_gone_are_kept,
             [] what_cannot_be_recovered_is_said;
         flight: [] a_session_records_without_a_process,
             [] a_snapshot_is_cut_at_one_instant_on_all_cpus,
             [] a_record_stops_the_recording_and_what_led_to_it_stays,
             [BABELTRACE] a_running_sessions_events_change_and_the_trace_says_so,
+            [] calls_that_return_while_it_is_stopped_have_no_return_later,
+            [] added_events_are_recorded_of_followed_processes,
             [] sessions_that_cannot_be_used_are_told_apart,
             [] a_snapshot_that_fills_the_disk_leaves_nothing_and_the_session_goes_on,
             [KPROBES] a_slow_call_stops_the_recording,

@@ -12,6 +12,7 @@ use std::{
 use relay_daemon::{
     machine,
     reading::packet::{HEADER, Records},
+    tracer::standing::Standing,
 };
 use relay_tests::{
     channel::{Numbers, numbers_condition},
@@ -161,6 +162,25 @@ pub(crate) fn what_was_recorded_survives_two_hundred_kills() {
     assert!(left.is_empty(), "{left:?}");
 }
 
+pub(crate) fn names_of_what_is_gone_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace");
+    let gone = spawn(Command::new("sleep").arg("60"));
+    let id = gone.id().to_string();
+    let recorder = start(&path, ["-b", "64K", "-n", "8"]);
+    wait_until("it records", || path.join(".relayd/session.json").exists());
+    kill(recorder);
+    kill(gone);
+    let name = || -> Value {
+        serde_json::from_slice::<Value>(&fs::read(path.join(".relayd/tasks.json")).unwrap()).unwrap()[&id].clone()
+    };
+    let again = spawn(relayd().args(["trace", "-q", "--resume", "-d", "100ms", "-o"]).arg(&path));
+    sleep(Duration::from_millis(50));
+    kill(again);
+    succeed(relayd().args(["recover", "-q"]).arg(&path));
+    assert_eq!(name(), "sleep");
+}
+
 pub(crate) fn what_cannot_be_recovered_is_said() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("trace");
@@ -179,6 +199,11 @@ pub(crate) fn what_cannot_be_recovered_is_said() {
     recorder.wait().unwrap();
     let said = text(&succeed(relayd().arg("status")).stdout);
     assert!(said.contains(&format!("relayd recover {}", path.display())), "{said}");
+    // Killed once more, while it ended the trace: nothing would be recorded.
+    let name = relay_daemon::tracer::standing::trace_name(session(&path)["uuid"].as_str().unwrap());
+    Standing::open(&name).unwrap_or_else(|error| panic!("{error}")).detach().unwrap();
+    let said = fail(relayd().args(["trace", "--resume", "-o"]).arg(&path), 1);
+    assert!(said.contains("was killed while it ended the trace; relayd recover"), "{said}");
     // Its file was cut meanwhile: what was there is gone, and that is no end of a packet.
     let cpu = fs::read_dir(&path).unwrap().map(|file| file.unwrap().path()).find(|file| {
         file.file_name().unwrap().to_str().unwrap().starts_with("cpu") && fs::metadata(file).unwrap().len() > 0

@@ -26,9 +26,9 @@ const BUFFER: &str = "buffer-";
 const WAKER: &str = "waker-";
 
 pub(super) fn pin_cpu(folder: &Folder, cpu: u32, buffer: BorrowedFd<'_>, waker: BorrowedFd<'_>) -> Result<()> {
-    folder.pin(&format!("{WAKER}{cpu}"), waker)?;
-    folder.pin(&format!("{BUFFER}{cpu}"), buffer)?;
-    Ok(())
+    // A process that was killed here may have left the first.
+    folder.replace(&format!("{WAKER}{cpu}"), waker)?;
+    folder.replace(&format!("{BUFFER}{cpu}"), buffer)
 }
 
 impl Channel {

@@ -92,13 +92,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 pub(crate) fn wait(arguments: &WaitArguments) -> Result<ExitCode> {
     let Arguments { name, output, group } = &arguments.snapshot;
     let looking = Standing::look(name).map_err(|error| explain(name, error))?;
-    if looking.description.after.is_none() {
+    if !looking.is_armed() {
         bail!("nothing stops {name}: start it with --until EVENT; relayd snapshot {name} needs no event");
     }
     let start = Instant::now();
-    let fired = loop {
+    let (mut standing, fired) = loop {
         if let Some(fired) = looking.fired()? {
-            break fired;
+            // It may go on for a while after the record.
+            let left = fired.end.saturating_sub(relay_daemon::machine::Instant::now().monotonic);
+            thread::sleep(Duration::from_nanos(left));
+            match Standing::open(name) {
+                // Another may have taken it meanwhile, and have it go on.
+                Ok(standing) if standing.fired()? == Some(fired) => break (standing, fired),
+                // Or is at it.
+                Ok(_) | Err(OpenError::Locked(_)) => {}
+                Err(error) => return Err(explain(name, error)),
+            }
         }
         if !looking.is_there() {
             bail!("{name} was stopped");
@@ -108,11 +117,6 @@ pub(crate) fn wait(arguments: &WaitArguments) -> Result<ExitCode> {
         }
         thread::sleep(POLL);
     };
-    // It may go on for a while after the record.
-    let left = fired.end.saturating_sub(relay_daemon::machine::Instant::now().monotonic);
-    thread::sleep(Duration::from_nanos(left));
-    drop(looking);
-    let mut standing = open(name)?;
     super::share_with(group.as_deref(), Some(&standing))?;
     eprintln!("relayd: {name} was stopped by {} on cpu {}", standing.event_name(fired.event), fired.cpu);
     take(&standing, name, output.as_deref())?;
@@ -136,7 +140,10 @@ pub(crate) fn stop(arguments: &StopArguments) -> Result<ExitCode> {
     if arguments.snapshot {
         super::share_with(arguments.group.as_deref(), Some(&standing))?;
         standing.stop()?;
-        take(&standing, name, arguments.output.as_deref())?;
+        if let Err(error) = take(&standing, name, arguments.output.as_deref()) {
+            standing.start()?;
+            return Err(error.context(format!("{name} was not stopped")));
+        }
     }
     standing.detach()?;
     standing.close()?;

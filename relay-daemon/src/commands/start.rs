@@ -97,8 +97,8 @@ fn start(arguments: &Arguments) -> Result<()> {
     let after = arguments.after.unwrap_or_default();
     let after = u64::try_from(after.as_nanos()).context("--after")?;
     let (prepared, _notices) = Prepared::load(Some(name), options)?;
-    let standing = prepared.attach((!arguments.until.is_empty()).then_some(after), None)?;
-    standing.programs.iter().try_for_each(|programs| programs.start(true))?;
+    let standing = prepared.attach(after, None)?;
+    standing.start()?;
     standing.keep();
     let cpus = standing.channel.buffers().len();
     eprintln!(
@@ -139,6 +139,8 @@ fn remove(arguments: &Arguments) -> Result<()> {
         }
         ids.extend(matching);
     }
+    ids.sort_unstable();
+    ids.dedup();
     standing.remove(&ids).with_context(|| format!("removing events from {name}"))?;
     eprintln!("relayd: {name} records {} fewer events", ids.len());
     Ok(())

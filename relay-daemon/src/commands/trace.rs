@@ -57,8 +57,8 @@ pub(crate) struct Arguments {
     /// Replace a trace that is in DIR, with its pieces.
     #[arg(long)]
     force: bool,
-    /// Go on with the trace in DIR, whose recorder was killed: same events, same options, nothing twice, and nothing lost that the
-    /// buffers had room for. `relayd recover DIR` completes it instead.
+    /// Go on with the trace in DIR, whose recorder was killed: the same events and sizes, nothing twice, and nothing lost that the
+    /// buffers had room for. In pieces only when the options for that are given again. `relayd recover DIR` completes it instead.
     #[arg(long, requires = "output", conflicts_with_all = ["events", "latency", "contexts", "limits", "pids", "tids", "uids", "names", "cgroups", "cpus",
         "follow", "force", "group", "subbuf_size", "n_subbufs", "overwrite", "bpf_stats", "record_self"])]
     resume: bool,

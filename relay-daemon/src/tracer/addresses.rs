@@ -29,6 +29,16 @@ impl Addresses {
         Self { kernel, builds }
     }
 
+    /// Adds what a recorder that was killed had saved: modules and programs may be gone.
+    pub(super) fn add_known(&mut self, folder: &Path) {
+        if let (Some(kernel), Ok(known)) = (&mut self.kernel, fs::read_to_string(folder.join(kallsyms::FILE))) {
+            *kernel = known;
+        }
+        if let Some(builds) = &mut self.builds {
+            builds.add_known(folder);
+        }
+    }
+
     /// To be called every second or so.
     pub(super) fn poll(&mut self) {
         if let Some(builds) = &mut self.builds {

@@ -45,6 +45,15 @@ impl Builds {
         builds
     }
 
+    /// Adds what is in a trace's own folder, if it has anything.
+    pub(super) fn add_known(&mut self, folder: &Path) {
+        let text = fs::read(folder.join(FILE)).unwrap_or_default();
+        let known: BTreeMap<String, PathBuf> = serde_json::from_slice(&text).unwrap_or_default();
+        for (id, path) in known {
+            self.files.entry(id).or_insert(path);
+        }
+    }
+
     /// Adds what the kernel has told since.
     pub(super) fn poll(&mut self) {
         for sampler in &mut self.samplers {

@@ -75,6 +75,14 @@ impl TraceDirectory {
             .with_context(|| format!("making files of the group {} (needs CAP_SETGID)", metadata.gid()))
     }
 
+    /// Its path, however it was given: what is beside it can be named by that.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn absolute(&self) -> Result<PathBuf> {
+        fs::canonicalize(&self.path).with_context(|| format!("finding {}", self.path.display()))
+    }
+
     /// Its path.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -153,8 +161,9 @@ impl Drop for TraceDirectory {
 /// Whoever can write there could have root write elsewhere, by links.
 fn check_owner(path: &Path) -> Result<()> {
     let metadata = fs::symlink_metadata(path).with_context(|| format!("looking at {}", path.display()))?;
-    if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o022 != 0 {
-        bail!("{} belongs to somebody else, or others may write to it", path.display());
+    let is_ours = metadata.is_dir() && metadata.uid() == rustix::process::geteuid().as_raw();
+    if !is_ours || metadata.mode() & 0o022 != 0 {
+        bail!("{} is no directory of ours, or others may write to it", path.display());
     }
     Ok(())
 }
@@ -179,9 +188,9 @@ fn clear(path: &Path, force: bool) -> Result<()> {
 }
 
 /// Removes a trace and its directory.
-pub(super) fn remove(path: &Path) -> io::Result<()> {
-    remove_trace(path)?;
-    fs::remove_dir(path)
+pub(super) fn remove(path: &Path) -> Result<()> {
+    check_owner(path)?;
+    remove_trace(path).and_then(|()| fs::remove_dir(path)).with_context(|| format!("removing {}", path.display()))
 }
 
 /// Removes a trace's files, and nothing else.

@@ -7,11 +7,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use relay_common::{Buffer as _, HEADER, Mode, trace::EVENTS_DISCARDED_AT};
+use relay_common::{Buffer as _, Mode, trace::EVENTS_DISCARDED_AT};
 
 use super::{
     addresses::Addresses,
     directory::TraceDirectory,
+    packets::header_word,
     session::{Cpu, Session},
     standing::Standing,
     tasks::Tasks,
@@ -90,10 +91,7 @@ pub(super) fn told(buffer: &MappedBuffer) -> Result<u64> {
 
 /// The losses that a closed packet tells.
 pub(super) fn told_by(buffer: &MappedBuffer, number: u64) -> Result<u64> {
-    let mut bytes = bytes::BytesMut::with_capacity(8);
-    let place = buffer.geometry().place(buffer.geometry().begin(number)) + HEADER + EVENTS_DISCARDED_AT;
-    buffer.copy_to(place, 8, &mut bytes).context("reading the last packet")?;
-    Ok(bytes::Buf::get_u64_le(&mut bytes))
+    header_word(buffer, number, EVENTS_DISCARDED_AT)
 }
 
 /// Adds what a CPU at rest has recorded, and what of that is in its file.
@@ -112,7 +110,7 @@ fn account_of(consumer: &Consumer, account: &mut Cpu) -> Result<()> {
     account.recorded = count.recorded;
     account.overrun = count
         .recorded
-        .checked_sub(taken + account.unwritten)
+        .checked_sub(taken.saturating_add(account.unwritten))
         .with_context(|| format!("cpu {cpu}: {} records recorded, but {taken} taken", count.recorded))?;
     account.bytes = statistics.bytes.load(Relaxed);
     account.subbufs_processed = statistics.subbufs_processed.load(Relaxed);

@@ -2,13 +2,13 @@
 
 use std::{
     os::fd::{AsFd as _, OwnedFd},
-    path::PathBuf,
+    path::Path,
 };
 
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, MapData, PerCpuArray},
+    maps::{Array, HashMap, MapData, PerCpuArray},
     programs::RawTracePoint,
     sys::{Stats, enable_stats},
 };
@@ -21,7 +21,7 @@ use super::{
     choice::Choice,
     events::{Catalogue, Event, Probe},
     object::{self, Object},
-    programs::{self, Programs},
+    programs::{self, CHOSEN, Programs, TRIGGER},
     registers,
     spec::Kind,
 };
@@ -81,8 +81,8 @@ pub struct Orders<'a> {
     pub context: u32,
     /// For a session that goes on without this process: a record may end it, and events may be added.
     pub standing: bool,
-    /// Where the map is pinned that all programs of the session share, if there are others already.
-    pub trigger: Option<PathBuf>,
+    /// Where the maps are pinned that all programs of the session share, if there are others already.
+    pub shared: Option<&'a Path>,
 }
 
 /// The programs of an object, loaded for a channel, and not attached yet.
@@ -93,6 +93,7 @@ pub struct Loader {
     account: PerCpuArray<MapData, [u64; 8]>,
     limits: PerCpuArray<MapData, [u64; 2]>,
     trigger: Array<MapData, [u64; 5]>,
+    chosen: HashMap<MapData, u64, u64>,
     attached: Attached,
     /// The maps.
     _ebpf: Ebpf,
@@ -153,8 +154,8 @@ impl Loader {
         let calls = if events.iter().any(Event::is_pair) { (CALLS * possible).max(ALL_CALLS) } else { 1 };
         loader.map_max_entries("CALLS", calls).map_max_entries("DEEPER", calls);
         loader.map_max_entries("CHOSEN", chosen);
-        if let Some(trigger) = &orders.trigger {
-            loader.map_pin_path("TRIGGER", trigger);
+        if let Some(folder) = orders.shared {
+            loader.map_pin_path("TRIGGER", folder.join(TRIGGER)).map_pin_path("CHOSEN", folder.join(CHOSEN));
         }
         let mut ebpf = channel::load(OBJECT, &[(CHANNEL, channel)], loader)?;
         let request: &mut RawTracePoint =
@@ -164,7 +165,8 @@ impl Loader {
         let object = Object::new(OBJECT, &ebpf)?;
         tell(&ebpf, orders, &names, &cgroups)?;
         let mut take = |name: &str| ebpf.take_map(name).with_context(|| format!("the object has no map {name}"));
-        let (account, limits, trigger) = (take("ACCOUNT")?, take("LIMITS")?, take("TRIGGER")?);
+        let (account, limits) = (take("ACCOUNT")?, take("LIMITS")?);
+        let (trigger, chosen) = (take("TRIGGER")?, take("CHOSEN")?);
         // Of a session that goes on without this process, nobody will be there to listen.
         let notices = if orders.standing { None } else { notices(&mut ebpf)? };
         let mut loader = Self {
@@ -173,11 +175,12 @@ impl Loader {
             account: account.try_into()?,
             limits: limits.try_into()?,
             trigger: trigger.try_into()?,
+            chosen: chosen.try_into()?,
             attached: Attached::default(),
             _ebpf: ebpf,
             stats: None,
         };
-        if choice.follow {
+        if choice.follow && orders.shared.is_none() {
             loader.follow(choice)?;
         }
         Ok((loader, notices))
@@ -224,9 +227,16 @@ impl Loader {
             let reason = refused.pop().map_or_else(|| anyhow::anyhow!("no event is selected"), |refused| refused.error);
             return Err(reason.context("none of the selected events could be attached"));
         }
-        let Self { request, account, limits, trigger, attached, stats, .. } = self;
+        let triggers = events.iter().filter(|event| event.is_trigger()).count();
+        let refused_trigger = |refused: &Refused| events[refused.index].is_trigger();
+        if triggers > 0 && refused.iter().filter(|refused| refused_trigger(refused)).count() == triggers {
+            let reason = refused.into_iter().find(refused_trigger);
+            let reason = reason.map_or_else(|| anyhow::anyhow!("there is none"), |refused| refused.error);
+            return Err(reason.context("none of the events of --until could be attached"));
+        }
+        let Self { request, account, limits, trigger, chosen, attached, stats, .. } = self;
         let (loaded, links) = attached.into_parts();
-        Ok((Programs { request, account, limits, trigger, loaded, links, stats }, refused))
+        Ok((Programs { request, account, limits, trigger, chosen, loaded, links, stats }, refused))
     }
 
     /// Attaches to the functions that patterns mean, all at once, where the kernel can do that; returns which events were.
@@ -284,9 +294,11 @@ fn tell(ebpf: &Ebpf, orders: &Orders<'_>, names: &[Pattern], cgroups: &[[u64; 2]
     for (index, pattern) in names.iter().chain(orders.patterns).enumerate() {
         set_value(patterns, u32::try_from(index)?, pattern).context("writing a pattern")?;
     }
-    let chosen = object::map(ebpf, "CHOSEN")?;
-    for key in orders.choice.keys() {
-        set_value(chosen, key, &0u64).context("writing whose events are recorded")?;
+    if orders.shared.is_none() {
+        let chosen = object::map(ebpf, "CHOSEN")?;
+        for key in orders.choice.keys() {
+            set_value(chosen, key, &0u64).context("writing whose events are recorded")?;
+        }
     }
     let map = object::map(ebpf, "CGROUPS")?;
     for (index, cgroup) in cgroups.iter().enumerate() {

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use anyhow::{Context as _, Result};
+use bytes::{Buf as _, BytesMut};
 use relay_common::{
     HEADER,
     trace::{CPU_ID_AT, Clock, MAGIC, Packets, STREAM_ID_AT, UUID_AT},
@@ -22,6 +24,16 @@ impl Clock for HostClock {
     fn steps_back(&self) -> bool {
         true
     }
+}
+
+/// A u64 of a packet's header, `at` so many bytes into it, as it is in a CPU's buffer now.
+pub(super) fn header_word(buffer: &MappedBuffer, number: u64, at: u64) -> Result<u64> {
+    let mut word = BytesMut::with_capacity(size_of::<u64>());
+    let geometry = buffer.geometry();
+    let place = geometry.place(geometry.begin(number)) + HEADER + at;
+    let read = buffer.copy_to(place, size_of::<u64>() as u64, &mut word);
+    read.with_context(|| format!("reading a packet's header in the buffer of cpu {}", buffer.cpu()))?;
+    Ok(word.get_u64_le())
 }
 
 impl Host for Packets<HostClock> {

@@ -3,7 +3,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::mpsc,
     thread::{self, JoinHandle},
@@ -39,7 +39,8 @@ pub struct Rules {
 }
 
 impl Rules {
-    fn make_pieces(&self) -> bool {
+    /// Whether there are to be any.
+    pub(super) fn make_pieces(&self) -> bool {
         self.size.is_some() || self.time.is_some()
     }
 }
@@ -47,6 +48,7 @@ impl Rules {
 /// The pieces of a recording.
 #[derive(Debug)]
 pub(super) struct Pieces {
+    trace: PathBuf,
     rules: Rules,
     /// When the one that is being written is old enough.
     due: Option<Instant>,
@@ -58,7 +60,9 @@ pub(super) struct Pieces {
 
 impl Pieces {
     /// Begins with the pieces of a trace that are there: those that a recorder has left uncompressed which was killed.
-    pub(super) fn new(rules: Rules, trace: &Path) -> Result<Self> {
+    ///
+    /// `trace` is its directory as [`directory::TraceDirectory::absolute`] has it.
+    pub(super) fn new(rules: Rules, trace: PathBuf) -> Result<Self> {
         let due = rules.time.map(|time| Instant::now() + time);
         let compressor = rules.compress.then(|| {
             let (pieces, to_do) = mpsc::channel::<PathBuf>();
@@ -71,11 +75,16 @@ impl Pieces {
             };
             (pieces, thread::spawn(work))
         });
-        let pieces = Self { rules, due, retry: None, compressor };
-        for number in numbers(trace)? {
-            pieces.compress(path(trace, number));
+        let pieces = Self { trace, rules, due, retry: None, compressor };
+        for number in numbers(&pieces.trace)? {
+            pieces.compress(path(&pieces.trace, number));
         }
         Ok(pieces)
+    }
+
+    /// The trace's directory.
+    pub(super) fn trace(&self) -> &Path {
+        &self.trace
     }
 
     /// Whether a piece of so many bytes ends now.
@@ -91,7 +100,7 @@ impl Pieces {
     }
 
     /// A piece has ended: compresses it, and removes those that are too many.
-    pub(super) fn ended(&mut self, trace: &Path, piece: PathBuf) -> Result<()> {
+    pub(super) fn ended(&mut self, piece: PathBuf) -> Result<()> {
         // In step with the beginning, however late one has ended.
         let now = Instant::now();
         while let (Some(due), Some(time)) = (self.due.filter(|due| *due <= now), self.rules.time) {
@@ -100,9 +109,9 @@ impl Pieces {
         self.retry = None;
         self.compress(piece);
         let Some(keep) = self.rules.keep else { return Ok(()) };
-        let numbers = numbers(trace)?;
+        let numbers = numbers(&self.trace)?;
         let too_many = numbers.len().saturating_sub(keep);
-        numbers[..too_many].iter().try_for_each(|number| remove(trace, *number))
+        numbers[..too_many].iter().try_for_each(|number| remove(&self.trace, *number))
     }
 
     fn compress(&self, piece: PathBuf) {
@@ -123,21 +132,23 @@ impl Pieces {
     }
 }
 
-/// Makes room for a trace that begins: the pieces that its directory had before are removed if `force`.
+/// Makes room for the pieces of a trace that has `known` by now: others that would stand in their way are removed if `force`.
 ///
 /// # Errors
-/// When there are some, not `force`, and the trace is to have pieces too; or they cannot be removed.
-pub(super) fn clear(trace: &Path, rules: &Rules, force: bool) -> Result<()> {
-    let numbers = numbers(trace)?;
-    match numbers.first() {
-        Some(first) if rules.make_pieces() && !force => {
+/// When there are some, not `force`, and the trace is to have pieces; or they cannot be removed.
+pub(super) fn clear(trace: &Path, rules: &Rules, known: u64, force: bool) -> Result<()> {
+    let others: Vec<u64> = numbers(trace)?.into_iter().filter(|number| *number > known).collect();
+    if force {
+        return others.into_iter().try_for_each(|number| remove(trace, number));
+    }
+    match others.first() {
+        Some(first) if rules.make_pieces() => {
             let piece = path(trace, *first);
             bail!(
-                "{}, or what it was compressed to, is a piece of another trace; give another directory with -o, or replace it with --force",
+                "{}, or what it was compressed to, is of another trace: remove it, give another directory with -o, or replace the trace with --force",
                 piece.display()
             )
         }
-        Some(_) if force => numbers.into_iter().try_for_each(|number| remove(trace, number)),
         _ => Ok(()),
     }
 }
@@ -171,8 +182,8 @@ fn numbers(trace: &Path) -> Result<Vec<u64>> {
 /// Removes a piece, and what it was compressed to.
 fn remove(trace: &Path, number: u64) -> Result<()> {
     let piece = path(trace, number);
-    if piece.exists() {
-        directory::remove(&piece).with_context(|| format!("removing {}", piece.display()))?;
+    if fs::symlink_metadata(&piece).is_ok() {
+        directory::remove(&piece)?;
     }
     for archive in [archive(&piece, PARTIAL), archive(&piece, "")] {
         match fs::remove_file(&archive) {
@@ -195,7 +206,12 @@ fn archive(piece: &Path, end: &str) -> PathBuf {
 fn compress(piece: &Path) -> Result<()> {
     let (partial, whole) = (archive(piece, PARTIAL), archive(piece, ""));
     // An archive under this name is whole: whoever made it was killed before the piece was gone, and may have begun to remove it.
-    if !whole.exists() {
+    let is_ours = |there: fs::Metadata| there.is_file() && there.uid() == rustix::process::geteuid().as_raw();
+    let done = fs::symlink_metadata(&whole).ok().map(is_ours);
+    if done == Some(false) {
+        bail!("{} is somebody else's", whole.display());
+    }
+    if done.is_none() {
         let written = write_archive(piece, &partial).and_then(|()| Ok(fs::rename(&partial, &whole)?));
         if let Err(error) = written {
             // Best effort: it may be why there is no room.
@@ -203,10 +219,7 @@ fn compress(piece: &Path) -> Result<()> {
             return if piece.exists() { Err(error.context(format!("writing {}", whole.display()))) } else { Ok(()) };
         }
     }
-    if piece.exists() {
-        directory::remove(piece).with_context(|| format!("removing {}", piece.display()))?;
-    }
-    Ok(())
+    if piece.exists() { directory::remove(piece) } else { Ok(()) }
 }
 
 fn write_archive(piece: &Path, to: &Path) -> Result<()> {
@@ -235,14 +248,14 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let trace = root.path().join("trace");
         let rules = Rules { size: Some(1), keep: Some(2), ..Rules::default() };
-        let mut pieces = Pieces::new(rules, &trace).unwrap();
+        let mut pieces = Pieces::new(rules, trace.clone()).unwrap();
         assert!(!pieces.is_due(0) && pieces.is_due(1));
         let all: Vec<PathBuf> = (1..=4).map(|number| make(&trace, number)).collect();
         compress(&all[1]).unwrap();
         compress(&all[2]).unwrap();
         fs::write(archive(&all[0], PARTIAL), "a half").unwrap();
         assert_eq!(numbers(&trace).unwrap(), [1, 2, 3, 4]);
-        pieces.ended(&trace, all[3].clone()).unwrap();
+        pieces.ended(all[3].clone()).unwrap();
         assert_eq!(numbers(&trace).unwrap(), [3, 4]);
         assert!(archive(&all[2], "").exists() && all[3].exists());
         pieces.failed();
@@ -256,7 +269,7 @@ mod tests {
         let (first, second) = (make(&trace, 1), make(&trace, 2));
         fs::write(archive(&first, ""), "whole").unwrap();
         fs::write(archive(&second, PARTIAL), "a half").unwrap();
-        Pieces::new(Rules { compress: true, ..Rules::default() }, &trace).unwrap().finish();
+        Pieces::new(Rules { compress: true, ..Rules::default() }, trace.clone()).unwrap().finish();
         assert!(!first.exists() && !second.exists() && !archive(&second, PARTIAL).exists());
         assert_eq!(fs::read(archive(&first, "")).unwrap(), b"whole");
         assert!(archive(&second, "").exists());
@@ -267,13 +280,14 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let trace = root.path().join("trace");
         let rules = Rules { size: Some(1), ..Rules::default() };
-        clear(&trace, &rules, false).unwrap();
+        clear(&trace, &rules, 0, false).unwrap();
         let piece = make(&trace, 7);
-        let error = clear(&trace, &rules, false).unwrap_err().to_string();
+        let error = clear(&trace, &rules, 0, false).unwrap_err().to_string();
         assert!(error.contains("trace-piece-000007") && error.contains("--force"), "{error}");
-        clear(&trace, &Rules::default(), false).unwrap();
+        clear(&trace, &Rules::default(), 0, false).unwrap();
+        clear(&trace, &rules, 7, false).unwrap();
         assert!(piece.exists());
-        clear(&trace, &rules, true).unwrap();
+        clear(&trace, &rules, 0, true).unwrap();
         assert!(!piece.exists());
     }
 }

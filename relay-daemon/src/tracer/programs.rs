@@ -5,7 +5,7 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result, bail};
-use aya::maps::{Array, IterableMap as _, Map, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap, IterableMap as _, Map, MapData, PerCpuArray};
 use relay_common::trace::Request;
 use serde::{Deserialize, Serialize};
 
@@ -18,8 +18,9 @@ use crate::{
 
 /// Programs that do not run at events.
 const HELPERS: [&str; 2] = ["on_fork", "on_free"];
-/// Where the map is pinned that all programs of a session share.
+/// Where the maps are pinned that all programs of a session share: what ends the recording, and whose events are recorded.
 pub(super) const TRIGGER: &str = "trigger";
+pub(super) const CHOSEN: &str = "chosen";
 
 /// A program that the kernel has loaded.
 #[derive(Debug)]
@@ -44,6 +45,7 @@ pub struct Programs {
     pub(super) account: PerCpuArray<MapData, [u64; 8]>,
     pub(super) limits: PerCpuArray<MapData, [u64; 2]>,
     pub(super) trigger: Array<MapData, [u64; 5]>,
+    pub(super) chosen: HashMap<MapData, u64, u64>,
     pub(super) loaded: Vec<Loaded>,
     pub(super) links: Vec<Link>,
     /// While this is open, the kernel counts runs.
@@ -218,8 +220,10 @@ impl Programs {
         for (name, map) in [("account", self.account.map()), ("limits", self.limits.map())] {
             folder.pin(&format!("{prefix}{name}"), map.fd().as_fd())?;
         }
-        if !folder.has(TRIGGER) {
-            folder.pin(TRIGGER, self.trigger.map().fd().as_fd())?;
+        for (name, map) in [(TRIGGER, self.trigger.map()), (CHOSEN, self.chosen.map())] {
+            if !folder.has(name) {
+                folder.pin(name, map.fd().as_fd())?;
+            }
         }
         folder.pin(&format!("{prefix}request"), self.request.as_fd())?;
         for (index, link) in self.links.iter().enumerate() {
@@ -257,6 +261,7 @@ impl Programs {
             account: per_cpu("account")?.try_into()?,
             limits: per_cpu("limits")?.try_into()?,
             trigger: Map::Array(map(TRIGGER)?).try_into()?,
+            chosen: Map::HashMap(map(CHOSEN)?).try_into()?,
             loaded: loaded.collect::<Result<_>>()?,
             links,
             stats: None,

@@ -85,14 +85,14 @@ impl Recording {
         let Options { session, output, force, bpf_stats, record_self, rotation } = options;
         let (mut prepared, notices) = Prepared::load(None, session)?;
         let directory = TraceDirectory::create(&output, force)?;
-        pieces::clear(&output, &rotation, force)?;
-        let path = fs::canonicalize(directory.path()).with_context(|| format!("finding {}", output.display()))?;
+        let path = directory.absolute()?;
+        pieces::clear(&path, &rotation, 0, force)?;
         if bpf_stats {
             prepared.count_runs()?;
         }
         let channel = Arc::clone(&prepared.channel);
         let tasks = Tasks::watch(channel.possible());
-        let standing = prepared.attach(None, Some((path, record_self)))?;
+        let standing = prepared.attach(0, Some((path.clone(), record_self)))?;
         let session = standing.description.session.clone();
         let mut recording = Self {
             addresses: Addresses::watch(&session.events, standing.description.context, channel.possible()),
@@ -100,7 +100,7 @@ impl Recording {
             readers: start_readers(&standing, directory.path())?,
             snapshots: 0,
             session,
-            pieces: Pieces::new(rotation, directory.path())?,
+            pieces: Pieces::new(rotation, path)?,
             standing,
             directory,
         };
@@ -108,7 +108,7 @@ impl Recording {
         recording.directory.keep();
         // From here on it can be recovered.
         recording.standing.keep();
-        recording.standing.programs.iter().try_for_each(|programs| programs.start(record_self))?;
+        recording.standing.start()?;
         Ok((recording, notices))
     }
 
@@ -118,13 +118,25 @@ impl Recording {
     /// When nothing of it is left in the kernel, or its recorder lives.
     pub fn resume(output: &Path, rotation: Rules) -> Result<Self> {
         let (standing, directory, session) = open(output)?;
+        let path = output.display();
+        if !standing.is_attached()? {
+            bail!("{path}: its recorder was killed while it ended the trace; relayd recover {path} completes it");
+        }
+        if rotation.make_pieces() && standing.channel.mode() == Mode::Overwrite {
+            bail!("{path} is recorded in overwrite mode, which makes no pieces");
+        }
+        let trace = directory.absolute()?;
+        pieces::clear(&trace, &rotation, session.pieces, false)?;
+        // One that was being given its buffer when the recorder was killed has it from here on.
+        standing.channel.hand_out()?;
         let cpus = standing.channel.possible();
-        let (addresses, tasks) =
+        let (mut addresses, mut tasks) =
             (Addresses::watch(&session.events, standing.description.context, cpus), Tasks::watch(cpus));
+        addresses.add_known(&directory.private());
+        tasks.add_known(&directory.private());
         let readers = start_readers(&standing, directory.path())?;
-        let record_self = standing.description.recorder.as_ref().is_some_and(|(_, record_self)| *record_self);
-        standing.programs.iter().try_for_each(|programs| programs.start(record_self))?;
-        let pieces = Pieces::new(rotation, output)?;
+        standing.start()?;
+        let pieces = Pieces::new(rotation, trace)?;
         Ok(Self { standing, directory, addresses, tasks, readers, snapshots: 0, session, pieces })
     }
 
@@ -138,12 +150,12 @@ impl Recording {
             return Ok(());
         }
         let piece = self.end_piece().inspect_err(|_| self.pieces.failed())?;
-        self.pieces.ended(self.directory.path(), piece)
+        self.pieces.ended(piece)
     }
 
     /// Ends the piece that is being written, begins the next, and returns where the one that has ended is.
     fn end_piece(&mut self) -> Result<PathBuf> {
-        let (trace, channel) = (self.directory.path().to_path_buf(), Arc::clone(&self.standing.channel));
+        let (trace, channel) = (self.pieces.trace().to_path_buf(), Arc::clone(&self.standing.channel));
         let path = pieces::path(&trace, self.session.pieces + 1);
         let mut piece = TraceDirectory::create(&path, false)?;
         piece.write_metadata(&self.standing.metadata()?)?;
@@ -168,9 +180,11 @@ impl Recording {
         session.clock.end = Some(end);
         session.cpus = rotation::accounts(&self.session, &self.standing.accounts()?, &parts);
         rotation::go_on(&mut self.session, &session);
-        piece.release_reserve()?;
-        session.write(&piece.private())?;
-        self.session.write(&self.directory.private())?;
+        let written = piece.release_reserve().and_then(|()| session.write(&piece.private()));
+        if let Err(error) = written.and_then(|_| self.session.write(&self.directory.private())) {
+            // The next has begun all the same.
+            log::error!("the account of {}: {error:#}", path.display());
+        }
         save_names(&mut self.addresses, &mut self.tasks, &piece.private());
         Ok(path)
     }
@@ -254,7 +268,7 @@ impl Recording {
     fn next_snapshot(&mut self) -> PathBuf {
         loop {
             self.snapshots += 1;
-            let mut path = self.directory.path().as_os_str().to_owned();
+            let mut path = self.pieces.trace().as_os_str().to_owned();
             path.push(format!("-snapshot-{}", self.snapshots));
             if fs::symlink_metadata(&path).is_err() {
                 return path.into();
@@ -294,7 +308,9 @@ pub fn recover(output: &Path) -> Result<Session> {
     let end = Instant::now();
     standing.channel.wait_for_running_programs()?;
     let description = &standing.description;
-    let names = (Addresses::watch(&description.session.events, description.context, &[]), Tasks::default());
+    let mut names = (Addresses::watch(&description.session.events, description.context, &[]), Tasks::default());
+    names.0.add_known(&directory.private());
+    names.1.add_known(&directory.private());
     let consumer = |buffer: Arc<MappedBuffer>| {
         let output = CpuFile::resume(directory.path(), buffer.cpu(), buffer.taken().output)?;
         Ok((Consumer::new(buffer, standing.channel.mode(), Box::new(output)), true))
@@ -322,13 +338,11 @@ fn open(output: &Path) -> Result<(Standing, TraceDirectory, Session)> {
         }
         Ok(standing) => {
             // The files' lengths first: what is moved, they tell.
-            let buffers = standing.channel.buffers();
-            let lens =
-                buffers.iter().map(|buffer| (buffer, resume_at(output, &session, buffer.cpu(), buffer.taken().output)));
-            for (buffer, len) in lens {
-                buffer.note_output(len);
+            let trace = directory.absolute()?;
+            for buffer in standing.channel.buffers() {
+                buffer.note_output(resume_at(&trace, &session, buffer.cpu(), buffer.taken().output));
             }
-            rotation::complete(&standing, output, &mut session)?;
+            rotation::complete(&standing, &trace, &mut session)?;
             Ok((standing, directory, session))
         }
         Err(_) if session.clock.end.is_some() => bail!("{path} is complete: there is nothing to recover"),

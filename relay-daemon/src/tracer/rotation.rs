@@ -10,11 +10,13 @@ use anyhow::{Context as _, Result, bail};
 use relay_common::Buffer as _;
 
 use super::{
+    builds,
     directory::{self, TraceDirectory},
     ending::{told, told_by},
-    pieces,
+    kallsyms, pieces,
     session::{Cpu, Session},
     standing::Standing,
+    tasks,
 };
 use crate::{
     channel::Channel,
@@ -46,14 +48,13 @@ pub(super) fn cut(
 ) -> Result<Part> {
     let cpu = consumer.buffer().cpu();
     let before = before(session, cpu);
-    channel.flush(cpu)?;
-    while consumer.pass(u64::MAX)? > 0 {}
+    take_up_to_now(consumer, channel)?;
     for _ in 0..TELL_TRIES {
         if consumer.buffer().control().producer.lost() == told(consumer.buffer())? {
             break;
         }
         channel.mark(cpu)?;
-        while consumer.pass(u64::MAX)? > 0 {}
+        take_up_to_now(consumer, channel)?;
     }
     let statistics = consumer.statistics();
     let part = Part {
@@ -75,6 +76,14 @@ pub(super) fn cut(
         }
     }
     Ok(part)
+}
+
+/// Takes what has been recorded by now; what comes meanwhile may be as much again, and again.
+fn take_up_to_now(consumer: &mut Consumer, channel: &Channel) -> Result<()> {
+    channel.flush(consumer.buffer().cpu())?;
+    let end = consumer.buffer().reader().produced();
+    while consumer.consumed() < end && consumer.pass(u64::MAX)? > 0 {}
+    Ok(())
 }
 
 /// What a piece has of a CPU: of what was counted by its end, what the pieces before it have not. Without a part the CPU's file goes on in
@@ -129,20 +138,20 @@ pub(super) fn resume_at(trace: &Path, session: &Session, cpu: u32, len: u64) -> 
 pub(super) fn complete(standing: &Standing, trace: &Path, session: &mut Session) -> Result<()> {
     loop {
         let path = pieces::path(trace, session.pieces + 1);
-        if !path.exists() {
+        if fs::symlink_metadata(&path).is_err() {
             return Ok(());
         }
         if !path.join(directory::PRIVATE).join("session.json").exists() {
             // Killed while it made the directory, before any file was moved.
-            return directory::remove(&path).with_context(|| format!("removing {}, which was begun", path.display()));
+            return directory::remove(&path);
         }
-        let piece = complete_one(standing, &path, session)?;
+        let piece = complete_one(standing, trace, &path, session)?;
         go_on(session, &piece);
         session.write(&trace.join(directory::PRIVATE))?;
     }
 }
 
-fn complete_one(standing: &Standing, path: &Path, session: &Session) -> Result<Session> {
+fn complete_one(standing: &Standing, trace: &Path, path: &Path, session: &Session) -> Result<Session> {
     let piece = TraceDirectory::open(path)?;
     let mut written = Session::read(&piece.private())?;
     if written.uuid != session.uuid {
@@ -160,6 +169,10 @@ fn complete_one(standing: &Standing, path: &Path, session: &Session) -> Result<S
         let parts = walked.cpus.iter().map(|(cpu, found)| (*cpu, part(found))).collect();
         written.cpus = accounts(session, &standing.accounts()?, &parts);
         written.clock.end = Some(Instant::now());
+        // Names that the trace had then.
+        for name in [tasks::FILE, kallsyms::FILE, builds::FILE] {
+            let _ = fs::copy(trace.join(directory::PRIVATE).join(name), piece.private().join(name));
+        }
         piece.release_reserve()?;
         written.write(&piece.private())?;
     }

@@ -79,6 +79,7 @@ impl Selection {
             };
             if let Some(known) = self.events.iter_mut().find(same) {
                 known.recipe.get_or_insert_with(|| Box::new(Recipe::EMPTY)).flags |= flag::TRIGGER;
+                known.explicit |= event.explicit;
                 continue;
             }
             let recipe = event.recipe.get_or_insert_with(|| Box::new(Recipe::EMPTY));

@@ -13,16 +13,14 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use bytes::BytesMut;
-use relay_common::{
-    HEADER,
-    trace::{
-        CONTENT_SIZE_AT, CPU_ID_AT, EVENTS_DISCARDED_AT, MAGIC, PACKET_HEADER, PACKET_SEQ_NUM_AT, PACKET_SIZE_AT,
-        TIMESTAMP_BEGIN_AT, TIMESTAMP_END_AT, UUID_AT,
-    },
+use relay_common::trace::{
+    CONTENT_SIZE_AT, CPU_ID_AT, EVENTS_DISCARDED_AT, MAGIC, PACKET_HEADER, PACKET_SEQ_NUM_AT, PACKET_SIZE_AT,
+    TIMESTAMP_BEGIN_AT, TIMESTAMP_END_AT, UUID_AT,
 };
 
 use super::{
-    addresses::Addresses, directory::TraceDirectory, metadata, session::Session, standing::Standing, tasks::Tasks,
+    addresses::Addresses, directory::TraceDirectory, metadata, packets::header_word, session::Session,
+    standing::Standing, tasks::Tasks,
 };
 use crate::{
     consumer::{self, Content, CpuFile, Output, Snapshot},
@@ -44,8 +42,9 @@ struct CutFile {
     /// Of the records in it, those that came after the flush.
     fetched: u64,
     packets: u64,
-    /// Losses that its last packet tells.
+    /// Losses that its last packet tells, and the number that comes after that packet's.
     told: u64,
+    next: u64,
 }
 
 /// The files, which their CPUs' threads write and, after them, this one.
@@ -144,18 +143,15 @@ pub(super) fn take(
 
 /// Fetches what was recorded before the cut, and reserved after the flush: no program is left that could add to it.
 fn fetch_rest(standing: &Standing, buffer: &MappedBuffer, snapshot: &Snapshot, file: &Shared) -> Result<()> {
-    let (reader, geometry) = (buffer.reader(), buffer.geometry());
+    let reader = buffer.reader();
     let mut file = lock(file);
     let cut = file.cut.get().map_or(0, |cut| cut.monotonic);
     for number in snapshot.produced.. {
         if number >= reader.produced() && !reader.is_open() {
             return Ok(());
         }
-        let mut begin = BytesMut::with_capacity(size_of::<u64>());
-        let place = geometry.place(geometry.begin(number)) + HEADER + TIMESTAMP_BEGIN_AT;
-        buffer.copy_to(place, size_of::<u64>() as u64, &mut begin).context("reading when a packet begins")?;
         // In the midst of being opened it may still hold the time of an earlier lap: then its records tell.
-        if bytes::Buf::get_u64_le(&mut begin) > cut {
+        if header_word(buffer, number, TIMESTAMP_BEGIN_AT)? > cut {
             return Ok(());
         }
         if number >= reader.produced() {
@@ -176,7 +172,7 @@ fn fetch_rest(standing: &Standing, buffer: &MappedBuffer, snapshot: &Snapshot, f
 impl CutFile {
     fn create(folder: &Path, cpu: u32, cut: &Arc<OnceLock<Instant>>) -> Result<Self> {
         let (file, cut) = (CpuFile::create(folder, cpu)?, Arc::clone(cut));
-        Ok(Self { file, cut, copy: BytesMut::new(), records: 0, later: 0, fetched: 0, packets: 0, told: 0 })
+        Ok(Self { file, cut, copy: BytesMut::new(), records: 0, later: 0, fetched: 0, packets: 0, told: 0, next: 0 })
     }
 
     /// Tells losses that no packet tells, by one without records.
@@ -194,7 +190,7 @@ impl CutFile {
             (TIMESTAMP_END_AT, cut),
             (CONTENT_SIZE_AT, PACKET_HEADER * 8),
             (PACKET_SIZE_AT, PACKET_HEADER * 8),
-            (PACKET_SEQ_NUM_AT, number),
+            (PACKET_SEQ_NUM_AT, number.max(self.next)),
             (EVENTS_DISCARDED_AT, lost),
         ] {
             put(&mut packet, at, &value.to_le_bytes());
@@ -225,6 +221,7 @@ impl Output for CutFile {
             self.file.append_bytes(&copy)?;
             (self.records, self.packets) = (self.records + kept, self.packets + 1);
             self.told = number(&copy, EVENTS_DISCARDED_AT);
+            self.next = number(&copy, PACKET_SEQ_NUM_AT).saturating_add(1);
         }
         self.copy = copy;
         Ok(())

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use relay_common::{Geometry, Mode, recipe::Pattern, trace::Packets};
 
 pub use self::{
-    description::Description,
+    description::{Description, Until},
     folders::{Orphan, check_name, names, orphans, remove, sweep, trace_name},
 };
 use self::{
@@ -27,7 +27,7 @@ use super::{
     loader::{Loader, Notices, Orders},
     metadata,
     packets::HostClock,
-    programs::{Fired, LeftOut, Pinned, Programs, TRIGGER},
+    programs::{Fired, LeftOut, Pinned, Programs},
     session::{CHANGE, Cpu, Session, SessionEvent},
 };
 use crate::{
@@ -123,15 +123,17 @@ impl Prepared {
     ///
     /// # Errors
     /// When an event cannot be attached to.
-    pub fn attach(self, after: Option<u64>, recorder: Option<(PathBuf, bool)>) -> Result<Standing> {
+    pub fn attach(self, after: u64, recorder: Option<(PathBuf, bool)>) -> Result<Standing> {
         let Self { channel, uuid, loader, folder, options, standing } = self;
         let (mut programs, attached) = attach(loader, &orders(&options, standing))?;
-        programs.arm(after.unwrap_or(0))?;
+        programs.arm(after)?;
         let pinned = programs.pin(&folder, "0-")?;
+        let triggers = (0..).zip(&options.events).filter(|(_, event)| event.is_trigger()).map(|(id, _)| id);
+        let until = Until { after, events: triggers.collect() };
         let Options { choice, context, command, .. } = options;
         let session = describe(uuid, command, &channel, context, attached)?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        let description = Description { version, session, choice, context, programs: vec![pinned], after, recorder };
+        let description = Description { version, session, choice, context, programs: vec![pinned], until, recorder };
         let standing = Standing { channel, programs: vec![programs], description, folder };
         standing.save()?;
         Ok(standing)
@@ -158,6 +160,8 @@ impl Standing {
     }
 
     fn open_folder(folder: Folder, name: &str) -> Result<Self> {
+        // As many files as it took to make it.
+        machine::raise_limits();
         let description = Description::read(&folder, name)?;
         let folder = Arc::new(folder);
         let session = &description.session;
@@ -220,7 +224,7 @@ impl Standing {
             choice: &self.description.choice,
             context: self.description.context,
             standing: true,
-            trigger: Some(self.folder.path().join(TRIGGER)),
+            shared: Some(self.folder.path()),
         };
         let (loader, _notices) = Loader::load(&self.channel, &orders)?;
         let (programs, attached) = attach(loader, &orders)?;
@@ -278,8 +282,26 @@ impl Standing {
     /// # Errors
     /// What the kernel says.
     pub fn rearm(&mut self) -> Result<()> {
-        let after = self.description.after.unwrap_or(0);
+        // Calls that were under way when it was stopped may have returned unseen: they are no pairs of what returns from now on.
+        self.start()?;
+        let after = self.description.until.after;
         self.programs.first_mut().map_or(Ok(()), |programs| programs.arm(after))
+    }
+
+    /// Whether a record can stop it.
+    #[must_use]
+    pub fn is_armed(&self) -> bool {
+        let Description { session, until, .. } = &self.description;
+        session.events.iter().any(|event| event.is_recorded() && until.events.contains(&event.id))
+    }
+
+    /// Whether all is attached that was and has not been removed since.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn is_attached(&self) -> Result<bool> {
+        let pins = self.description.programs.iter().map(|pinned| pinned.links(None)).collect::<Result<Vec<_>>>()?;
+        Ok(pins.iter().flatten().all(|pin| self.folder.has(pin)))
     }
 
     /// The group that may read it.
@@ -310,6 +332,15 @@ impl Standing {
         self.unpin_links(None)?;
         self.programs.iter_mut().for_each(Programs::detach);
         Ok(())
+    }
+
+    /// From now on events are recorded; those of the recorder, if it has one, as it was told.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn start(&self) -> Result<()> {
+        let record_self = self.description.recorder.as_ref().is_none_or(|(_, record_self)| *record_self);
+        self.programs.iter().try_for_each(|programs| programs.start(record_self))
     }
 
     /// From now on nothing is recorded.
@@ -414,9 +445,16 @@ impl Standing {
     }
 }
 
+impl Drop for Standing {
+    /// Now, and not when the last reader of the channel has gone: this process may end before.
+    fn drop(&mut self) {
+        self.folder.remove_temporary();
+    }
+}
+
 fn orders(options: &Options, standing: bool) -> Orders<'_> {
     let Options { events, patterns, choice, context, .. } = options;
-    Orders { events, first: 0, patterns, choice, context: *context, standing, trigger: None }
+    Orders { events, first: 0, patterns, choice, context: *context, standing, shared: None }
 }
 
 /// Attaches, and says which events were.

@@ -2,12 +2,11 @@
 
 use std::{thread, time::Duration};
 
-use anyhow::{Context as _, Result};
-use bytes::{Buf as _, BytesMut};
-use relay_common::{Buffer as _, HEADER, MAX_RECORD, Mode, Word as _, trace::TIMESTAMP_BEGIN_AT};
+use anyhow::Result;
+use relay_common::{Buffer as _, MAX_RECORD, Mode, Word as _, trace::TIMESTAMP_BEGIN_AT};
 use serde::Serialize;
 
-use super::{programs::Fired, session::Cpu, standing::Standing};
+use super::{packets::header_word, programs::Fired, session::Cpu, standing::Standing};
 use crate::{machine::Instant, sys::MappedBuffer};
 
 /// How long rates are measured.
@@ -71,7 +70,7 @@ impl Status {
     /// What the kernel says.
     pub fn of(name: &str, standing: &Standing) -> Result<Self> {
         let buffers = standing.channel.buffers();
-        let total = || buffers.iter().map(|buffer| recorded(buffer)).sum::<u64>();
+        let total = || buffers.iter().map(|buffer| recorded(buffer)).fold(0, u64::saturating_add);
         let (before, start) = (total(), std::time::Instant::now());
         thread::sleep(SAMPLE);
         let rate = total().saturating_sub(before) as f64 / start.elapsed().as_secs_f64();
@@ -107,13 +106,17 @@ impl Status {
                 .collect(),
             age: seconds(now.saturating_sub(started)),
             span: cpus.iter().map(|cpu| cpu.span).reduce(f64::min).unwrap_or(0.0),
-            recorded: cpus.iter().map(|cpu| cpu.account.recorded).sum(),
+            recorded: cpus.iter().map(|cpu| cpu.account.recorded).fold(0, u64::saturating_add),
             rate,
-            overrun: cpus.iter().map(|cpu| cpu.account.overrun).sum(),
-            lost: cpus.iter().map(|cpu| cpu.account.lost()).chain(accounts.iter().map(Cpu::lost)).sum(),
+            overrun: cpus.iter().map(|cpu| cpu.account.overrun).fold(0, u64::saturating_add),
+            lost: cpus
+                .iter()
+                .map(|cpu| cpu.account.lost())
+                .chain(accounts.iter().map(Cpu::lost))
+                .fold(0, u64::saturating_add),
             memory: (geometry.buffer_size() + MAX_RECORD) * buffers.len() as u64,
             stopped_by: fired.map(|fired| Stopped { event: standing.event_name(fired.event).to_owned(), fired }),
-            armed: description.after.is_some(),
+            armed: standing.is_armed(),
             cpus,
         })
     }
@@ -132,17 +135,15 @@ fn recorded(buffer: &MappedBuffer) -> u64 {
 
 /// When the oldest packet begins that the buffer still has; `None` while it has all that there were.
 fn oldest(buffer: &MappedBuffer) -> Result<Option<u64>> {
-    let (reader, geometry) = (buffer.reader(), buffer.geometry());
+    let reader = buffer.reader();
     for _ in 0..TRIES {
         let first = reader.pass(0, Mode::Overwrite)?.first;
         if first == 0 {
             return Ok(None);
         }
-        let mut begin = BytesMut::with_capacity(size_of::<u64>());
-        let place = geometry.place(geometry.begin(first)) + HEADER + TIMESTAMP_BEGIN_AT;
-        buffer.copy_to(place, size_of::<u64>() as u64, &mut begin).context("reading when a packet begins")?;
+        let begin = header_word(buffer, first, TIMESTAMP_BEGIN_AT)?;
         if reader.survived(first) {
-            return Ok(Some(begin.get_u64_le()));
+            return Ok(Some(begin));
         }
     }
     Ok(Some(Instant::now().monotonic))

@@ -8,7 +8,7 @@ use perf_event::{Builder, Sampler, data::Record, events::Software};
 
 use super::session::replace;
 
-const FILE: &str = "tasks.json";
+pub(super) const FILE: &str = "tasks.json";
 /// Bytes in which the kernel tells one CPU's names, about 50 each, between two [`Tasks::poll`]s.
 const ROOM: usize = 64 * 1024;
 
@@ -33,6 +33,18 @@ impl Tasks {
         }
         tasks.look();
         tasks
+    }
+
+    /// Adds what a recorder that was killed had saved: its threads may be gone.
+    pub(super) fn add_known(&mut self, folder: &Path) {
+        match read(folder) {
+            Ok(known) => {
+                for (thread, name) in known {
+                    self.names.entry(thread).or_insert(name);
+                }
+            }
+            Err(error) => log::warn!("threads may have no names: {error:#}"),
+        }
     }
 
     /// Adds what the kernel has told since. To be called every second or so.

@@ -23,6 +23,9 @@ setting!(CHOSEN_CGROUPS: u32 = sys::UNSET);
 /// itself does not know), [`NOBODY`], or zero for everybody's, while the session is not recording.
 pub(crate) static RECORDER: BpfWord = BpfWord::zero();
 
+/// When recording was started last, after a pause: what is older than that may have ended unseen.
+pub(crate) static SINCE: BpfWord = BpfWord::zero();
+
 /// No process has this number.
 pub(crate) const NOBODY: u64 = u64::MAX;
 
@@ -40,12 +43,17 @@ pub(crate) struct Cgroup {
 #[btf_map]
 static CGROUPS: Array<Cgroup, { choice::MAX_CGROUPS as usize }> = Array::new();
 
+/// Whether nobody's events are recorded now.
+#[inline(always)]
+pub(crate) fn is_paused() -> bool {
+    RECORDER.peek() == 0 || trigger::has_ended()
+}
+
 /// Whether recording is under way, and the current task, `tgid << 32 | tid`, not the recorder. If not, that is counted.
 #[inline(always)]
 pub(crate) fn is_recorded(current: u64) -> bool {
-    let recorder = RECORDER.peek();
-    let is_outside = recorder == 0 || trigger::has_ended();
-    if is_outside || recorder == current >> 32 {
+    let is_outside = is_paused();
+    if is_outside || RECORDER.peek() == current >> 32 {
         count(|account| if is_outside { &account.outside } else { &account.own });
         return false;
     }

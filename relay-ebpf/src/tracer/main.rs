@@ -32,7 +32,7 @@ use relay_ebpf::{
 
 use crate::{
     account::{count, may_notice},
-    choose::{CHOSEN, NOBODY, RECORDER, is_chosen, is_recorded},
+    choose::{CHOSEN, NOBODY, RECORDER, SINCE, is_chosen, is_paused, is_recorded},
     pairs::UNPAIRED,
 };
 
@@ -354,6 +354,10 @@ fn on_request(ctx: RawTracePointContext) {
         }
     } else {
         let recorder = if argument == 0 { current >> 32 } else { NOBODY };
+        if is_paused() {
+            // Before anything is recorded again: that is newer.
+            let _ = SINCE.swap(sys::clock());
+        }
         let _ = RECORDER.swap(if request == Request::Start as u64 { recorder } else { 0 });
     }
 }

@@ -10,7 +10,10 @@ use relay_common::{
 };
 use relay_ebpf::sys::{self, BpfWord, Cells, Workspace};
 
-use crate::recipe::{recipe, workspace};
+use crate::{
+    choose::SINCE,
+    recipe::{recipe, workspace},
+};
 
 /// How many calls that have returned unseen are given up at one event.
 const GIVEN_UP: usize = 64;
@@ -159,7 +162,8 @@ relay_ebpf::subprogram! {
             workspace.inputs.set(input::DURATION.into(), now.saturating_sub(call.head.get(TIME)));
             workspace.inputs.copy_from(input::ENTRY.into(), u64::from(input::ENTRY_COUNT) * 8, call.inputs.address(0));
             let _ = workspace.fetch(0, len, sys::Address::Kernel(call.payload.address(0)));
-            if call.head.get(KEY) == (depth - 1) << 48 | key {
+            // One that was kept before a pause of the recording may have returned in it: this is the return of another.
+            if call.head.get(KEY) == (depth - 1) << 48 | key && call.head.get(TIME) >= SINCE.peek() {
                 end = len;
             }
         }

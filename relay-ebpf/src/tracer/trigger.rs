@@ -10,7 +10,7 @@ use relay_ebpf::{
 // Whether this session can be ended so.
 setting!(TRIGGERS: u32 = sys::UNSET);
 
-/// User space reads and writes it as words in this order (`relay_daemon::tracer::trigger`).
+/// User space reads and writes it as words in this order (`relay_daemon::tracer::programs`).
 #[repr(C)]
 struct Trigger {
     /// How long recording goes on after the record, in nanoseconds. User space's.

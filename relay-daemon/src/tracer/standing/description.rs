@@ -48,10 +48,19 @@ pub struct Description {
     pub context: u32,
     /// The programs: those that were there at the start, and those of events that were added.
     pub programs: Vec<Pinned>,
-    /// How long recording goes on after the record that ends it, in nanoseconds; `None` when none does.
-    pub after: Option<u64>,
+    /// What ends the recording.
+    pub until: Until,
     /// Where the trace is that is being written, and whether the recorder's own events are in it.
     pub recorder: Option<(PathBuf, bool)>,
+}
+
+/// What ends a recording.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Until {
+    /// The ids of the events of which the first record does; none when nothing is to.
+    pub events: Vec<u16>,
+    /// How long recording goes on after that record, in nanoseconds.
+    pub after: u64,
 }
 
 impl Description {

@@ -61,8 +61,10 @@ pub fn orphans() -> Result<Vec<Orphan>> {
     let mut names = pins::list()?;
     names.retain(|name| name.starts_with(TRACE));
     let orphan = |name: String| {
-        // One that can be locked has no recorder.
-        let folder = Folder::open(&name).ok()?;
+        let folder = Folder::look(&name).ok()?;
+        if folder.is_locked() {
+            return None;
+        }
         let (trace, _) = Description::read(&folder, &name).ok()?.recorder?;
         Some(Orphan { name, trace })
     };
