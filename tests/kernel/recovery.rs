@@ -11,7 +11,7 @@ use std::{
 
 use relay_daemon::{
     machine,
-    reading::packet::{HEADER, Records},
+    reading::packet::{HEADER, Record, Records},
     tracer::standing::Standing,
 };
 use relay_tests::{
@@ -61,24 +61,28 @@ pub(crate) fn total(session: &Value, key: &str) -> u64 {
 pub(crate) fn numbers(path: &Path) -> BTreeMap<u32, Vec<u64>> {
     let mut found: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
     for cpu in machine::online_cpus().unwrap() {
-        let Ok(file) = fs::read(path.join(format!("cpu{cpu}"))) else { continue };
-        let mut rest = &file[..];
-        while !rest.is_empty() {
-            let bits = u64::from_le_bytes(rest[40..48].try_into().unwrap());
-            let (packet, next) = rest.split_at(usize::try_from(bits / 8).unwrap());
-            for record in Records::new(packet, HEADER) {
-                let record = record.unwrap();
-                // Not what kills the recorder.
-                if record.pid == std::process::id() && record.tid != record.pid {
-                    // After the system call's number.
-                    let number = u64::from_le_bytes(record.payload[8..16].try_into().unwrap());
-                    found.entry(record.tid).or_default().push(number);
-                }
+        for_each_record(path, cpu, |record| {
+            // Not what kills the recorder.
+            if record.pid == std::process::id() && record.tid != record.pid {
+                // After the system call's number.
+                let number = u64::from_le_bytes(record.payload[8..16].try_into().unwrap());
+                found.entry(record.tid).or_default().push(number);
             }
-            rest = next;
-        }
+        });
     }
     found
+}
+
+/// Looks at the records of a CPU, in the order of its file.
+pub(crate) fn for_each_record(path: &Path, cpu: u32, mut look: impl FnMut(&Record<'_>)) {
+    let file = fs::read(path.join(format!("cpu{cpu}"))).unwrap_or_default();
+    let mut rest = &file[..];
+    while !rest.is_empty() {
+        let bits = u64::from_le_bytes(rest[40..48].try_into().unwrap());
+        let (packet, next) = rest.split_at(usize::try_from(bits / 8).unwrap());
+        Records::new(packet, HEADER).for_each(|record| look(&record.unwrap()));
+        rest = next;
+    }
 }
 
 /// Checks a recovered trace; returns how many records it has and how many were lost.

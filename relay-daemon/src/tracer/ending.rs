@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use relay_common::{Buffer as _, Mode, trace::EVENTS_DISCARDED_AT};
 
 use super::{
@@ -91,7 +91,11 @@ pub(super) fn told(buffer: &MappedBuffer) -> Result<u64> {
 
 /// The losses that a closed packet tells.
 pub(super) fn told_by(buffer: &MappedBuffer, number: u64) -> Result<u64> {
-    header_word(buffer, number, EVENTS_DISCARDED_AT)
+    let told = header_word(buffer, number, EVENTS_DISCARDED_AT)?;
+    if !buffer.reader().survived(number) {
+        bail!("cpu {}: its last packet was overwritten while it was looked at", buffer.cpu());
+    }
+    Ok(told)
 }
 
 /// Adds what a CPU at rest has recorded, and what of that is in its file.
