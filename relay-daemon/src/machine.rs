@@ -2,7 +2,10 @@
 
 use std::{
     fs, io,
-    os::fd::{AsRawFd as _, BorrowedFd},
+    os::{
+        fd::{AsRawFd as _, BorrowedFd},
+        unix::fs::FileExt as _,
+    },
     path::{Path, PathBuf},
 };
 
@@ -39,7 +42,45 @@ pub fn possible_cpus() -> Result<Vec<u32>> {
 /// # Errors
 /// When sysfs cannot be read.
 pub fn online_cpus() -> Result<Vec<u32>> {
-    cpu_list("/sys/devices/system/cpu/online")
+    OnlineCpus::open()?.now()
+}
+
+/// The kernel's list of CPUs that are online, to be asked again and again.
+///
+/// ```
+/// # use relay_daemon::machine::{OnlineCpus, online_cpus};
+/// let cpus = OnlineCpus::open()?;
+/// assert_eq!(cpus.now()?, online_cpus()?);
+/// assert_eq!(cpus.now()?, online_cpus()?);
+/// # Ok::<(), anyhow::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct OnlineCpus(fs::File);
+
+impl OnlineCpus {
+    const PATH: &str = "/sys/devices/system/cpu/online";
+    /// The most that sysfs has in a file, in bytes.
+    const MOST: usize = 4096;
+
+    /// Opens the list.
+    ///
+    /// # Errors
+    /// When sysfs is not there.
+    pub fn open() -> Result<Self> {
+        Ok(Self(fs::File::open(Self::PATH).with_context(|| format!("opening {}", Self::PATH))?))
+    }
+
+    /// The CPUs that are online now.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn now(&self) -> Result<Vec<u32>> {
+        let mut text = [0; Self::MOST];
+        // From its beginning sysfs makes it anew (fs/seq_file.c, `seq_read_iter`).
+        let len = self.0.read_at(&mut text, 0).with_context(|| format!("reading {}", Self::PATH))?;
+        let text = String::from_utf8_lossy(&text[..len]);
+        parse_cpu_list(&text).with_context(|| format!("{} holds {text:?}, not a list of CPUs", Self::PATH))
+    }
 }
 
 fn cpu_list(path: &str) -> Result<Vec<u32>> {

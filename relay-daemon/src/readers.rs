@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     channel::Channel,
     consumer::{ConsumeError, Consumer, Output, Snapshot, Statistics, Work, snapshot},
-    machine,
+    machine::OnlineCpus,
     sys::run_ahead_of_tasks,
 };
 
@@ -133,10 +133,11 @@ impl Readers {
         }
         let (end, ended) = std_mpsc::channel();
         let watching = Arc::clone(&team);
+        let list = OnlineCpus::open()?;
         let watcher = thread::Builder::new().name("relayd/hotplug".to_owned()).spawn(move || {
             let mut online: Vec<u32> = watching.channel.buffers().iter().map(|buffer| buffer.cpu()).collect();
             while ended.recv_timeout(HOTPLUG_INTERVAL) == Err(std_mpsc::RecvTimeoutError::Timeout) {
-                watching.look(&mut online);
+                watching.look(&list, &mut online);
             }
         });
         let watcher = watcher.context("starting the thread that watches for CPUs that come online")?;
@@ -289,8 +290,8 @@ impl Team {
     }
 
     /// Looks which CPUs have come online since they were `online`.
-    fn look(&self, online: &mut Vec<u32>) {
-        let now = match machine::online_cpus() {
+    fn look(&self, list: &OnlineCpus, online: &mut Vec<u32>) {
+        let now = match list.now() {
             Ok(now) => now,
             Err(error) => {
                 log::warn!("looking for CPUs that come online: {error:#}");

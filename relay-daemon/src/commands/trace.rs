@@ -265,6 +265,8 @@ async fn wait(
     status: &ProgressBar,
 ) -> Result<Stop> {
     let start = Instant::now();
+    // An idle recorder is not woken for pieces that it does not make.
+    let makes_pieces = arguments.rotate_size.is_some() || arguments.rotate_time.is_some();
     let mut rotation = interval(ROTATION_INTERVAL);
     rotation.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut tick = interval(STATUS_INTERVAL);
@@ -291,7 +293,7 @@ async fn wait(
             () = &mut time_is_over => return Ok(Stop::Asked),
             ended = command_ends => return Ok(Stop::Ended(ended.context("waiting for the command")?)),
             () = recording.failed() => return Ok(Stop::Failed),
-            _ = rotation.tick() => if let Err(error) = recording.rotate() {
+            _ = rotation.tick(), if makes_pieces => if let Err(error) = recording.rotate() {
                 log::error!("no new piece, and recording goes on: {error:#}");
             },
             _ = tick.tick() => {
