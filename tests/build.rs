@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 fn main() -> Result<()> {
-    for binary in ["bytes", "clients"] {
+    for binary in ["bench", "bytes", "clients"] {
         xtask::ebpf::embed("relay-tests-ebpf", binary, "tests/ebpf")?;
     }
     Ok(())

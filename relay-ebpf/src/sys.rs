@@ -585,6 +585,24 @@ impl KernelAddress {
     }
 }
 
+/// Copies kernel memory to memory of the program's own; what cannot be read is zeros.
+///
+/// ```
+/// use aya_ebpf::programs::TracePointContext;
+/// use relay_ebpf::sys::{self, KernelAddress};
+///
+/// fn first_word(ctx: &TracePointContext) -> u64 {
+///     let mut word = [0; 8];
+///     sys::copy_from_kernel(&mut word, KernelAddress::in_context(ctx, 8));
+///     u64::from_ne_bytes(word)
+/// }
+/// ```
+#[inline(always)]
+pub fn copy_from_kernel(to: &mut [u8], source: KernelAddress) {
+    // SAFETY: the helper writes to all of `to`, and reads nothing that cannot be read.
+    let _ = unsafe { helpers::bpf_probe_read_kernel_buf(source.0.cast(), to) };
+}
+
 /// An address in the process that is current, to copy from. Anything may be there, or nothing.
 ///
 /// ```

@@ -1,5 +1,6 @@
-//! `cargo xtask bench read`: how long it takes to print a trace, beside those that print the same. All in one run, in turns, since only
-//! ratios mean anything on a machine that others share.
+//! `cargo xtask bench record`: what it costs to record, which is `tests/bench`'s to measure. `cargo xtask bench read`: how long it takes
+//! to print a trace, beside those that print the same. All in one run, in turns, since only ratios mean anything on a machine that others
+//! share.
 
 use std::{
     fs::{self, File},
@@ -12,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use xtask::ebpf;
 
-use crate::{as_root, cargo, exec, find, setup};
+use crate::{as_root, cargo, exec, find, setup, tests};
 
 /// Each reads and writes a byte, so often: two system calls, four records.
 const RECORDS_PER_STEP: u64 = 4;
@@ -32,6 +33,16 @@ struct Run {
     /// Most memory, in bytes, file pages that were mapped included.
     memory: u64,
     lines: u64,
+}
+
+/// Measures what it costs to record (`tests/bench`).
+pub(crate) fn record(calls: u64, rounds: u32, json: &Path) -> Result<()> {
+    setup::ebpf_toolchain()?;
+    setup::test_tools()?;
+    exec(cargo().args(["build", "--release", "--locked", "--package", "relay-daemon"]))?;
+    let mut bench = as_root(&tests::benchmarks()?)?;
+    bench.arg("record").args([rounds.to_string(), calls.to_string()]).arg(json);
+    exec(bench.env("RELAYD", ebpf::target_dir().join("release/relayd")))
 }
 
 /// Records about `records` records by relayd and by perf, and prints them `rounds` times by each reader.

@@ -89,6 +89,18 @@ enum Task {
 
 #[derive(Debug, Subcommand)]
 enum Bench {
+    /// What it costs to record: relayd beside a BPF ring buffer, perf record, ftrace and bpftrace, by turns.
+    Record {
+        /// System calls that are recorded on each CPU, each time.
+        #[arg(long, default_value_t = 5_000_000)]
+        calls: u64,
+        /// How often each records; medians are shown.
+        #[arg(long, default_value_t = 3)]
+        rounds: u32,
+        /// Also write the figures here, as JSON.
+        #[arg(long, default_value = "target/bench.json")]
+        json: PathBuf,
+    },
     /// How long it takes to print a trace, beside babeltrace2 and perf script.
     Read {
         /// About so many records.
@@ -110,6 +122,9 @@ fn main() -> ExitCode {
         Task::Explore { full } => proofs::explore(full).map(|()| ExitCode::SUCCESS),
         Task::Loom => proofs::loom().map(|()| ExitCode::SUCCESS),
         Task::Miri => proofs::miri().map(|()| ExitCode::SUCCESS),
+        Task::Bench { what: Bench::Record { calls, rounds, json } } => {
+            bench::record(calls, rounds, &json).map(|()| ExitCode::SUCCESS)
+        }
         Task::Bench { what: Bench::Read { records, rounds } } => {
             bench::read(records, rounds).map(|()| ExitCode::SUCCESS)
         }

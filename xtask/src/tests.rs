@@ -36,15 +36,25 @@ pub(crate) fn account(records: u64) -> Result<()> {
 
 /// Builds the tests on the running kernel, and returns their program.
 pub(crate) fn kernel_tests(profile: &[&str]) -> Result<PathBuf> {
-    let build =
-        ["test", "--locked", "--package", "relay-tests", "--test", "kernel", "--no-run", "--message-format=json"];
-    let output =
-        cargo().args(build).args(profile).stderr(Stdio::inherit()).output().context("building the kernel tests")?;
+    built("test", &[&["--test", "kernel"], profile].concat())
+}
+
+/// Builds the benchmarks, and returns their program.
+pub(crate) fn benchmarks() -> Result<PathBuf> {
+    built("bench", &["--bench", "bench"])
+}
+
+/// Builds a program of the tests' package of this kind, and returns it.
+fn built(kind: &str, arguments: &[&str]) -> Result<PathBuf> {
+    let build = [kind, "--locked", "--package", "relay-tests", "--no-run", "--message-format=json"];
+    let output = cargo().args(build).args(arguments).stderr(Stdio::inherit()).output();
+    let output = output.with_context(|| format!("building the {kind} program of relay-tests"))?;
     let text = String::from_utf8(output.stdout)?;
-    // One line of JSON for every artifact; of these, one test binary.
-    let binary = text.lines().filter(|line| line.contains("\"kind\":[\"test\"]")).find_map(|line| {
+    // One line of JSON for every artifact; of these, one such program.
+    let kind = format!("\"kind\":[\"{kind}\"]");
+    let binary = text.lines().filter(|line| line.contains(&kind)).find_map(|line| {
         let (_, rest) = line.split_once("\"executable\":\"")?;
         Some(PathBuf::from(rest.split_once('"')?.0))
     });
-    binary.filter(|_| output.status.success()).context("building the kernel tests failed")
+    binary.filter(|_| output.status.success()).with_context(|| format!("cargo {} failed", arguments.join(" ")))
 }

@@ -1,0 +1,164 @@
+//! What the measurements come to: medians, and ratios of them.
+
+use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use crate::{
+    batches::Rates,
+    recorders::{Kind, Outcome},
+};
+
+/// One recorder's measurement.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run {
+    /// Nanoseconds of a call.
+    pub(crate) per_call: f64,
+    /// What the recorder's threads took.
+    pub(crate) cpu_time: Duration,
+    /// Bytes.
+    pub(crate) memory: u64,
+    pub(crate) outcome: Outcome,
+}
+
+/// All measurements.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    runs: BTreeMap<(&'static str, Kind), Vec<Run>>,
+    pub(crate) batches: Rates,
+    /// Percent of a CPU.
+    pub(crate) idle: f64,
+    /// Tracepoints, and seconds.
+    pub(crate) attach: (usize, f64),
+}
+
+/// The medians of a recorder.
+struct Medians {
+    /// Nanoseconds that it adds to a call.
+    added: f64,
+    /// Nanoseconds of its own time for a record.
+    reader: f64,
+    bytes: f64,
+    lost: f64,
+    memory: f64,
+}
+
+impl Report {
+    pub(crate) fn add(&mut self, scenario: &'static str, kind: Kind, run: Run) {
+        self.runs.entry((scenario, kind)).or_default().push(run);
+    }
+
+    fn scenarios(&self) -> Vec<&'static str> {
+        // The one of one CPU first.
+        let mut scenarios: Vec<_> = self.runs.keys().map(|(scenario, _)| *scenario).collect();
+        scenarios.dedup();
+        scenarios.reverse();
+        scenarios
+    }
+
+    fn medians(&self, scenario: &'static str, kind: Kind) -> Option<Medians> {
+        let runs = self.runs.get(&(scenario, kind))?;
+        let baseline = self.runs.get(&(scenario, Kind::Nothing))?;
+        let per_record = |run: &Run, what: f64| what / run.outcome.records.max(1) as f64;
+        let of = |value: &dyn Fn(&Run) -> f64| median(runs.iter().map(value).collect());
+        Some(Medians {
+            added: of(&|run| run.per_call) - median(baseline.iter().map(|run| run.per_call).collect()),
+            reader: of(&|run| per_record(run, run.cpu_time.as_nanos() as f64)),
+            bytes: of(&|run| per_record(run, run.outcome.bytes as f64)),
+            lost: of(&|run| run.outcome.lost as f64 * 100.0 / (run.outcome.lost + run.outcome.records).max(1) as f64),
+            memory: of(&|run| run.memory as f64 / f64::from(1 << 20)),
+        })
+    }
+
+    /// The ratios that count, by name.
+    fn ratios(&self, scenario: &'static str) -> Vec<(&'static str, f64)> {
+        let added = |kind| self.medians(scenario, kind).map(|medians| medians.added);
+        let reader = |kind| self.medians(scenario, kind).map(|medians| medians.reader);
+        let bytes = |kind| self.medians(scenario, kind).map(|medians| medians.bytes);
+        let (relayd, bound, empty) = (added(Kind::Relayd), added(Kind::Bound), added(Kind::Empty));
+        let ratio = |a: Option<f64>, b: Option<f64>| Some(a? / b?);
+        let less = |a: Option<f64>, b: Option<f64>| Some(a? - b?);
+        [
+            ("cost of a record above the empty program, × the bound's", ratio(less(relayd, empty), less(bound, empty))),
+            (
+                "cost above the bound, × the BPF ring buffer's",
+                ratio(less(relayd, bound), less(added(Kind::RingBuffer), bound)),
+            ),
+            ("added to each call, × ftrace's", ratio(relayd, added(Kind::Ftrace))),
+            ("added to each call, × perf record's", ratio(relayd, added(Kind::Perf))),
+            ("reader's time a record, × the ring buffer's", ratio(reader(Kind::Relayd), reader(Kind::RingBuffer))),
+            ("bytes a record, × perf record's", ratio(bytes(Kind::Relayd), bytes(Kind::Perf))),
+        ]
+        .into_iter()
+        .filter_map(|(name, ratio)| Some((name, ratio?)))
+        .collect()
+    }
+
+    /// A table for each scenario.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        for scenario in self.scenarios() {
+            let _ = writeln!(
+                text,
+                "{scenario}:\n{:<18} {:>14} {:>10} {:>18} {:>14} {:>12}",
+                "recorder", "added to call", "lost", "reader, a record", "bytes, a record", "peak memory"
+            );
+            for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Nothing) {
+                let Some(medians) = self.medians(scenario, kind) else { continue };
+                let Medians { added, reader, bytes, lost, memory } = medians;
+                let _ = write!(text, "{:<18} {added:>11.1} ns", kind.name());
+                if bytes > 0.0 {
+                    let _ = write!(text, " {lost:>8.2} % {reader:>15.1} ns {bytes:>14.1} {memory:>8.1} MiB");
+                }
+                text.push('\n');
+            }
+            for (name, ratio) in self.ratios(scenario) {
+                let _ = writeln!(text, "  {ratio:>6.2}  {name}");
+            }
+            text.push('\n');
+        }
+        let _ = writeln!(text, "8-byte records in batches of 500, million a second on each CPU:");
+        for ((cpus, name), rates) in &self.batches {
+            let _ = writeln!(text, "{name:<24} {cpus:>3} CPUs {:>8.2}", median(rates.clone()));
+        }
+        let (events, seconds) = self.attach;
+        let _ =
+            writeln!(text, "\nidle: {:.3} % of one CPU\n{events} tracepoints recorded after {seconds:.2} s", self.idle);
+        text
+    }
+
+    /// The same, and what each round measured, for programs.
+    pub(crate) fn json(&self) -> Result<String> {
+        let mut scenarios = Vec::new();
+        for scenario in self.scenarios() {
+            let recorders = Kind::ALL.into_iter().filter_map(|kind| {
+                let Medians { added, reader, bytes, lost, memory } = self.medians(scenario, kind)?;
+                let per_call: Vec<f64> = self.runs.get(&(scenario, kind))?.iter().map(|run| run.per_call).collect();
+                Some(json!({ "name": kind.name(), "added_ns": added, "lost_percent": lost, "reader_ns": reader,
+                    "bytes": bytes, "peak_mib": memory, "call_ns": per_call }))
+            });
+            let recorders: Vec<Value> = recorders.collect();
+            let ratios: Vec<Value> = self
+                .ratios(scenario)
+                .into_iter()
+                .map(|(name, ratio)| json!({ "name": name, "ratio": ratio }))
+                .collect();
+            scenarios.push(json!({ "name": scenario, "recorders": recorders, "ratios": ratios }));
+        }
+        let batches: Vec<Value> = self
+            .batches
+            .iter()
+            .map(|((cpus, name), rates)| json!({ "name": name, "cpus": cpus, "million_per_second": rates }))
+            .collect();
+        let (tracepoints, seconds) = self.attach;
+        let all = json!({ "scenarios": scenarios, "batches": batches, "idle_percent": self.idle,
+            "attach": { "tracepoints": tracepoints, "seconds": seconds } });
+        Ok(serde_json::to_string_pretty(&all)? + "\n")
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
+}
