@@ -371,7 +371,7 @@ impl<C: Client<CpuBuffer> + Copy> Record<C> {
     }
 
     /// Copies `len` bytes of kernel memory `at` so many bytes into the record; nothing if they do not fit there. What cannot
-    /// be read is zeros. Where neither `at` nor `len` is a constant, each is at most 32 KiB.
+    /// be read is zeros. Each of `at` and `len` is at most 32 KiB, `len` of 64 KiB where `at` is a constant zero.
     ///
     /// ```
     /// # relay_ebpf::channel!(LOG);

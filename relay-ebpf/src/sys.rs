@@ -316,21 +316,15 @@ impl CpuBuffer {
     /// Where `len` bytes have room at `place + skip`, and `len` as the verifier has seen it checked.
     #[inline(always)]
     fn room(&self, place: u64, skip: u64, len: u64) -> Option<(*mut u8, u64)> {
-        if len == 0 {
+        const HALF: u64 = MAX_RECORD / 2;
+        let most = if is_known(skip) && skip == 0 { MAX_RECORD } else { HALF };
+        if len == 0 || len > most || skip >= HALF {
             return None;
         }
-        // VERIFIER: constant bounds on both, within the tail. Where neither is a constant each gets half of it, since the verifier does not
-        // follow a bound on one that depends on the other.
-        let (skip_is_known, len_is_known) = (is_known(skip), is_known(len));
-        let (skip, len) = (unknown(skip), unknown(len));
-        let fits = match (skip_is_known, len_is_known) {
-            (true, _) => skip < MAX_RECORD && len <= MAX_RECORD - skip,
-            (false, true) => len <= MAX_RECORD && skip <= MAX_RECORD - len,
-            (false, false) => skip <= MAX_RECORD / 2 && len <= MAX_RECORD / 2,
-        };
-        if !fits {
-            return None;
-        }
+        // VERIFIER: bounds on both, within the tail; each gets half of it, since the verifier does not follow a bound on one that depends on
+        // the other. And by a mask: a number that was compared may be one register, and what is used be loaded anew from the stack, which
+        // verifiers up to 6.12 do not take for the same.
+        let (skip, len) = (unknown(skip) & (HALF - 1), (unknown(len - 1) & (most - 1)) + 1);
         // SAFETY: less than the buffer's size, plus at most the tail.
         Some((unsafe { self.at::<u8>(place).add(skip as usize) }, len))
     }
