@@ -111,15 +111,17 @@ pub(crate) fn programs_that_interrupt_one_another_write_whole_records() {
     };
     let readers = Readers::start(Arc::clone(&clients.checked), output).unwrap();
     let stats = enable_stats(Stats::RunTime).unwrap();
-    let links = RAW.map(|(program, tracepoint)| clients.attach(program, tracepoint).unwrap());
-    // An emulated CPU would do nothing but take interrupts, and never come to its end.
+    // QEMU's CPUs hang when the kernel patches what others of them run, as attaching to the timers' own tracepoint does; and sampled so often
+    // they would do nothing but take interrupts.
     let is_emulated = std::fs::read_to_string("/proc/cpuinfo").unwrap().contains("TCG");
+    let raw: Vec<_> = RAW.into_iter().filter(|(program, _)| !(is_emulated && *program == "check_timer")).collect();
+    let links: Vec<_> = raw.iter().map(|(program, tracepoint)| clients.attach(program, tracepoint).unwrap()).collect();
     let samples = sample(&mut clients, if is_emulated { 2_000 } else { 25_000 });
     let storm = Storm::start(&machine::online_cpus().unwrap());
     std::thread::sleep(Duration::from_secs(2));
-    drop((storm, links, samples));
+    drop((storm, samples, links));
     let taken = finish(&clients.checked, readers);
-    let programs = RAW.into_iter().map(|(program, _)| program).chain(["check_sample"]);
+    let programs = raw.into_iter().map(|(program, _)| program).chain(["check_sample"]);
     let runs: u64 = programs.map(|program| clients.runs(program).unwrap()).sum();
     drop(stats);
     let records: Vec<Checked> = collected.take().into_values().flat_map(|bytes| checked(&bytes)).collect();

@@ -45,9 +45,9 @@ const FILES: [&str; 2] = ["/etc/passwd", "/usr/lib/x86_64-linux-gnu/babeltrace2"
 /// Longest that the tests may take on one kernel, in seconds.
 const TIME_LIMIT: &str = "900";
 /// A guest that says nothing for so long hangs: no test takes half of that.
-const SILENCE: Duration = Duration::from_secs(300);
+const SILENCE: Duration = Duration::from_secs(200);
 /// How often a kernel is booted at most.
-const BOOTS: u32 = 3;
+const BOOTS: u32 = 5;
 /// What a kernel prints every half a minute while one of its CPUs hangs, and how often that is waited for.
 const LOCKUP: (&str, u32) = ("BUG: soft lockup", 3);
 /// What the guest prints at its end, before the number of failed runs.
