@@ -116,7 +116,6 @@ pub(crate) fn without_capabilities_the_error_says_so() {
 }
 
 /// A file system of 2 MiB.
-/// A file system of 2 MiB.
 pub(crate) struct SmallDisk(pub(crate) tempfile::TempDir);
 
 impl SmallDisk {
