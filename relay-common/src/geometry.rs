@@ -12,7 +12,8 @@ pub const MAX_SUBBUF_SIZE: u64 = 16 << 20;
 /// (measured on 6.18: 512 MiB accepted, 1 GiB refused).
 pub const MAX_BUFFER_SIZE: u64 = 512 << 20;
 
-/// Sub-buffer size and count, both powers of two, so that every place is found by shift and mask.
+/// Sub-buffer size and count, both powers of two, so that every place is found by shift and mask. Shifts and masks are kept both: to make one of
+/// the other costs several instructions, and a record needs each.
 ///
 /// ```
 /// use relay_common::Geometry;
@@ -23,6 +24,8 @@ pub const MAX_BUFFER_SIZE: u64 = 512 << 20;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
+    subbuf_mask: u64,
+    buffer_mask: u64,
     subbuf_shift: u32,
     n_subbufs_shift: u32,
 }
@@ -89,30 +92,37 @@ impl Geometry {
         }
     }
 
-    /// The geometry with these base-2 logarithms, unchecked: for the kernel side, whose constants come from
-    /// a geometry that user space has checked.
+    const fn from_shifts(subbuf_shift: u32, n_subbufs_shift: u32) -> Self {
+        let subbuf_mask = (1 << subbuf_shift) - 1;
+        let buffer_mask = (1 << (subbuf_shift + n_subbufs_shift)) - 1;
+        Self { subbuf_mask, buffer_mask, subbuf_shift, n_subbufs_shift }
+    }
+
+    /// As three words, to hand it to the kernel side.
     ///
     /// ```
     /// # use relay_common::Geometry;
-    /// assert_eq!(Geometry::from_shifts(12, 3), Geometry::new(4096, 8)?);
+    /// assert_eq!(Geometry::new(4096, 8)?.words(), [0xfff, 0x7fff, 3 << 32 | 12]);
+    /// # Ok::<(), relay_common::GeometryError>(())
+    /// ```
+    #[must_use]
+    pub const fn words(self) -> [u64; 3] {
+        [self.subbuf_mask, self.buffer_mask, (self.n_subbufs_shift as u64) << 32 | self.subbuf_shift as u64]
+    }
+
+    /// From these words, unchecked: for the kernel side, whose constants come from a geometry that user space has checked.
+    ///
+    /// ```
+    /// # use relay_common::Geometry;
+    /// let geometry = Geometry::new(4096, 8)?;
+    /// assert_eq!(Geometry::from_words(geometry.words()), geometry);
     /// # Ok::<(), relay_common::GeometryError>(())
     /// ```
     #[inline(always)]
     #[must_use]
-    pub const fn from_shifts(subbuf_shift: u32, n_subbufs_shift: u32) -> Self {
-        Self { subbuf_shift, n_subbufs_shift }
-    }
-
-    /// Base-2 logarithms of the sub-buffer size and of the count.
-    ///
-    /// ```
-    /// # use relay_common::Geometry;
-    /// assert_eq!(Geometry::new(4096, 8)?.shifts(), (12, 3));
-    /// # Ok::<(), relay_common::GeometryError>(())
-    /// ```
-    #[must_use]
-    pub const fn shifts(self) -> (u32, u32) {
-        (self.subbuf_shift, self.n_subbufs_shift)
+    #[expect(clippy::cast_possible_truncation, reason = "the two halves")]
+    pub const fn from_words([subbuf_mask, buffer_mask, shifts]: [u64; 3]) -> Self {
+        Self { subbuf_mask, buffer_mask, subbuf_shift: shifts as u32, n_subbufs_shift: (shifts >> 32) as u32 }
     }
 
     /// Bytes in a sub-buffer, its header included.
@@ -125,7 +135,7 @@ impl Geometry {
     #[inline(always)]
     #[must_use]
     pub const fn subbuf_size(self) -> u64 {
-        1 << self.subbuf_shift
+        self.subbuf_mask + 1
     }
 
     /// Sub-buffers in a buffer.
@@ -151,7 +161,7 @@ impl Geometry {
     #[inline(always)]
     #[must_use]
     pub const fn buffer_size(self) -> u64 {
-        1 << (self.subbuf_shift + self.n_subbufs_shift)
+        self.buffer_mask + 1
     }
 
     /// How far into its sub-buffer a position is.
@@ -164,7 +174,35 @@ impl Geometry {
     #[inline(always)]
     #[must_use]
     pub const fn offset(self, position: u64) -> u64 {
-        position & (self.subbuf_size() - 1)
+        position & self.subbuf_mask
+    }
+
+    /// Whether two positions lie in the same sub-buffer.
+    ///
+    /// ```
+    /// # use relay_common::Geometry;
+    /// let geometry = Geometry::new(4096, 8)?;
+    /// assert!(geometry.in_one_subbuf(4096, 8191));
+    /// assert!(!geometry.in_one_subbuf(4096, 8192));
+    /// # Ok::<(), relay_common::GeometryError>(())
+    /// ```
+    #[inline(always)]
+    #[must_use]
+    pub const fn in_one_subbuf(self, a: u64, b: u64) -> bool {
+        a ^ b <= self.subbuf_mask
+    }
+
+    /// Where in the buffer's memory the sub-buffer begins that a position is in.
+    ///
+    /// ```
+    /// # use relay_common::Geometry;
+    /// assert_eq!(Geometry::new(4096, 8)?.subbuf(9 * 4096 + 20), 4096);
+    /// # Ok::<(), relay_common::GeometryError>(())
+    /// ```
+    #[inline(always)]
+    #[must_use]
+    pub const fn subbuf(self, position: u64) -> u64 {
+        self.place(position) & !self.subbuf_mask
     }
 
     /// The number of the sub-buffer that a position is in.
@@ -203,7 +241,7 @@ impl Geometry {
     #[inline(always)]
     #[must_use]
     pub const fn place(self, position: u64) -> u64 {
-        position & (self.buffer_size() - 1)
+        position & self.buffer_mask
     }
 
     /// The lap in which sub-buffer `number` uses its place.

@@ -190,10 +190,12 @@ pub struct Reservation {
     pub place: u64,
     /// When it was reserved, by the client's clock.
     pub stamp: u64,
-    number: u64,
+    /// Where its sub-buffer begins in the buffer's memory.
+    subbuf: u64,
+    /// What it adds to `committed`.
     amount: u64,
-    fills: bool,
-    lost: u64,
+    /// It ends where its sub-buffer does, and so closes it, with this many records lost so far.
+    closes: Option<u64>,
 }
 
 /// A writer on one CPU's buffer.
@@ -258,6 +260,56 @@ impl<B: Buffer, C: Client<B>> Writer<'_, B, C> {
     /// The cause of the loss, which has been counted.
     #[inline(always)]
     pub fn reserve(&self, len: u64) -> Result<Reservation, Lost> {
+        self.reserve_open(len).map_or_else(|| self.reserve_anew(len), Ok)
+    }
+
+    /// The nearly always of [`Self::reserve`], to be inlined where it is called: room in the open sub-buffer, with more behind it. `None` has
+    /// changed nothing, and [`Self::reserve_anew`] is to be asked.
+    ///
+    /// ```
+    /// # use relay_common::{Geometry, Mode, Plain, memory::Memory};
+    /// # let memory = Memory::new(Geometry::new(64, 4)?);
+    /// let writer = memory.writer(&Plain, Mode::NoOverwrite);
+    /// assert!(writer.reserve_open(20).is_none(), "no sub-buffer is open");
+    /// writer.commit(&writer.reserve_anew(20).unwrap());
+    /// writer.commit(&writer.reserve_open(20).unwrap());
+    /// assert!(writer.reserve_open(8).is_none(), "that would fill it");
+    /// # Ok::<(), relay_common::GeometryError>(())
+    /// ```
+    #[inline(always)]
+    pub fn reserve_open(&self, len: u64) -> Option<Reservation> {
+        let Self { buffer, client, geometry, .. } = *self;
+        let producer = &buffer.control().producer;
+        let reserved = producer.reserved.peek();
+        let begin = align_up(reserved, C::ALIGN);
+        if len > MAX_RECORD || geometry.offset(reserved) == 0 || !geometry.in_one_subbuf(reserved, begin + len) {
+            return None;
+        }
+        let stamp = client.stamp(producer);
+        if !producer.reserved.exchange_if(reserved, begin + len) {
+            return None;
+        }
+        client.stamped(producer, stamp);
+        self.zero(reserved, begin);
+        let place = geometry.place(begin);
+        let amount = Committed::amount(1, begin + len - reserved);
+        Some(Reservation { place, stamp, subbuf: geometry.subbuf(reserved), amount, closes: None })
+    }
+
+    /// [`Self::reserve`] where [`Self::reserve_open`] finds no room, or is interrupted.
+    ///
+    /// ```
+    /// # use relay_common::{Geometry, Lost, Mode, Plain, memory::Memory};
+    /// # let memory = Memory::new(Geometry::new(64, 4)?);
+    /// let writer = memory.writer(&Plain, Mode::NoOverwrite);
+    /// assert_eq!(writer.reserve_anew(49).err(), Some(Lost::TooBig));
+    /// # Ok::<(), relay_common::GeometryError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The cause of the loss, which has been counted.
+    #[inline(always)]
+    pub fn reserve_anew(&self, len: u64) -> Result<Reservation, Lost> {
         let producer = &self.buffer.control().producer;
         if len > MAX_RECORD || Self::FIRST + len > self.geometry.subbuf_size() {
             producer.lost_too_big.count(1);
@@ -352,10 +404,10 @@ impl<B: Buffer, C: Client<B>> Writer<'_, B, C> {
     /// ```
     #[inline(always)]
     pub fn commit(&self, reservation: &Reservation) {
-        if reservation.fills {
-            self.close(reservation.number, 0, reservation.stamp, reservation.lost);
+        if let Some(lost) = reservation.closes {
+            self.close(reservation.subbuf, 0, reservation.stamp, lost);
         }
-        self.add(reservation.number, reservation.amount);
+        self.add(reservation.subbuf, reservation.amount);
     }
 
     /// Closes the open sub-buffer, if there is one. Never loses anything.
@@ -416,8 +468,9 @@ impl<B: Buffer, C: Client<B>> Writer<'_, B, C> {
         }
         client.stamped(producer, look.stamp);
         self.open(number, before, look.stamp);
-        self.close(number, geometry.subbuf_size() - Self::FIRST, look.stamp, look.lost);
-        self.add(number, Committed::amount(0, geometry.subbuf_size()));
+        let subbuf = geometry.subbuf(look.reserved);
+        self.close(subbuf, geometry.subbuf_size() - Self::FIRST, look.stamp, look.lost);
+        self.add(subbuf, Committed::amount(0, geometry.subbuf_size()));
     }
 
     /// Stamp and losses are read after `reserved` and before the exchange: both rise in the order of the buffer.
@@ -452,16 +505,18 @@ impl<B: Buffer, C: Client<B>> Writer<'_, B, C> {
         Reservation {
             place: self.geometry.place(begin),
             stamp: look.stamp,
-            number: self.geometry.number(begin),
+            subbuf: self.geometry.subbuf(begin - before),
             amount: Committed::amount(1, len + before),
-            fills: self.geometry.offset(begin + len) == 0,
-            lost: look.lost,
+            closes: (self.geometry.offset(begin + len) == 0).then_some(look.lost),
         }
     }
 
     /// Clears an alignment gap, so that nothing of an earlier lap shows through.
     #[inline(always)]
     fn zero(&self, from: u64, to: u64) {
+        if from == to {
+            return;
+        }
         for i in 0..C::ALIGN - 1 {
             if from + i < to {
                 self.buffer.store_zero(self.geometry.place(from + i));
@@ -502,32 +557,32 @@ impl<B: Buffer, C: Client<B>> Writer<'_, B, C> {
     /// Writes the closing words of the sub-buffer that a look found open, and commits its unused rest.
     #[inline(always)]
     fn close_rest(&self, look: &Look) {
-        let number = self.geometry.number(look.reserved);
+        let subbuf = self.geometry.subbuf(look.reserved);
         let padding = self.geometry.subbuf_size() - look.offset;
-        self.close(number, padding, look.stamp, look.lost);
-        self.add(number, Committed::amount(0, padding));
+        self.close(subbuf, padding, look.stamp, look.lost);
+        self.add(subbuf, Committed::amount(0, padding));
     }
 
     /// Writes what only whoever closes knows. Not by an opener, ever: one that was interrupted may resume after
     /// others have filled and closed its sub-buffer.
     #[inline(always)]
-    fn close(&self, number: u64, padding: u64, stamp: u64, lost: u64) {
+    fn close(&self, subbuf: u64, padding: u64, stamp: u64, lost: u64) {
         let Self { buffer, client, geometry, .. } = *self;
-        let place = geometry.place(geometry.begin(number));
         #[expect(clippy::cast_possible_truncation, reason = "at most MAX_SUBBUF_SIZE")]
-        buffer.store_u32(place, padding as u32);
+        buffer.store_u32(subbuf, padding as u32);
         let content = geometry.subbuf_size() - HEADER - padding;
-        client.subbuf_end(buffer, place + HEADER, Closing { stamp, content, lost });
+        client.subbuf_end(buffer, subbuf + HEADER, Closing { stamp, content, lost });
     }
 
     /// Commits, and wakes the reader if that makes the sub-buffer complete and the reader sleeps. The closer is too
     /// early for that: a writer that it interrupted may still have to commit.
     #[inline(always)]
-    fn add(&self, number: u64, amount: u64) {
+    fn add(&self, subbuf: u64, amount: u64) {
         let Self { buffer, geometry, .. } = *self;
-        let before = buffer.committed(geometry.place(geometry.begin(number))).fetch_add(amount);
+        let before = buffer.committed(subbuf).fetch_add(amount);
         let waiting = &buffer.control().consumer.waiting;
-        if Committed(before.wrapping_add(amount)).is_complete(geometry, geometry.lap(number) + 1)
+        // Nobody enters a lap before the last is complete, so that no multiple but this lap's end can be reached.
+        if geometry.offset(before.wrapping_add(amount)) == 0
             // Ordered after the add, as the reader's re-check is after its announcement: one of the two sees the other.
             && waiting.swap(0) != 0
             && !buffer.wake()

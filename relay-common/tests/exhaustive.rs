@@ -34,8 +34,7 @@ fn geometries() {
             if let Ok(geometry) = made {
                 assert_eq!((geometry.subbuf_size(), geometry.n_subbufs()), (*size, *n));
                 assert_eq!(geometry.buffer_size(), size * n);
-                let (size_shift, n_shift) = geometry.shifts();
-                assert_eq!(Geometry::from_shifts(size_shift, n_shift), geometry);
+                assert_eq!(Geometry::from_words(geometry.words()), geometry);
             }
         }
     }

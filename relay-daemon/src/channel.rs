@@ -501,9 +501,9 @@ impl Channel {
     }
 
     /// `relay_ebpf::channel::Settings`.
-    fn settings(&self) -> [u32; 3] {
-        let (subbuf_shift, n_subbufs_shift) = self.geometry.shifts();
-        [subbuf_shift, n_subbufs_shift, u32::from(self.mode == Mode::Overwrite)]
+    fn settings(&self) -> [u64; 4] {
+        let [subbuf_mask, buffer_mask, shifts] = self.geometry.words();
+        [subbuf_mask, buffer_mask, shifts, u64::from(self.mode == Mode::Overwrite)]
     }
 }
 

@@ -45,17 +45,15 @@ pub type WakersMap = ArrayOfMaps<RingBuf<u32, 4096>, 1>;
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Settings {
-    /// Base-2 logarithm of the sub-buffer size.
-    pub subbuf_shift: u32,
-    /// Base-2 logarithm of the number of sub-buffers.
-    pub n_subbufs_shift: u32,
+    /// The geometry (`Geometry::words`).
+    pub geometry: [u64; 3],
     /// Not zero for overwrite mode.
-    pub overwrite: u32,
+    pub overwrite: u64,
 }
 
 impl Settings {
     /// What stands in the object until user space sets it.
-    pub const UNSET: Self = Self { subbuf_shift: sys::UNSET, n_subbufs_shift: sys::UNSET, overwrite: sys::UNSET };
+    pub const UNSET: Self = Self { geometry: [sys::UNSET as u64; 3], overwrite: sys::UNSET as u64 };
 }
 
 /// Declares a channel as a constant of type [`Channel`], with its maps, its settings and the program that user space runs to
@@ -201,7 +199,11 @@ impl<C: Client<CpuBuffer> + Copy> Channel<C> {
             }
             return Err(Lost::NoBuffer);
         };
-        let reservation = self.writer(&buffer).reserve(len)?;
+        let reservation = match self.writer(&buffer).reserve_open(len) {
+            Some(reservation) => reservation,
+            // Copies, to have an address: what has one the compiler keeps on the stack, and the rest of the path should not.
+            None => anew(&{ *self }, &{ buffer }, len)?,
+        };
         Ok(Record { channel: *self, buffer, reservation, len })
     }
 
@@ -309,9 +311,15 @@ impl<C: Client<CpuBuffer> + Copy> Channel<C> {
 
     #[inline(always)]
     fn geometry(&self) -> Geometry {
-        let settings = self.settings.load();
-        Geometry::from_shifts(settings.subbuf_shift, settings.n_subbufs_shift)
+        Geometry::from_words(self.settings.load().geometry)
     }
+}
+
+/// Apart: once a sub-buffer, and large enough to take all registers from what is done for every record.
+#[cold]
+#[inline(never)]
+fn anew<C: Client<CpuBuffer> + Copy>(channel: &Channel<C>, buffer: &CpuBuffer, len: u64) -> Result<Reservation, Lost> {
+    channel.writer(buffer).reserve_anew(len)
 }
 
 /// Room for one record in the buffer of this CPU. Dropping it commits it: the reader then gets it. Bytes that were not stored hold

@@ -50,8 +50,11 @@ impl<T: Copy> Setting<T> {
     /// ```
     #[inline(always)]
     pub fn load(&self) -> T {
-        // SAFETY: the pointer comes from a reference. Volatile: the compiler must not take the object's value for it.
-        unsafe { (&raw const self.0).read_volatile() }
+        // Through a pointer of which the compiler knows nothing: it must not take the object's value for it. What is not needed of a structure
+        // is not loaded, as it would be by a volatile load.
+        let value = hidden(&raw const self.0);
+        // SAFETY: the pointer comes from a reference.
+        unsafe { value.read() }
     }
 }
 
@@ -344,6 +347,22 @@ pub fn unknown(number: u64) -> u64 {
     // SAFETY: a move of a register to itself. Without any instruction the kernel would refuse the line information.
     unsafe { core::arch::asm!("{0} = {0}", inout(reg) number, options(pure, nomem, nostack)) };
     number
+}
+
+/// The same pointer, of which the compiler knows nothing.
+#[cfg(target_arch = "bpf")]
+#[inline(always)]
+#[expect(clippy::pointers_in_nomem_asm_block, reason = "the block does not read what it points to")]
+fn hidden<T>(pointer: *const T) -> *const T {
+    let mut pointer = pointer;
+    // SAFETY: a move of a register to itself.
+    unsafe { core::arch::asm!("{0} = {0}", inout(reg) pointer, options(pure, nomem, nostack, preserves_flags)) };
+    pointer
+}
+
+#[cfg(not(target_arch = "bpf"))]
+fn hidden<T>(pointer: *const T) -> *const T {
+    core::hint::black_box(pointer)
 }
 
 /// Whether the number is a constant, once everything is inlined.

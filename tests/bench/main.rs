@@ -1,6 +1,7 @@
-//! What it costs to record, beside others, in one run and by turns: `cargo xtask bench record` runs it as root.
+//! What it costs to record, beside others, in one run and by turns: `cargo xtask bench` runs it as root.
 //!
-//! `hold` is the recorders that are ours but not relayd's, each a process like the others' (`recorders`); `calls` is the load.
+//! `hold` is the recorders that are ours but not relayd's, each a process like the others' (`recorders`); `calls` is the load of the first
+//! two scenarios, `load` real programs, and `batches` a load without a hook.
 
 mod batches;
 mod calls;
@@ -8,9 +9,13 @@ mod hold;
 mod recorders;
 mod report;
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
+use clap::{Parser, ValueEnum};
 use relay_daemon::machine;
 
 use crate::{
@@ -21,38 +26,88 @@ use crate::{
 /// How long a recorder is left alone after the load: what it has got by then it will have got from the load.
 const DRAIN: Duration = Duration::from_millis(500);
 
-fn main() -> Result<()> {
-    // cargo bench adds an argument of its own.
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match arguments[..] {
-        ["hold", program, output] => hold::run(program, Path::new(output)),
-        ["record", rounds, calls, json] => {
-            let number = |text: &str| text.parse().with_context(|| format!("'{text}' is no number"));
-            record(number(rounds)?, number(calls)?, Path::new(json))
-        }
-        _ => bail!("usage: hold PROGRAM FILE | record ROUNDS CALLS JSON; `cargo xtask bench record` is what you want"),
-    }
+/// Measure what it costs to record, beside others, in interleaved rounds; medians are shown.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask bench --")]
+struct Cli {
+    /// System calls that are recorded on each CPU, each time.
+    #[arg(long, default_value_t = 5_000_000)]
+    calls: u64,
+    /// How often each is measured.
+    #[arg(long, default_value_t = 3)]
+    rounds: u64,
+    /// Where the figures are also written, as JSON.
+    #[arg(long, default_value = "target/bench.json")]
+    json: PathBuf,
+    /// Only these scenarios.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    scenarios: Vec<Scenario>,
+    /// Only these recorders; nothing and an empty program are always measured.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    recorders: Vec<Kind>,
+    /// What the benchmark runs itself as: a program, and the file for what it records.
+    #[arg(long, num_args = 2, hide = true)]
+    hold: Vec<String>,
+    /// cargo bench adds it.
+    #[arg(long, hide = true)]
+    bench: bool,
 }
 
-fn record(rounds: u64, calls: u64, json: &Path) -> Result<()> {
+/// What is done while it is recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+enum Scenario {
+    /// One CPU makes system calls as fast as it can.
+    One,
+    /// Every CPU does.
+    All,
+    /// Programs write 8-byte records in batches, without a hook.
+    Batches,
+    /// Next to nothing, for a minute.
+    Idle,
+    /// A thousand tracepoints are attached to.
+    Attach,
+}
+
+fn main() -> Result<()> {
+    let cli = Cli::parse();
+    if let [program, output] = &cli.hold[..] {
+        return hold::run(program, Path::new(output));
+    }
     let cpus = machine::online_cpus()?;
     let last = cpus.last().copied().context("no CPU is online")?;
-    let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| kind.is_there()).collect();
+    let is_wanted = |scenario| cli.scenarios.is_empty() || cli.scenarios.contains(&scenario);
     let mut report = report::Report::default();
-    for (scenario, cpus) in [("one CPU", vec![last]), ("all CPUs", cpus.clone())] {
-        for round in 1..=rounds {
-            eprintln!("bench: {scenario}, round {round} of {rounds}");
-            for kind in &kinds {
-                report.add(scenario, *kind, measure(*kind, &cpus, calls)?);
-            }
+    for (scenario, name, cpus) in [(Scenario::One, "one CPU", vec![last]), (Scenario::All, "all CPUs", cpus.clone())] {
+        if is_wanted(scenario) {
+            measure_calls(&cli, name, &cpus, &mut report)?;
         }
     }
-    report.batches = batches::measure(&cpus, rounds)?;
-    report.idle = recorders::idle(Duration::from_secs(60))?;
-    report.attach = recorders::attach(rounds)?;
+    if is_wanted(Scenario::Batches) {
+        report.batches = batches::measure(&cpus, cli.rounds)?;
+    }
+    if is_wanted(Scenario::Idle) {
+        report.idle = Some(recorders::idle(Duration::from_secs(60))?);
+    }
+    if is_wanted(Scenario::Attach) {
+        report.attach = Some(recorders::attach(cli.rounds)?);
+    }
     print!("{}", report.text());
-    std::fs::write(json, report.json()?).with_context(|| format!("writing {}", json.display()))
+    std::fs::write(&cli.json, report.json()?).with_context(|| format!("writing {}", cli.json.display()))
+}
+
+fn measure_calls(cli: &Cli, scenario: &'static str, cpus: &[u32], report: &mut report::Report) -> Result<()> {
+    let is_wanted = |kind: &Kind| {
+        cli.recorders.is_empty() || cli.recorders.contains(kind) || matches!(kind, Kind::Nothing | Kind::Empty)
+    };
+    let kinds = Kind::ALL.into_iter().filter(is_wanted).filter(|kind| kind.is_there());
+    let kinds: Vec<Kind> = kinds.collect();
+    for round in 1..=cli.rounds {
+        eprintln!("bench: {scenario}, round {round} of {}", cli.rounds);
+        for kind in &kinds {
+            report.add(scenario, *kind, measure(*kind, cpus, cli.calls)?);
+        }
+    }
+    Ok(())
 }
 
 /// Has every one of the CPUs make system calls while a recorder runs.

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
 use relay_daemon::machine;
 use relay_tests::relayd;
 use rustix::process::{Pid, Signal, kill_process};
@@ -22,7 +23,7 @@ const SETTLE: Duration = Duration::from_millis(1500);
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A recorder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Kind {
     /// Nothing is attached.
     Nothing,
@@ -119,7 +120,7 @@ impl Running {
             Kind::Nothing => {}
             Kind::Empty | Kind::Bound | Kind::RingBuffer => {
                 let mut command = Command::new(std::env::current_exe()?);
-                command.arg("hold").arg(kind.own().unwrap_or_default()).arg(&output);
+                command.arg("--hold").arg(kind.own().unwrap_or_default()).arg(&output);
                 let child = running.spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
                 let mut stdout = BufReader::new(child.stdout.as_mut().context("no standard output")?);
                 let mut line = String::new();

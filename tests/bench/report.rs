@@ -28,9 +28,9 @@ pub(crate) struct Report {
     runs: BTreeMap<(&'static str, Kind), Vec<Run>>,
     pub(crate) batches: Rates,
     /// Percent of a CPU.
-    pub(crate) idle: f64,
+    pub(crate) idle: Option<f64>,
     /// Tracepoints, and seconds.
-    pub(crate) attach: (usize, f64),
+    pub(crate) attach: Option<(usize, f64)>,
 }
 
 /// The medians of a recorder.
@@ -118,13 +118,18 @@ impl Report {
             }
             text.push('\n');
         }
-        let _ = writeln!(text, "8-byte records in batches of 500, million a second on each CPU:");
+        if !self.batches.is_empty() {
+            let _ = writeln!(text, "8-byte records in batches of 500, million a second on each CPU:");
+        }
         for ((cpus, name), rates) in &self.batches {
             let _ = writeln!(text, "{name:<24} {cpus:>3} CPUs {:>8.2}", median(rates.clone()));
         }
-        let (events, seconds) = self.attach;
-        let _ =
-            writeln!(text, "\nidle: {:.3} % of one CPU\n{events} tracepoints recorded after {seconds:.2} s", self.idle);
+        if let Some(idle) = self.idle {
+            let _ = writeln!(text, "\nidle: {idle:.3} % of one CPU");
+        }
+        if let Some((events, seconds)) = self.attach {
+            let _ = writeln!(text, "\n{events} tracepoints recorded after {seconds:.2} s");
+        }
         text
     }
 
@@ -151,9 +156,10 @@ impl Report {
             .iter()
             .map(|((cpus, name), rates)| json!({ "name": name, "cpus": cpus, "million_per_second": rates }))
             .collect();
-        let (tracepoints, seconds) = self.attach;
+        let attach =
+            self.attach.map(|(tracepoints, seconds)| json!({ "tracepoints": tracepoints, "seconds": seconds }));
         let all = json!({ "scenarios": scenarios, "batches": batches, "idle_percent": self.idle,
-            "attach": { "tracepoints": tracepoints, "seconds": seconds } });
+            "attach": attach });
         Ok(serde_json::to_string_pretty(&all)? + "\n")
     }
 }

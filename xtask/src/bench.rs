@@ -1,4 +1,4 @@
-//! `cargo xtask bench record`: what it costs to record, which is `tests/bench`'s to measure. `cargo xtask bench read`: how long it takes
+//! `cargo xtask bench`: what it costs to record, which is `tests/bench`'s to measure. `cargo xtask bench read`: how long it takes
 //! to print a trace, beside those that print the same. All in one run, in turns, since only ratios mean anything on a machine that others
 //! share.
 
@@ -36,13 +36,12 @@ struct Run {
 }
 
 /// Measures what it costs to record (`tests/bench`).
-pub(crate) fn record(calls: u64, rounds: u32, json: &Path) -> Result<()> {
+pub(crate) fn record(arguments: &[String]) -> Result<()> {
     setup::ebpf_toolchain()?;
     setup::test_tools()?;
     exec(cargo().args(["build", "--release", "--locked", "--package", "relay-daemon"]))?;
     let mut bench = as_root(&tests::benchmarks()?)?;
-    bench.arg("record").args([rounds.to_string(), calls.to_string()]).arg(json);
-    exec(bench.env("RELAYD", ebpf::target_dir().join("release/relayd")))
+    exec(bench.args(arguments).current_dir(ebpf::root()).env("RELAYD", ebpf::target_dir().join("release/relayd")))
 }
 
 /// Records about `records` records by relayd and by perf, and prints them `rounds` times by each reader.

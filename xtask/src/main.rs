@@ -68,10 +68,14 @@ enum Task {
     Loom,
     /// Run the protocol's tests under miri, installing it if need be.
     Miri,
-    /// Measure beside others, in one run.
+    /// Measure what it costs to record, beside others, in one run: prints a table and writes target/bench.json.
+    #[command(args_conflicts_with_subcommands = true)]
     Bench {
         #[command(subcommand)]
-        what: Bench,
+        what: Option<Bench>,
+        /// What, how much and how often: `cargo xtask bench -- --help` tells.
+        #[arg(last = true)]
+        arguments: Vec<String>,
     },
     /// Feed what reads files with damaged ones, installing cargo-fuzz if need be.
     Fuzz {
@@ -89,18 +93,6 @@ enum Task {
 
 #[derive(Debug, Subcommand)]
 enum Bench {
-    /// What it costs to record: relayd beside a BPF ring buffer, perf record, ftrace and bpftrace, by turns.
-    Record {
-        /// System calls that are recorded on each CPU, each time.
-        #[arg(long, default_value_t = 5_000_000)]
-        calls: u64,
-        /// How often each records; medians are shown.
-        #[arg(long, default_value_t = 3)]
-        rounds: u32,
-        /// Also write the figures here, as JSON.
-        #[arg(long, default_value = "target/bench.json")]
-        json: PathBuf,
-    },
     /// How long it takes to print a trace, beside babeltrace2 and perf script.
     Read {
         /// About so many records.
@@ -122,10 +114,8 @@ fn main() -> ExitCode {
         Task::Explore { full } => proofs::explore(full).map(|()| ExitCode::SUCCESS),
         Task::Loom => proofs::loom().map(|()| ExitCode::SUCCESS),
         Task::Miri => proofs::miri().map(|()| ExitCode::SUCCESS),
-        Task::Bench { what: Bench::Record { calls, rounds, json } } => {
-            bench::record(calls, rounds, &json).map(|()| ExitCode::SUCCESS)
-        }
-        Task::Bench { what: Bench::Read { records, rounds } } => {
+        Task::Bench { what: None, arguments } => bench::record(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::Bench { what: Some(Bench::Read { records, rounds }), .. } => {
             bench::read(records, rounds).map(|()| ExitCode::SUCCESS)
         }
         Task::Fuzz { seconds, target } => fuzz::run(seconds, target.as_deref()).map(|()| ExitCode::SUCCESS),

@@ -52,9 +52,13 @@ pub(crate) fn is_paused() -> bool {
 /// Whether recording is under way, and the current task, `tgid << 32 | tid`, not the recorder. If not, that is counted.
 #[inline(always)]
 pub(crate) fn is_recorded(current: u64) -> bool {
-    let is_outside = is_paused();
-    if is_outside || RECORDER.peek() == current >> 32 {
-        count(|account| if is_outside { &account.outside } else { &account.own });
+    let recorder = RECORDER.peek();
+    if recorder == 0 || trigger::has_ended() {
+        count(|account| &account.outside);
+        return false;
+    }
+    if recorder == current >> 32 {
+        count(|account| &account.own);
         return false;
     }
     true

@@ -85,21 +85,10 @@ fn tracepoint_event(ctx: &TracePointContext) {
     if !is_recorded(current) {
         return;
     }
-    let event = Cookie::unpack(sys::cookie(ctx));
-    let fields = KernelAddress::in_context(ctx, COMMON_FIELDS);
+    let cookie = sys::cookie(ctx);
+    let event = Cookie::unpack(cookie);
     if event.recipe {
-        with_recipe(ctx, event, current, |workspace, recipe| {
-            if recipe.n_fetches != 0 {
-                workspace.inputs.copy_from(0, SYSTEM_CALL_WORDS as u64 * 8, fields);
-                return None;
-            }
-            let len = payload_len(ctx, event);
-            if recipe.n_tests != 0 {
-                let _ = workspace.fetch(0, len, Address::Kernel(fields));
-            }
-            Some((fields, len))
-        });
-        return;
+        return tracepoint_by_recipe(TracePointContext::new(ctx.as_ptr()), cookie, current);
     }
     if !is_chosen(current) {
         count(|account| &account.unwanted);
@@ -109,11 +98,29 @@ fn tracepoint_event(ctx: &TracePointContext) {
     match EVENTS.reserve(RECORD_HEADER + len) {
         Ok(record) => {
             record.store(0, RecordHeader::new(record.stamp(), event.id, len, current));
-            record.copy_from_kernel(RECORD_HEADER, len, fields);
+            record.copy_from_kernel(RECORD_HEADER, len, KernelAddress::in_context(ctx, COMMON_FIELDS));
             record.commit();
         }
         Err(lost) => notice(ctx, lost),
     }
+}
+
+/// Apart: inlined it would take the registers that the plain copy needs.
+#[inline(never)]
+fn tracepoint_by_recipe(ctx: TracePointContext, cookie: u64, current: u64) {
+    let event = Cookie::unpack(cookie);
+    let fields = KernelAddress::in_context(&ctx, COMMON_FIELDS);
+    with_recipe(&ctx, event, current, |workspace, recipe| {
+        if recipe.n_fetches != 0 {
+            workspace.inputs.copy_from(0, SYSTEM_CALL_WORDS as u64 * 8, fields);
+            return None;
+        }
+        let len = payload_len(&ctx, event);
+        if recipe.n_tests != 0 {
+            let _ = workspace.fetch(0, len, Address::Kernel(fields));
+        }
+        Some((fields, len))
+    });
 }
 
 /// Bytes of an event's fields, from the end of the common ones to the end of the dynamic ones.
