@@ -15,7 +15,8 @@ use crate::{
 };
 
 /// How often a writer that was interrupted between its look and its exchange tries again.
-const TRIES: u32 = 8;
+// VERIFIER: of 64 bits, since half a word on the stack shares it with others, and the loop's end is lost from sight.
+const TRIES: u64 = 8;
 
 /// What happens to new records when the reader is behind.
 ///

@@ -9,6 +9,7 @@
 
 pub mod channel;
 pub mod consumer;
+mod hotplug;
 pub mod klog;
 pub mod machine;
 pub mod pins;

@@ -4,7 +4,8 @@
 
 use std::{
     collections::BTreeMap,
-    io, mem,
+    io::{self, PipeWriter},
+    mem,
     sync::{Arc, Barrier, Mutex, PoisonError, mpsc as std_mpsc},
     thread::{self, JoinHandle},
     time::Duration,
@@ -18,12 +19,11 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     channel::Channel,
     consumer::{ConsumeError, Consumer, Output, Snapshot, Statistics, Work, snapshot},
+    hotplug::Watch,
     machine::OnlineCpus,
     sys::run_ahead_of_tasks,
 };
 
-/// How often to look which CPUs are online. Records of a CPU that comes online are lost until then, and counted.
-const HOTPLUG_INTERVAL: Duration = Duration::from_millis(20);
 /// How often a snapshot tries to find an instant at which no writer is at work.
 const SNAPSHOT_TRIES: u32 = 10_000;
 /// How long it waits between two tries, after the first few.
@@ -53,7 +53,7 @@ type MakeOutput = dyn Fn(u32) -> Result<Box<dyn Output>> + Send + Sync;
 pub struct Readers {
     team: Arc<Team>,
     stop: watch::Sender<bool>,
-    watcher: (std_mpsc::Sender<()>, JoinHandle<()>),
+    watcher: (PipeWriter, JoinHandle<()>),
     failed: mpsc::UnboundedReceiver<u32>,
 }
 
@@ -131,17 +131,19 @@ impl Readers {
         for buffer in team.channel.buffers() {
             team.add(buffer.cpu())?;
         }
-        let (end, ended) = std_mpsc::channel();
         let watching = Arc::clone(&team);
         let list = OnlineCpus::open()?;
+        let (watch, ender) = Watch::start().context("preparing to watch for CPUs that come online")?;
         let watcher = thread::Builder::new().name("relayd/hotplug".to_owned()).spawn(move || {
             let mut online: Vec<u32> = watching.channel.buffers().iter().map(|buffer| buffer.cpu()).collect();
-            while ended.recv_timeout(HOTPLUG_INTERVAL) == Err(std_mpsc::RecvTimeoutError::Timeout) {
-                watching.look(&list, &mut online);
+            // At once: some may have come since the channel was made.
+            let mut look_soon = !watching.look(&list, &mut online);
+            while watch.wait(look_soon) {
+                look_soon = !watching.look(&list, &mut online);
             }
         });
         let watcher = watcher.context("starting the thread that watches for CPUs that come online")?;
-        Ok(Self { team, stop, watcher: (end, watcher), failed })
+        Ok(Self { team, stop, watcher: (ender, watcher), failed })
     }
 
     /// What the reader of each CPU has done so far.
@@ -224,8 +226,8 @@ impl Readers {
     /// # Errors
     /// When a thread panicked.
     pub fn stop(self) -> Result<Vec<Stopped>> {
-        let (end, watcher) = self.watcher;
-        drop(end);
+        let (ender, watcher) = self.watcher;
+        drop(ender);
         watcher.join().map_err(|_| anyhow!("the thread that watches for CPUs that come online panicked"))?;
         // Nobody is there to be told when every reader has failed.
         let _ = self.stop.send(true);
@@ -289,16 +291,17 @@ impl Team {
         Ok(State::Running { thread, id: id.recv().ok(), work })
     }
 
-    /// Looks which CPUs have come online since they were `online`.
-    fn look(&self, list: &OnlineCpus, online: &mut Vec<u32>) {
+    /// Looks which CPUs have come online since they were `online`; says whether all of them could be welcomed.
+    fn look(&self, list: &OnlineCpus, online: &mut Vec<u32>) -> bool {
         let now = match list.now() {
             Ok(now) => now,
             Err(error) => {
                 log::warn!("looking for CPUs that come online: {error:#}");
-                return;
+                return true;
             }
         };
         online.retain(|cpu| now.contains(cpu));
+        let mut all = true;
         for cpu in now {
             if online.contains(&cpu) {
                 continue;
@@ -308,10 +311,14 @@ impl Team {
                     log::info!("cpu {cpu} has come online");
                     online.push(cpu);
                 }
-                // It may not run tasks yet: look again.
-                Err(error) => log::debug!("cpu {cpu} has come online: {error:#}"),
+                Err(error) => {
+                    // It may not run tasks yet.
+                    log::debug!("cpu {cpu} has come online: {error:#}");
+                    all = false;
+                }
             }
         }
+        all
     }
 
     fn come_online(&self, cpu: u32) -> Result<()> {
