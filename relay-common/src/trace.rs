@@ -90,7 +90,7 @@ const _: () = assert!(size_of::<RecordHeader>() as u64 == RECORD_HEADER);
 /// ```
 /// use relay_common::trace::Cookie;
 ///
-/// let cookie = Cookie { id: 3, size: 64, last_loc: 40, relative: false, recipe: true, entry: false };
+/// let cookie = Cookie { id: 3, size: 64, last_loc: 40, relative: false, entry: false };
 /// assert_eq!(Cookie::unpack(cookie.pack()), cookie);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,8 +104,6 @@ pub struct Cookie {
     pub last_loc: u16,
     /// The location counts from the end of its own word (`__rel_loc`), not from the context's start.
     pub relative: bool,
-    /// There is more to be done than to copy the fields: the event's [`Recipe`](crate::recipe::Recipe) says what.
-    pub recipe: bool,
     /// This is the entry of a pair of entry and return.
     pub entry: bool,
 }
@@ -115,15 +113,14 @@ impl Cookie {
     ///
     /// ```
     /// # use relay_common::trace::Cookie;
-    /// let cookie = Cookie { id: 3, size: 64, last_loc: 40, relative: true, recipe: false, entry: false };
+    /// let cookie = Cookie { id: 3, size: 64, last_loc: 40, relative: true, entry: false };
     /// assert_eq!(cookie.pack(), 3 | 1 << 16 | 64 << 32 | 40 << 48);
     /// ```
     #[must_use]
     pub const fn pack(self) -> u64 {
         self.id as u64
             | (self.relative as u64) << 16
-            | (self.recipe as u64) << 17
-            | (self.entry as u64) << 18
+            | (self.entry as u64) << 17
             | (self.size as u64) << 32
             | (self.last_loc as u64) << 48
     }
@@ -141,8 +138,7 @@ impl Cookie {
         Self {
             id: bits as u16,
             relative: bits >> 16 & 1 != 0,
-            recipe: bits >> 17 & 1 != 0,
-            entry: bits >> 18 & 1 != 0,
+            entry: bits >> 17 & 1 != 0,
             size: (bits >> 32) as u16,
             last_loc: (bits >> 48) as u16,
         }

@@ -1,10 +1,10 @@
-//! Records without a hook: programs that write 8-byte records in batches of 500, as fast as they can, while a reader takes them and throws
+//! Records without a hook: programs that write records, of 8 bytes and of more, in batches of 500, as fast as they can, while a reader takes them and throws
 //! them away. The shape is that of the kernel's own benchmark of ring buffers.
 
 use std::{
     collections::BTreeMap,
     io,
-    os::fd::AsFd as _,
+    os::fd::{AsFd as _, OwnedFd},
     sync::{
         Arc, Barrier,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -31,11 +31,17 @@ const BATCH: u64 = 500;
 const TIME: Duration = Duration::from_secs(2);
 
 /// What is measured: its name, its program, and whether a ring buffer gets the records.
-const PROGRAMS: [(&str, &str, bool); 4] = [
+const PROGRAMS: [(&str, &str, bool); 10] = [
     ("relay channel", "batch_to_channel", false),
     ("BPF ring buffer", "batch_to_ring", true),
     ("relay channel, clock", "batch_to_channel_stamped", false),
     ("BPF ring buffer, clock", "batch_to_ring_stamped", true),
+    ("relay channel, 64 bytes", "batch_of_64_to_channel", false),
+    ("BPF ring buffer, 64 bytes", "batch_of_64_to_ring", true),
+    ("relay channel, 256 bytes", "batch_of_256_to_channel", false),
+    ("BPF ring buffer, 256 bytes", "batch_of_256_to_ring", true),
+    ("relay channel, 1 KiB", "batch_of_1024_to_channel", false),
+    ("BPF ring buffer, 1 KiB", "batch_of_1024_to_ring", true),
 ];
 
 /// Millions of records that were not lost, a second and CPU: by name and number of CPUs, of every round.
@@ -55,6 +61,29 @@ pub(crate) fn measure(cpus: &[u32], rounds: u64) -> Result<Rates> {
     Ok(rates)
 }
 
+/// How long a record takes, in nanoseconds, beyond the loop that it is written in; what a batch or two of them have room for.
+pub(crate) fn count(cpu: u32) -> Result<Vec<(&'static str, f64)>> {
+    const BATCHES: u64 = 20;
+    run_on(cpu);
+    let record = |program: &str| -> Result<f64> {
+        let mut bench = Bench::load()?;
+        let fd = load(&mut bench, program)?;
+        let start = Instant::now();
+        for _ in 0..BATCHES {
+            run_program(fd.as_fd(), [0, 0], None)?;
+        }
+        Ok(start.elapsed().as_nanos() as f64 / (BATCHES * BATCH) as f64)
+    };
+    let alone = record("batch_of_nothing")?;
+    PROGRAMS.into_iter().map(|(name, program, _)| Ok((name, record(program)? - alone))).collect()
+}
+
+fn load(bench: &mut Bench, program: &str) -> Result<OwnedFd> {
+    let loaded: &mut RawTracePoint = bench.ebpf.program_mut(program).context("no such program")?.try_into()?;
+    loaded.load().with_context(|| format!("loading {program}"))?;
+    Ok(loaded.fd()?.as_fd().try_clone_to_owned()?)
+}
+
 struct Discard;
 
 impl Output for Discard {
@@ -69,9 +98,7 @@ impl Output for Discard {
 
 fn rate(program: &str, is_ring: bool, cpus: &[u32]) -> Result<f64> {
     let mut bench = Bench::load()?;
-    let loaded: &mut RawTracePoint = bench.ebpf.program_mut(program).context("no such program")?.try_into()?;
-    loaded.load().with_context(|| format!("loading {program}"))?;
-    let fd = loaded.fd()?.as_fd().try_clone_to_owned()?;
+    let fd = load(&mut bench, program)?;
     let channel = Arc::clone(if program.ends_with("stamped") { &bench.stamped } else { &bench.bare });
     let stop = Arc::new(AtomicBool::new(false));
     let mut readers = None;

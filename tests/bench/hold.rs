@@ -1,9 +1,10 @@
-//! Recorders to compare with: a program of `tests/ebpf/src/bench.rs` on `raw_syscalls:sys_enter`, and for the ring buffer what reads it. It
-//! records until its standard input ends.
+//! Recorders to compare with: a program of `tests/ebpf/src/bench.rs` on `raw_syscalls:sys_enter`, and for the two buffers of the kernel's what
+//! reads them. It records until its standard input ends.
 
 use std::{
     fs::File,
     io::{Read as _, Write as _},
+    os::fd::{AsFd as _, AsRawFd as _},
     path::Path,
     sync::{
         Arc,
@@ -13,16 +14,18 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{PerCpuArray, RingBuf},
-    programs::TracePoint,
+    maps::{MapData, PerCpuArray, RingBuf},
+    programs::{Program, TracePoint},
 };
+use perf_event::{Builder, SampleFlag, Sampler, data::Record, events::Software};
 use relay_common::{Geometry, Mode, Plain};
 use relay_daemon::{
     channel::{self, Channel},
     machine,
+    sys::set_value,
 };
 
 use crate::recorders::Outcome;
@@ -32,9 +35,11 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/be
 /// As much as relayd has on each CPU by default.
 pub(crate) const SUBBUF_SIZE: u64 = 256 << 10;
 pub(crate) const N_SUBBUFS: u64 = 8;
-/// How often the ring buffer's reader looks, and how much it writes at once.
+/// How often the readers of the kernel's buffers look, and how much they write at once.
 pub(crate) const POLL: Duration = Duration::from_millis(1);
 const WRITE: usize = 256 << 10;
+/// include/uapi/linux/perf_event.h
+const PERF_RECORD_SAMPLE: u32 = 9;
 
 /// The object, with its channels; the ring buffer is as large as all buffers of a channel.
 pub(crate) struct Bench {
@@ -62,7 +67,24 @@ impl Bench {
         Ok(lost.get(&0, 0)?.iter().sum())
     }
 
-    pub(crate) fn ring(&mut self) -> Result<RingBuf<aya::maps::MapData>> {
+    /// A perf buffer for each CPU, as large as a channel's, that wakes nobody.
+    fn perf_buffers(&mut self) -> Result<Vec<Sampler>> {
+        let map = self.ebpf.map("PERF").context("the object has no map PERF")?;
+        let aya::maps::Map::PerfEventArray(map) = map else { bail!("PERF is no perf event array") };
+        let open = |cpu: u32| {
+            let mut builder = Builder::new(Software::BPF_OUTPUT);
+            builder.any_pid().one_cpu(cpu as usize).include_kernel().include_hv();
+            builder.sample_period(1).sample(SampleFlag::RAW).wakeup_watermark(usize::MAX >> 33);
+            let mut counter = builder.build().with_context(|| format!("opening the perf buffer of cpu {cpu}"))?;
+            counter.enable()?;
+            set_value(map.fd().as_fd(), cpu, &counter.as_raw_fd().cast_unsigned())
+                .context("handing it to the program")?;
+            counter.sampled(usize::try_from(SUBBUF_SIZE * N_SUBBUFS)?).context("mapping a perf buffer")
+        };
+        machine::online_cpus()?.into_iter().map(open).collect()
+    }
+
+    pub(crate) fn ring(&mut self) -> Result<RingBuf<MapData>> {
         Ok(self.ebpf.take_map("RING").context("the object has no map RING")?.try_into()?)
     }
 }
@@ -70,11 +92,19 @@ impl Bench {
 pub(crate) fn run(program: &str, output: &Path) -> Result<()> {
     machine::raise_limits();
     let mut bench = Bench::load()?;
-    let attached: &mut TracePoint =
-        bench.ebpf.program_mut(program).with_context(|| format!("no program {program}"))?.try_into()?;
-    attached.load()?;
-    attached.attach("raw_syscalls", "sys_enter")?;
-    let mut ring = bench.ring()?;
+    let attached = bench.ebpf.program_mut(program).with_context(|| format!("no program {program}"))?;
+    match attached {
+        Program::RawTracePoint(attached) => {
+            attached.load()?;
+            attached.attach("sys_enter")?;
+        }
+        attached => {
+            let attached: &mut TracePoint = attached.try_into()?;
+            attached.load()?;
+            attached.attach("raw_syscalls", "sys_enter")?;
+        }
+    }
+    let mut source = Source::open(program, &mut bench)?;
     let mut file = File::create(output).with_context(|| format!("making {}", output.display()))?;
     let stop = Arc::new(AtomicBool::new(false));
     {
@@ -88,23 +118,74 @@ pub(crate) fn run(program: &str, output: &Path) -> Result<()> {
     let (mut records, mut bytes, mut batch) = (0, 0, Vec::with_capacity(2 * WRITE));
     loop {
         let is_last = stop.load(Relaxed);
-        while let Some(record) = ring.next() {
-            batch.extend_from_slice(&record);
-            records += 1;
+        records += source.drain(|record| {
+            batch.extend_from_slice(record);
             if batch.len() >= WRITE {
                 bytes += batch.len() as u64;
                 file.write_all(&batch)?;
                 batch.clear();
             }
-        }
+            Ok(())
+        })?;
         if is_last {
             break;
         }
-        thread::sleep(if program == "ring_buffer" { POLL } else { 100 * POLL });
+        thread::sleep(POLL);
     }
     bytes += batch.len() as u64;
     file.write_all(&batch)?;
-    let outcome = Outcome { records, lost: bench.lost()?, bytes };
+    let outcome = Outcome { records, lost: bench.lost()? + source.lost(), bytes };
     println!("{}", serde_json::to_string(&outcome)?);
     Ok(())
+}
+
+/// Where a program's records come from.
+enum Source {
+    Nowhere,
+    Ring(RingBuf<MapData>),
+    Perf { buffers: Vec<Sampler>, lost: u64 },
+}
+
+impl Source {
+    fn open(program: &str, bench: &mut Bench) -> Result<Self> {
+        match program {
+            "ring_buffer" => Ok(Self::Ring(bench.ring()?)),
+            "perf_buffer" => Ok(Self::Perf { buffers: bench.perf_buffers()?, lost: 0 }),
+            _ => Ok(Self::Nowhere),
+        }
+    }
+
+    /// Hands over the records that there are, and counts them.
+    fn drain(&mut self, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<u64> {
+        let mut records = 0;
+        match self {
+            Self::Nowhere => {}
+            Self::Ring(ring) => {
+                while let Some(record) = ring.next() {
+                    take(&record)?;
+                    records += 1;
+                }
+            }
+            Self::Perf { buffers, lost } => {
+                for buffer in buffers {
+                    while let Some(record) = buffer.next_record() {
+                        if record.ty() == PERF_RECORD_SAMPLE {
+                            record.data().iter().try_for_each(|bytes| take(bytes))?;
+                            records += 1;
+                        } else if let Ok(Record::Lost(told)) = record.parse_record() {
+                            *lost += told.lost;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(records)
+    }
+
+    fn lost(&self) -> u64 {
+        match self {
+            Self::Perf { lost, .. } => *lost,
+            _ => 0,
+        }
+    }
 }

@@ -5,7 +5,9 @@
 
 mod batches;
 mod calls;
+mod count;
 mod hold;
+mod load;
 mod recorders;
 mod report;
 
@@ -19,7 +21,7 @@ use clap::{Parser, ValueEnum};
 use relay_daemon::machine;
 
 use crate::{
-    recorders::{Kind, Running},
+    recorders::{Events, Kind, Running},
     report::Run,
 };
 
@@ -45,6 +47,12 @@ struct Cli {
     /// Only these recorders; nothing and an empty program are always measured.
     #[arg(long, value_enum, value_delimiter = ',')]
     recorders: Vec<Kind>,
+    /// Count instructions instead, where the clock does: see `cargo xtask bench icount`.
+    #[arg(long, hide = true)]
+    count: bool,
+    /// Options for relayd, like `--relayd="-b 1M -n 4"`.
+    #[arg(long, value_delimiter = ' ', allow_hyphen_values = true)]
+    relayd: Vec<String>,
     /// What the benchmark runs itself as: a program, and the file for what it records.
     #[arg(long, num_args = 2, hide = true)]
     hold: Vec<String>,
@@ -62,6 +70,8 @@ enum Scenario {
     All,
     /// Programs write 8-byte records in batches, without a hook.
     Batches,
+    /// Real programs run, whose scheduling is recorded.
+    Load,
     /// Next to nothing, for a minute.
     Idle,
     /// A thousand tracepoints are attached to.
@@ -72,6 +82,9 @@ fn main() -> Result<()> {
     let cli = Cli::parse();
     if let [program, output] = &cli.hold[..] {
         return hold::run(program, Path::new(output));
+    }
+    if cli.count {
+        return count::print();
     }
     let cpus = machine::online_cpus()?;
     let last = cpus.last().copied().context("no CPU is online")?;
@@ -84,6 +97,9 @@ fn main() -> Result<()> {
     }
     if is_wanted(Scenario::Batches) {
         report.batches = batches::measure(&cpus, cli.rounds)?;
+    }
+    if is_wanted(Scenario::Load) {
+        report.loads = load::measure(cli.rounds)?;
     }
     if is_wanted(Scenario::Idle) {
         report.idle = Some(recorders::idle(Duration::from_secs(60))?);
@@ -104,16 +120,17 @@ fn measure_calls(cli: &Cli, scenario: &'static str, cpus: &[u32], report: &mut r
     for round in 1..=cli.rounds {
         eprintln!("bench: {scenario}, round {round} of {}", cli.rounds);
         for kind in &kinds {
-            report.add(scenario, *kind, measure(*kind, cpus, cli.calls)?);
+            report.add(scenario, *kind, measure(*kind, cpus, cli.calls, &cli.relayd)?);
         }
     }
     Ok(())
 }
 
 /// Has every one of the CPUs make system calls while a recorder runs.
-fn measure(kind: Kind, cpus: &[u32], calls: u64) -> Result<Run> {
+fn measure(kind: Kind, cpus: &[u32], calls: u64, options: &[String]) -> Result<Run> {
     let folder = tempfile::tempdir().context("making a directory for what is recorded")?;
-    let running = Running::start(kind, folder.path()).with_context(|| format!("starting {}", kind.name()))?;
+    let running = Running::start(kind, Events::Calls, options, folder.path())
+        .with_context(|| format!("starting {}", kind.name()))?;
     let before = running.cpu_time();
     let per_call = calls::make(cpus, calls);
     std::thread::sleep(DRAIN);

@@ -17,7 +17,6 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-const EVENT: &str = "raw_syscalls:sys_enter";
 /// How long tools that do not say when they are ready are given.
 const SETTLE: Duration = Duration::from_millis(1500);
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -29,22 +28,31 @@ pub(crate) enum Kind {
     Nothing,
     /// A program that does nothing.
     Empty,
+    /// The same on the raw tracepoint, of which perf makes nothing.
+    EmptyRaw,
     /// A program that reads the clock and copies the bytes: no recorder can be faster.
     Bound,
+    /// relayd, whose reader takes its time from the CPU that it reads from.
     Relayd,
+    /// relayd that overwrites, with nobody reading: what the writing alone costs.
+    Flight,
     RingBuffer,
+    PerfBuffer,
     Perf,
     Ftrace,
     Bpftrace,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Nothing,
         Self::Empty,
+        Self::EmptyRaw,
         Self::Bound,
         Self::Relayd,
+        Self::Flight,
         Self::RingBuffer,
+        Self::PerfBuffer,
         Self::Perf,
         Self::Ftrace,
         Self::Bpftrace,
@@ -54,9 +62,12 @@ impl Kind {
         match self {
             Self::Nothing => "nothing",
             Self::Empty => "an empty program",
+            Self::EmptyRaw => "an empty one, raw",
             Self::Bound => "the bound",
             Self::Relayd => "relayd",
+            Self::Flight => "relayd --overwrite",
             Self::RingBuffer => "BPF ring buffer",
+            Self::PerfBuffer => "BPF perf buffer",
             Self::Perf => "perf record",
             Self::Ftrace => "ftrace",
             Self::Bpftrace => "bpftrace printf",
@@ -80,9 +91,38 @@ impl Kind {
     fn own(self) -> Option<&'static str> {
         match self {
             Self::Empty => Some("nothing"),
+            Self::EmptyRaw => Some("raw_nothing"),
             Self::Bound => Some("bound"),
             Self::RingBuffer => Some("ring_buffer"),
+            Self::PerfBuffer => Some("perf_buffer"),
             _ => None,
+        }
+    }
+}
+
+/// What is recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Events {
+    /// `raw_syscalls:sys_enter`.
+    Calls,
+    /// `sched:*`.
+    Scheduling,
+}
+
+impl Events {
+    /// As relayd and perf call them.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Calls => "raw_syscalls:sys_enter",
+            Self::Scheduling => "sched:*",
+        }
+    }
+
+    /// Where they are in tracefs.
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Calls => "events/raw_syscalls/sys_enter",
+            Self::Scheduling => "events/sched",
         }
     }
 }
@@ -112,13 +152,13 @@ impl Drop for Running {
 }
 
 impl Running {
-    /// Starts a recorder, and returns when it records.
-    pub(crate) fn start(kind: Kind, folder: &Path) -> Result<Self> {
+    /// Starts a recorder, relayd with these options, and returns when it records.
+    pub(crate) fn start(kind: Kind, events: Events, options: &[String], folder: &Path) -> Result<Self> {
         let mut running = Self { kind, children: Vec::new(), output: folder.join("output") };
         let output = running.output.clone();
         match kind {
             Kind::Nothing => {}
-            Kind::Empty | Kind::Bound | Kind::RingBuffer => {
+            Kind::Empty | Kind::EmptyRaw | Kind::Bound | Kind::RingBuffer | Kind::PerfBuffer => {
                 let mut command = Command::new(std::env::current_exe()?);
                 command.arg("--hold").arg(kind.own().unwrap_or_default()).arg(&output);
                 let child = running.spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
@@ -129,12 +169,20 @@ impl Running {
                     bail!("it could not be attached");
                 }
             }
-            Kind::Relayd => {
-                running.spawn(relayd().args(["trace", "-q", "-e", EVENT, "-o"]).arg(&output))?;
+            Kind::Relayd | Kind::Flight => {
+                let mode: &[&str] = if kind == Kind::Flight { &["--overwrite"] } else { &[] };
+                running.spawn(
+                    relayd()
+                        .args(["trace", "-q"])
+                        .args(mode)
+                        .args(options)
+                        .args(["-e", events.name(), "-o"])
+                        .arg(&output),
+                )?;
                 wait_until("relayd records", || output.join(".relayd/session.json").exists())?;
             }
             Kind::Perf => {
-                let arguments = ["record", "-q", "-a", "-m", "2048", "-e", EVENT, "-o"];
+                let arguments = ["record", "-q", "-a", "-m", "2048", "-e", events.name(), "-o"];
                 running.spawn(Command::new("perf").args(arguments).arg(&output).stderr(Stdio::null()))?;
                 sleep(SETTLE);
             }
@@ -154,7 +202,7 @@ impl Running {
                     let file = fs::File::create(output.with_extension(cpu.to_string()))?;
                     running.spawn(Command::new("cat").arg(pipe).stdout(file))?;
                 }
-                fs::write(instance.0.join("events/raw_syscalls/sys_enter/enable"), "1")?;
+                fs::write(instance.0.join(events.folder()).join("enable"), "1")?;
                 // It is removed by hand, when its readers have ended.
                 std::mem::forget(instance);
             }
@@ -207,8 +255,10 @@ impl Running {
         let bytes = || fs::metadata(&self.output).map_or(0, |file| file.len());
         match self.kind {
             Kind::Nothing => Ok(Outcome::default()),
-            Kind::Empty | Kind::Bound | Kind::RingBuffer => Ok(serde_json::from_str(&said)?),
-            Kind::Relayd => {
+            Kind::Empty | Kind::EmptyRaw | Kind::Bound | Kind::RingBuffer | Kind::PerfBuffer => {
+                Ok(serde_json::from_str(&said)?)
+            }
+            Kind::Relayd | Kind::Flight => {
                 let session: Value = serde_json::from_slice(&fs::read(self.output.join(".relayd/session.json"))?)?;
                 let cpus = session["cpus"].as_array().cloned().unwrap_or_default();
                 let total = |keys: &[&str]| -> u64 {

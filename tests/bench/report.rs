@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     batches::Rates,
+    load::Loads,
     recorders::{Kind, Outcome},
 };
 
@@ -27,6 +28,7 @@ pub(crate) struct Run {
 pub(crate) struct Report {
     runs: BTreeMap<(&'static str, Kind), Vec<Run>>,
     pub(crate) batches: Rates,
+    pub(crate) loads: Loads,
     /// Percent of a CPU.
     pub(crate) idle: Option<f64>,
     /// Tracepoints, and seconds.
@@ -76,23 +78,41 @@ impl Report {
         let added = |kind| self.medians(scenario, kind).map(|medians| medians.added);
         let reader = |kind| self.medians(scenario, kind).map(|medians| medians.reader);
         let bytes = |kind| self.medians(scenario, kind).map(|medians| medians.bytes);
-        let (relayd, bound, empty) = (added(Kind::Relayd), added(Kind::Bound), added(Kind::Empty));
         let ratio = |a: Option<f64>, b: Option<f64>| Some(a? / b?);
-        let less = |a: Option<f64>, b: Option<f64>| Some(a? - b?);
+        let above = |kind, base| Some(added(kind)? - added(base)?);
+        let (empty, bound) = (Kind::Empty, Kind::Bound);
         [
-            ("cost of a record above the empty program, × the bound's", ratio(less(relayd, empty), less(bound, empty))),
             (
-                "cost above the bound, × the BPF ring buffer's",
-                ratio(less(relayd, bound), less(added(Kind::RingBuffer), bound)),
+                "cost of writing a record above the empty program, × the bound's",
+                ratio(above(Kind::Flight, empty), above(bound, empty)),
             ),
-            ("added to each call, × ftrace's", ratio(relayd, added(Kind::Ftrace))),
-            ("added to each call, × perf record's", ratio(relayd, added(Kind::Perf))),
+            ("the same with the reader on the same CPU", ratio(above(Kind::Relayd, empty), above(bound, empty))),
+            (
+                "cost of writing above the bound, × the BPF ring buffer's",
+                ratio(above(Kind::Flight, bound), above(Kind::RingBuffer, bound)),
+            ),
+            (
+                "cost of writing above the bound, × the BPF perf buffer's",
+                ratio(above(Kind::Flight, bound), above(Kind::PerfBuffer, bound)),
+            ),
+            ("added to each call, × ftrace's", ratio(added(Kind::Relayd), added(Kind::Ftrace))),
+            ("added to each call, × perf record's", ratio(added(Kind::Relayd), added(Kind::Perf))),
             ("reader's time a record, × the ring buffer's", ratio(reader(Kind::Relayd), reader(Kind::RingBuffer))),
             ("bytes a record, × perf record's", ratio(bytes(Kind::Relayd), bytes(Kind::Perf))),
         ]
         .into_iter()
         .filter_map(|(name, ratio)| Some((name, ratio?)))
         .collect()
+    }
+
+    /// Of each real program and recorder: the seconds that it took, how many percent more than without, and what was recorded in the last round.
+    fn slowdowns(&self) -> impl Iterator<Item = (&'static str, Kind, f64, f64, Outcome)> {
+        let seconds = |runs: &[(f64, Outcome)]| median(runs.iter().map(|(seconds, _)| *seconds).collect());
+        self.loads.iter().filter_map(move |((load, kind), runs)| {
+            let alone = seconds(self.loads.get(&(*load, Kind::Nothing))?);
+            let took = seconds(runs);
+            Some((*load, *kind, took, (took / alone - 1.0) * 100.0, runs.last()?.1))
+        })
     }
 
     /// A table for each scenario.
@@ -119,10 +139,24 @@ impl Report {
             text.push('\n');
         }
         if !self.batches.is_empty() {
-            let _ = writeln!(text, "8-byte records in batches of 500, million a second on each CPU:");
+            let _ = writeln!(
+                text,
+                "records in batches of 500, of 8 bytes where nothing else is said, million a second on each CPU:"
+            );
         }
         for ((cpus, name), rates) in &self.batches {
-            let _ = writeln!(text, "{name:<24} {cpus:>3} CPUs {:>8.2}", median(rates.clone()));
+            let _ = writeln!(text, "{name:<28} {cpus:>3} CPUs {:>8.2}", median(rates.clone()));
+        }
+        if !self.loads.is_empty() {
+            let _ = writeln!(text, "\nsched:* recorded, and how much longer it takes:");
+        }
+        for (load, kind, seconds, slower, outcome) in self.slowdowns() {
+            let Outcome { records, lost, .. } = outcome;
+            let _ = writeln!(
+                text,
+                "{load:<28} {:<18} {seconds:>7.2} s {slower:>+7.1} % {records:>10} records, {lost} lost",
+                kind.name()
+            );
         }
         if let Some(idle) = self.idle {
             let _ = writeln!(text, "\nidle: {idle:.3} % of one CPU");
@@ -158,7 +192,14 @@ impl Report {
             .collect();
         let attach =
             self.attach.map(|(tracepoints, seconds)| json!({ "tracepoints": tracepoints, "seconds": seconds }));
-        let all = json!({ "scenarios": scenarios, "batches": batches, "idle_percent": self.idle,
+        let loads: Vec<Value> = self
+            .slowdowns()
+            .map(|(load, kind, seconds, slower, outcome)| {
+                json!({ "name": load, "recorder": kind.name(), "seconds": seconds, "slower_percent": slower,
+                    "records": outcome.records, "lost": outcome.lost })
+            })
+            .collect();
+        let all = json!({ "scenarios": scenarios, "batches": batches, "loads": loads, "idle_percent": self.idle,
             "attach": attach });
         Ok(serde_json::to_string_pretty(&all)? + "\n")
     }

@@ -93,6 +93,8 @@ enum Task {
 
 #[derive(Debug, Subcommand)]
 enum Bench {
+    /// How many instructions a record costs, counted in QEMU: to compare builds, without noise.
+    Icount,
     /// How long it takes to print a trace, beside babeltrace2 and perf script.
     Read {
         /// About so many records.
@@ -115,6 +117,7 @@ fn main() -> ExitCode {
         Task::Loom => proofs::loom().map(|()| ExitCode::SUCCESS),
         Task::Miri => proofs::miri().map(|()| ExitCode::SUCCESS),
         Task::Bench { what: None, arguments } => bench::record(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::Bench { what: Some(Bench::Icount), .. } => vm::count_instructions().map(|()| ExitCode::SUCCESS),
         Task::Bench { what: Some(Bench::Read { records, rounds }), .. } => {
             bench::read(records, rounds).map(|()| ExitCode::SUCCESS)
         }

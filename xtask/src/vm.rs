@@ -87,12 +87,18 @@ fn run_on(images: &[PathBuf], filter: &[String]) -> Result<()> {
         if filter.is_empty() { TESTS.to_vec() } else { filter.iter().map(String::as_str).collect() };
     exec(cargo().args(["build", "--locked", "--release", "--package", "relay-daemon", "--package", "example-kleak"]))?;
     let built = ebpf::target_dir().join("release");
-    let initrd = initrd(&[tests::kernel_tests(&["--release"])?, built.join("relayd"), built.join("kleak")], &filter)?;
+    let programs = [
+        (tests::kernel_tests(&["--release"])?, "kernel"),
+        (built.join("relayd"), "relayd"),
+        (built.join("kleak"), "kleak"),
+    ];
+    let runs: Vec<_> = filter.iter().map(|name| format!("kernel --test-threads=1 --color never '{name}'")).collect();
+    let initrd = initrd(&programs, &runs)?;
     for image in images {
         // An emulated kernel hangs now and then, while it patches its own code: seen once in some ten runs of 6.1, at tests that had passed
         // before and passed after.
         let mut boots = 1;
-        while boot(image, &initrd)? == Outcome::NoEnd {
+        while boot(image, &initrd, &["-accel", "tcg,thread=multi", "-smp", "4"])? == Outcome::NoEnd {
             if boots == BOOTS {
                 bail!("the tests on {} did not come to their end, {BOOTS} times", image.display());
             }
@@ -100,6 +106,19 @@ fn run_on(images: &[PathBuf], filter: &[String]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Counts the instructions of a record on the newer kernel, on one CPU whose clock advances by a nanosecond with each instruction.
+pub(crate) fn count_instructions() -> Result<()> {
+    setup::ebpf_toolchain()?;
+    let image = images(KERNELS.last().map(|(version, _)| *version))?.pop().context("no kernel")?;
+    exec(cargo().args(["build", "--locked", "--release", "--package", "relay-daemon"]))?;
+    let programs = [(tests::benchmarks()?, "bench"), (ebpf::target_dir().join("release/relayd"), "relayd")];
+    let initrd = initrd(&programs, &["bench --count".to_owned()])?;
+    match boot(&image, &initrd, &["-accel", "tcg,thread=single", "-icount", "shift=0", "-smp", "1"])? {
+        Outcome::Passed => Ok(()),
+        Outcome::NoEnd => bail!("the guest did not come to its end"),
+    }
 }
 
 /// Downloads and unpacks a kernel, unless that was done before, and returns its image.
@@ -119,8 +138,8 @@ fn kernel_image(metapackage: &str) -> Result<PathBuf> {
     Ok(image)
 }
 
-/// Packs the tests' programs, those of [`PROGRAMS`], what all of them are linked with, and busybox.
-fn initrd(tests: &[PathBuf], filter: &[&str]) -> Result<PathBuf> {
+/// Packs programs under their names, those of [`PROGRAMS`], what all of them are linked with, busybox, and what is to be run.
+fn initrd(programs: &[(PathBuf, &str)], runs: &[String]) -> Result<PathBuf> {
     let root = folder().join("root");
     if root.exists() {
         fs::remove_dir_all(&root).with_context(|| format!("removing {}", root.display()))?;
@@ -133,7 +152,7 @@ fn initrd(tests: &[PathBuf], filter: &[&str]) -> Result<PathBuf> {
         symlink(format!("usr/{folder}"), root.join(folder)).with_context(|| format!("linking {folder}"))?;
     }
     let mut files = vec![(PathBuf::from("/bin/busybox"), PathBuf::from("bin/busybox"))];
-    files.extend(tests.iter().cloned().zip(["bin/kernel", "bin/relayd", "bin/kleak"].map(PathBuf::from)));
+    files.extend(programs.iter().map(|(program, name)| (program.clone(), Path::new("bin").join(name))));
     for name in PROGRAMS {
         // What is not installed is said by the tests that need it.
         files.extend(find(name).map(|program| (program, Path::new("bin").join(name))));
@@ -161,7 +180,7 @@ fn initrd(tests: &[PathBuf], filter: &[&str]) -> Result<PathBuf> {
         fs::copy(from, &to).with_context(|| format!("copying {} to {}", from.display(), to.display()))?;
     }
     let init = root.join("init");
-    fs::write(&init, script(filter)).with_context(|| format!("writing {}", init.display()))?;
+    fs::write(&init, script(runs)).with_context(|| format!("writing {}", init.display()))?;
     let initrd = folder().join("initrd");
     // Not compressed: the emulated CPU would take longer than the host's disk.
     let pack = format!("chmod +x init && find . | cpio -o -H newc --quiet > {}", initrd.display());
@@ -170,11 +189,8 @@ fn initrd(tests: &[PathBuf], filter: &[&str]) -> Result<PathBuf> {
 }
 
 /// What runs in the guest.
-fn script(filter: &[&str]) -> String {
-    let runs: String = filter
-        .iter()
-        .map(|name| format!("kernel --test-threads=1 --color never '{name}' || failures=$((failures+1))\n"))
-        .collect();
+fn script(runs: &[String]) -> String {
+    let runs: String = runs.iter().map(|run| format!("{run} || failures=$((failures+1))\n")).collect();
     format!(
         "#!/bin/busybox sh\n\
          /bin/busybox --install -s /bin 2>/dev/null\n\
@@ -194,10 +210,10 @@ enum Outcome {
 }
 
 /// Boots a kernel, shows what it prints, and fails when a test has.
-fn boot(image: &Path, initrd: &Path) -> Result<Outcome> {
+fn boot(image: &Path, initrd: &Path, machine: &[&str]) -> Result<Outcome> {
     let mut qemu = Command::new("timeout");
     qemu.args([TIME_LIMIT, "qemu-system-x86_64"]);
-    qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-m", "3G", "-smp", "4", "-nodefaults", "-no-reboot"]);
+    qemu.args(machine).args(["-cpu", "max", "-m", "3G", "-nodefaults", "-no-reboot"]);
     qemu.args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-append", "console=ttyS0 panic=-1 quiet"]);
     qemu.arg("-kernel").arg(image).arg("-initrd").arg(initrd);
     let mut child = qemu.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("running qemu-system-x86_64")?;

@@ -170,7 +170,8 @@ impl Attached {
             Probe::Syscall { .. } => Instance::Syscall,
             _ => Instance::First,
         };
-        let program = self.shared(object, "on_tracepoint", Kind::Tracepoint, instance)?;
+        let name = if event.recipe.is_some() { "on_tp_recipe" } else { "on_tracepoint" };
+        let program = self.shared(object, name, Kind::Tracepoint, instance)?;
         let link = tracepoint(program, id, cookie.pack()).map_err(|error| explain(error, "attaching to", event))?;
         self.push(&[cookie], link);
         Ok(())
@@ -317,8 +318,7 @@ fn cookie(event: &Event, index: usize) -> Result<Cookie> {
     let Ok(id) = u16::try_from(index) else {
         bail!("{} events are too many for one trace: ids have 16 bits", index + 1);
     };
-    let recipe = event.recipe.is_some();
-    let whole = Cookie { id, size: 0, last_loc: 0, relative: false, recipe, entry: false };
+    let whole = Cookie { id, size: 0, last_loc: 0, relative: false, entry: false };
     if !matches!(event.probe, Probe::Tracepoint { .. }) {
         return Ok(whole);
     }

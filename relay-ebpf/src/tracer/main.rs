@@ -65,6 +65,7 @@ impl Clock for KernelClock {
 }
 
 tracepoint!(on_tracepoint, tracepoint_event);
+tracepoint!(on_tp_recipe, tracepoint_by_recipe);
 program!(on_raw_tracepoint("raw_tracepoint"): RawTracePointContext, raw_tracepoint_event);
 program!(on_probe("kprobe"): ProbeContext, probe_event);
 program!(on_entry("fentry"): FEntryContext, function_event);
@@ -78,18 +79,14 @@ const SYSTEM_CALL_WORDS: usize = 7;
 /// Words of a raw tracepoint's arguments, and of a function's with what it returns (include/linux/bpf.h, `MAX_BPF_FUNC_ARGS`).
 const ARGUMENT_WORDS: usize = 13;
 
-/// An event of any tracepoint: the cookie says which.
+/// An event of any tracepoint, all of whose fields are recorded as they are: the cookie says which.
 #[inline(always)]
 fn tracepoint_event(ctx: &TracePointContext) {
     let current = sys::current();
     if !is_recorded(current) {
         return;
     }
-    let cookie = sys::cookie(ctx);
-    let event = Cookie::unpack(cookie);
-    if event.recipe {
-        return tracepoint_by_recipe(TracePointContext::new(ctx.as_ptr()), cookie, current);
-    }
+    let event = Cookie::unpack(sys::cookie(ctx));
     if !is_chosen(current) {
         count(|account| &account.unwanted);
         return;
@@ -105,17 +102,21 @@ fn tracepoint_event(ctx: &TracePointContext) {
     }
 }
 
-/// Apart: inlined it would take the registers that the plain copy needs.
-#[inline(never)]
-fn tracepoint_by_recipe(ctx: TracePointContext, cookie: u64, current: u64) {
-    let event = Cookie::unpack(cookie);
-    let fields = KernelAddress::in_context(&ctx, COMMON_FIELDS);
-    with_recipe(&ctx, event, current, |workspace, recipe| {
+/// One with a recipe. A program of its own: in the same one it would take the registers that the plain copy needs.
+#[inline(always)]
+fn tracepoint_by_recipe(ctx: &TracePointContext) {
+    let current = sys::current();
+    if !is_recorded(current) {
+        return;
+    }
+    let event = Cookie::unpack(sys::cookie(ctx));
+    let fields = KernelAddress::in_context(ctx, COMMON_FIELDS);
+    with_recipe(ctx, event, current, |workspace, recipe| {
         if recipe.n_fetches != 0 {
             workspace.inputs.copy_from(0, SYSTEM_CALL_WORDS as u64 * 8, fields);
             return None;
         }
-        let len = payload_len(&ctx, event);
+        let len = payload_len(ctx, event);
         if recipe.n_tests != 0 {
             let _ = workspace.fetch(0, len, Address::Kernel(fields));
         }

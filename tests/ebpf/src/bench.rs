@@ -1,10 +1,10 @@
 //! What the benchmarks compare the tracer with, on the same hook: a program that does nothing, one that only reads the clock and copies the
-//! bytes (no recorder can be faster), and a BPF ring buffer. And records without a hook, in batches, through a channel and a ring buffer.
+//! bytes (no recorder can be faster), a BPF ring buffer, and a BPF perf buffer. And records without a hook, in batches, through a channel and a ring buffer.
 #![no_std]
 #![no_main]
 
 use aya_ebpf::{
-    btf_maps::{PerCpuArray, RingBuf},
+    btf_maps::{PerCpuArray, PerfEventByteArray, RingBuf},
     macros::{btf_map, raw_tracepoint},
     programs::{RawTracePointContext, TracePointContext},
 };
@@ -33,16 +33,25 @@ const BATCH: u32 = 500;
 tracepoint!(nothing, do_nothing);
 tracepoint!(bound, copy);
 tracepoint!(ring_buffer, write_to_ring_buffer);
+tracepoint!(perf_buffer, write_to_perf_buffer);
 
 /// Records that did not fit into the ring buffer.
 #[btf_map]
 static LOST: PerCpuArray<BpfWord, 1> = PerCpuArray::new();
 #[btf_map]
 static COPY: PerCpuArray<Cells<16>, 1> = PerCpuArray::new();
+/// What larger records are copied from.
+#[btf_map]
+static SOURCE: PerCpuArray<Cells<128>, 1> = PerCpuArray::new();
 #[btf_map]
 static RING: RingBuf<u64, 4096> = RingBuf::new();
+#[btf_map]
+static PERF: PerfEventByteArray = PerfEventByteArray::new();
 
 fn do_nothing(_ctx: &TracePointContext) {}
+
+#[raw_tracepoint]
+fn raw_nothing(_ctx: RawTracePointContext) {}
 
 /// The words before the payload.
 #[inline(always)]
@@ -75,6 +84,18 @@ fn write_to_ring_buffer(ctx: &TracePointContext) {
     let (_, payload) = record.split_at_mut(HEADER_WORDS * 8);
     sys::copy_from_kernel(payload, KernelAddress::in_context(ctx, FIELDS_AT));
     record.submit(NO_WAKEUP);
+}
+
+/// The kernel copies the record from the stack, and counts what has no room.
+#[inline(always)]
+fn write_to_perf_buffer(ctx: &TracePointContext) {
+    let mut record = [0; RECORD];
+    for (place, word) in record.as_chunks_mut().0.iter_mut().zip(header()) {
+        *place = word.to_ne_bytes();
+    }
+    let (_, payload) = record.split_at_mut(HEADER_WORDS * 8);
+    sys::copy_from_kernel(payload, KernelAddress::in_context(ctx, FIELDS_AT));
+    PERF.output(ctx, &record, 0);
 }
 
 /// The clock.
@@ -119,6 +140,36 @@ subprogram! {
         number
     }
 }
+
+/// Records of larger sizes, copied from memory: to the channel, and to the ring buffer.
+macro_rules! sized {
+    ($($size:literal: $write:ident, $reserve:ident);+) => { $(
+        subprogram! {
+            fn $write(number: u64) -> u64 {
+                if let (Some(source), Ok(record)) = (SOURCE.get(0), BARE.reserve($size)) {
+                    record.copy_from_kernel(0, $size, KernelAddress::of(source));
+                    record.commit();
+                }
+                number
+            }
+        }
+        subprogram! {
+            fn $reserve(number: u64) -> u64 {
+                match (SOURCE.get(0), RING.reserve_bytes($size, 0)) {
+                    (Some(source), Some(mut record)) => {
+                        sys::copy_from_kernel(&mut record, KernelAddress::of(source));
+                        record.submit(NO_WAKEUP);
+                    }
+                    (None, Some(record)) => record.discard(NO_WAKEUP),
+                    (_, None) => lost(),
+                }
+                number
+            }
+        }
+    )+ };
+}
+sized!(64: write_64, reserve_64; 256: write_256, reserve_256; 1024: write_1024, reserve_1024);
+
 subprogram! {
     fn reserve_stamped(number: u64) -> u64 {
         submit(sys::clock());
@@ -161,4 +212,6 @@ macro_rules! batches {
 }
 
 batches!(batch_of_nothing: call, batch_to_channel: write_bare, batch_to_channel_stamped: write_stamped,
-    batch_to_ring: reserve_bare, batch_to_ring_stamped: reserve_stamped);
+    batch_to_ring: reserve_bare, batch_to_ring_stamped: reserve_stamped, batch_of_64_to_channel: write_64,
+    batch_of_256_to_channel: write_256, batch_of_1024_to_channel: write_1024, batch_of_64_to_ring: reserve_64,
+    batch_of_256_to_ring: reserve_256, batch_of_1024_to_ring: reserve_1024);

@@ -1,0 +1,28 @@
+//! What it costs in instructions: for a virtual machine whose clock is a count of them (`cargo xtask bench icount`). There is no noise in that,
+//! and no cache either: it compares builds of one recorder, and says nothing of how long a recorder takes.
+
+use anyhow::{Context as _, Result};
+use relay_daemon::machine;
+
+use crate::{batches, measure, recorders::Kind};
+
+/// Those whose reader, if they have one, has next to nothing to do between the first call and the last.
+const KINDS: [Kind; 6] = [Kind::Nothing, Kind::Empty, Kind::Bound, Kind::Flight, Kind::RingBuffer, Kind::PerfBuffer];
+/// So many records have room in any of their buffers.
+const CALLS: u64 = 10_000;
+
+/// Prints instructions of a record, on the first CPU.
+pub(crate) fn print() -> Result<()> {
+    let cpus = machine::online_cpus()?;
+    let first = &cpus[..1];
+    println!("{:<28} {:>12}", "recorder", "instructions");
+    let alone = measure(Kind::Nothing, first, CALLS, &[])?.per_call;
+    for kind in KINDS {
+        let per_call = measure(kind, first, CALLS, &[]).with_context(|| kind.name())?.per_call;
+        println!("{:<28} {:>12.0}", kind.name(), per_call - alone);
+    }
+    for (name, instructions) in batches::count(first[0])? {
+        println!("{name:<28} {instructions:>12.0}");
+    }
+    Ok(())
+}
