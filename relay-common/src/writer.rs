@@ -222,15 +222,6 @@ pub struct Writer<'a, B, C> {
     pub mode: Mode,
 }
 
-/// How one attempt to reserve ended.
-enum Attempt {
-    Granted(Reservation),
-    /// Counted already.
-    Lost(Lost),
-    /// Others have moved on since the look: look again.
-    Moved,
-}
-
 /// One look at the buffer: what a writer would do if nobody moves `reserved` meanwhile.
 struct Look {
     reserved: u64,
@@ -261,24 +252,44 @@ impl<B: Buffer, C: Client<B>> Writer<'_, B, C> {
     /// The cause of the loss, which has been counted.
     #[inline(always)]
     pub fn reserve(&self, len: u64) -> Result<Reservation, Lost> {
-        self.reserve_open(len).map_or_else(|| self.reserve_anew(len), Ok)
+        self.reserve_with(len, |len| self.reserve_anew(len))
     }
 
-    /// The nearly always of [`Self::reserve`], to be inlined where it is called: room in the open sub-buffer, with more behind it. `None` has
-    /// changed nothing, and [`Self::reserve_anew`] is to be asked.
+    /// The same where [`Self::reserve_anew`] is reached in another way: a function of its own leaves more registers to what is done for
+    /// every record.
     ///
     /// ```
     /// # use relay_common::{Geometry, Mode, Plain, memory::Memory};
     /// # let memory = Memory::new(Geometry::new(64, 4)?);
     /// let writer = memory.writer(&Plain, Mode::NoOverwrite);
-    /// assert!(writer.reserve_open(20).is_none(), "no sub-buffer is open");
-    /// writer.commit(&writer.reserve_anew(20).unwrap());
-    /// writer.commit(&writer.reserve_open(20).unwrap());
-    /// assert!(writer.reserve_open(8).is_none(), "that would fill it");
+    /// let record = writer.reserve_with(20, |len| writer.reserve_anew(len)).unwrap();
+    /// # writer.commit(&record);
     /// # Ok::<(), relay_common::GeometryError>(())
     /// ```
+    ///
+    /// # Errors
+    /// The cause of the loss, which has been counted.
     #[inline(always)]
-    pub fn reserve_open(&self, len: u64) -> Option<Reservation> {
+    pub fn reserve_with(
+        &self,
+        len: u64,
+        anew: impl Fn(u64) -> Option<Result<Reservation, Lost>>,
+    ) -> Result<Reservation, Lost> {
+        if let Some(reservation) = self.reserve_open(len) {
+            return Ok(reservation);
+        }
+        for _ in 0..TRIES {
+            if let Some(result) = anew(len) {
+                return result;
+            }
+        }
+        self.buffer.control().producer.lost_nested.count(1);
+        Err(Lost::Nested)
+    }
+
+    /// Room in the open sub-buffer, with more behind it: nearly always there is. `None` has changed nothing.
+    #[inline(always)]
+    fn reserve_open(&self, len: u64) -> Option<Reservation> {
         let Self { buffer, client, geometry, .. } = *self;
         let producer = &buffer.control().producer;
         let reserved = producer.reserved.peek();
@@ -297,57 +308,42 @@ impl<B: Buffer, C: Client<B>> Writer<'_, B, C> {
         Some(Reservation { place, stamp, subbuf: geometry.subbuf(reserved), amount, closes: None })
     }
 
-    /// [`Self::reserve`] where [`Self::reserve_open`] finds no room, or is interrupted.
+    /// Looks, and takes room wherever it is. `None` when others have moved on since the look: look again.
     ///
     /// ```
     /// # use relay_common::{Geometry, Lost, Mode, Plain, memory::Memory};
     /// # let memory = Memory::new(Geometry::new(64, 4)?);
     /// let writer = memory.writer(&Plain, Mode::NoOverwrite);
-    /// assert_eq!(writer.reserve_anew(49).err(), Some(Lost::TooBig));
+    /// assert_eq!(writer.reserve_anew(49).unwrap().err(), Some(Lost::TooBig));
     /// # Ok::<(), relay_common::GeometryError>(())
     /// ```
     ///
     /// # Errors
     /// The cause of the loss, which has been counted.
     #[inline(always)]
-    pub fn reserve_anew(&self, len: u64) -> Result<Reservation, Lost> {
+    pub fn reserve_anew(&self, len: u64) -> Option<Result<Reservation, Lost>> {
         let producer = &self.buffer.control().producer;
         if len > MAX_RECORD || Self::FIRST + len > self.geometry.subbuf_size() {
             producer.lost_too_big.count(1);
-            return Err(Lost::TooBig);
+            return Some(Err(Lost::TooBig));
         }
-        for _ in 0..TRIES {
-            match self.attempt(len) {
-                Attempt::Granted(reservation) => return Ok(reservation),
-                Attempt::Lost(lost) => return Err(lost),
-                Attempt::Moved => {}
-            }
-        }
-        producer.lost_nested.count(1);
-        Err(Lost::Nested)
-    }
-
-    /// Looks, and takes room in the open sub-buffer if the record fits there.
-    #[inline(always)]
-    fn attempt(&self, len: u64) -> Attempt {
-        let producer = &self.buffer.control().producer;
         let look = self.look();
         let first_free = align_up(look.offset, C::ALIGN);
         if look.offset == 0 || first_free + len > self.geometry.subbuf_size() {
-            return self.attempt_next(&look, len);
+            return self.reserve_next(&look, len);
         }
         let begin = look.reserved - look.offset + first_free;
         if !producer.reserved.exchange_if(look.reserved, begin + len) {
-            return Attempt::Moved;
+            return None;
         }
         self.client.stamped(producer, look.stamp);
         self.zero(look.reserved, begin);
-        Attempt::Granted(self.granted(&look, begin, len, first_free - look.offset))
+        Some(Ok(self.granted(&look, begin, len, first_free - look.offset)))
     }
 
     /// Takes room in the next sub-buffer, and switches to it.
     #[inline(always)]
-    fn attempt_next(&self, look: &Look, len: u64) -> Attempt {
+    fn reserve_next(&self, look: &Look, len: u64) -> Option<Result<Reservation, Lost>> {
         let Self { buffer, client, geometry, mode } = *self;
         let producer = &buffer.control().producer;
         let base = self.next_begin(look);
@@ -356,29 +352,29 @@ impl<B: Buffer, C: Client<B>> Writer<'_, B, C> {
             // However old the look is: others cannot have opened it either, since `consumed` only rises.
             // What is there becomes readable, as in relay.
             if look.offset != 0 && !self.close_at(look, base) {
-                return Attempt::Moved;
+                return None;
             }
             producer.lost_full.count(1);
             if producer.full.peek() == 0 && producer.full.exchange_if(0, 1) {
                 client.buf_full(buffer);
             }
-            return Attempt::Lost(Lost::Full);
+            return Some(Err(Lost::Full));
         }
         if geometry.n_subbufs() == 1 && look.offset != 0 {
             // The place to open is the one to close: never both at once, or the old lap's closing words would land in the new.
             self.close_at(look, base);
-            return Attempt::Moved;
+            return None;
         }
         let before = Committed(buffer.committed(geometry.place(base)).peek());
         if !before.is_complete(geometry, geometry.lap(number)) {
             if producer.reserved.peek() != look.reserved {
-                return Attempt::Moved;
+                return None;
             }
             producer.lost_nested.count(1);
-            return Attempt::Lost(Lost::Nested);
+            return Some(Err(Lost::Nested));
         }
         if !producer.reserved.exchange_if(look.reserved, base + Self::FIRST + len) {
-            return Attempt::Moved;
+            return None;
         }
         client.stamped(producer, look.stamp);
         if look.offset != 0 {
@@ -388,7 +384,7 @@ impl<B: Buffer, C: Client<B>> Writer<'_, B, C> {
         if mode == Mode::NoOverwrite && producer.full.peek() != 0 && producer.full.exchange_if(1, 0) {
             client.buf_recovered(buffer);
         }
-        Attempt::Granted(self.granted(look, base + Self::FIRST, len, Self::FIRST))
+        Some(Ok(self.granted(look, base + Self::FIRST, len, Self::FIRST)))
     }
 
     /// Makes a record visible, once its bytes are written.

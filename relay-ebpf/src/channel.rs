@@ -199,11 +199,8 @@ impl<C: Client<CpuBuffer> + Copy> Channel<C> {
             }
             return Err(Lost::NoBuffer);
         };
-        let reservation = match self.writer(&buffer).reserve_open(len) {
-            Some(reservation) => reservation,
-            // Copies, to have an address: what has one the compiler keeps on the stack, and the rest of the path should not.
-            None => anew(&{ *self }, &{ buffer }, len)?,
-        };
+        // Copies, to have an address: what has one the compiler keeps on the stack, and the common path should not be there.
+        let reservation = self.writer(&buffer).reserve_with(len, |len| anew(&{ *self }, &{ buffer }, len))?;
         Ok(Record { channel: *self, buffer, reservation, len })
     }
 
@@ -300,7 +297,7 @@ impl<C: Client<CpuBuffer> + Copy> Channel<C> {
         let cpu = sys::cpu();
         let control = self.control.get(cpu)?;
         let memory = self.buffers.get_value_ptr_mut(cpu, &0)?;
-        Some(CpuBuffer::new(control, memory, self.geometry().buffer_size(), self.wakers, cpu))
+        Some(CpuBuffer::new(control, memory, self.geometry().buffer_size(), self.wakers))
     }
 
     #[inline(always)]
@@ -318,7 +315,11 @@ impl<C: Client<CpuBuffer> + Copy> Channel<C> {
 /// Apart: once a sub-buffer, and large enough to take all registers from what is done for every record.
 #[cold]
 #[inline(never)]
-fn anew<C: Client<CpuBuffer> + Copy>(channel: &Channel<C>, buffer: &CpuBuffer, len: u64) -> Result<Reservation, Lost> {
+fn anew<C: Client<CpuBuffer> + Copy>(
+    channel: &Channel<C>,
+    buffer: &CpuBuffer,
+    len: u64,
+) -> Option<Result<Reservation, Lost>> {
     channel.writer(buffer).reserve_anew(len)
 }
 

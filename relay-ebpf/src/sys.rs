@@ -249,7 +249,6 @@ pub struct CpuBuffer {
     /// The buffer's size less one. The map's value is longer by `MAX_RECORD`.
     mask: u64,
     wakers: &'static WakersMap,
-    cpu: u32,
 }
 
 impl fmt::Debug for CpuBuffer {
@@ -266,9 +265,8 @@ impl CpuBuffer {
         memory: *mut u8,
         buffer_size: u64,
         wakers: &'static WakersMap,
-        cpu: u32,
     ) -> Self {
-        Self { control, memory, mask: buffer_size - 1, wakers, cpu }
+        Self { control, memory, mask: buffer_size - 1, wakers }
     }
 
     #[inline(always)]
@@ -424,8 +422,9 @@ impl Buffer for CpuBuffer {
 
     #[inline(always)]
     fn wake(&self) -> bool {
-        let Some(waker) = self.wakers.get(self.cpu) else { return false };
-        waker.output(self.cpu, u64::from(aya_ebpf::bindings::BPF_RB_FORCE_WAKEUP)).is_ok()
+        let cpu = cpu();
+        let Some(waker) = self.wakers.get(cpu) else { return false };
+        waker.output(cpu, u64::from(aya_ebpf::bindings::BPF_RB_FORCE_WAKEUP)).is_ok()
     }
 }
 

@@ -130,7 +130,7 @@ pub(crate) fn run(program: &str, output: &Path) -> Result<()> {
         if is_last {
             break;
         }
-        thread::sleep(POLL);
+        thread::sleep(if matches!(source, Source::Nowhere) { 100 * POLL } else { POLL });
     }
     bytes += batch.len() as u64;
     file.write_all(&batch)?;
