@@ -2,9 +2,9 @@
 //! reads them. It records until its standard input ends.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{Read as _, Write as _},
-    os::fd::{AsFd as _, AsRawFd as _},
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     path::Path,
     sync::{
         Arc,
@@ -25,7 +25,7 @@ use relay_common::{Geometry, Mode, Plain};
 use relay_daemon::{
     channel::{self, Channel},
     machine,
-    sys::set_value,
+    sys::{link_perf_event, open_tracepoint, set_value},
 };
 
 use crate::recorders::Outcome;
@@ -93,17 +93,7 @@ pub(crate) fn run(program: &str, output: &Path) -> Result<()> {
     machine::raise_limits();
     let mut bench = Bench::load()?;
     let attached = bench.ebpf.program_mut(program).with_context(|| format!("no program {program}"))?;
-    match attached {
-        Program::RawTracePoint(attached) => {
-            attached.load()?;
-            attached.attach("sys_enter")?;
-        }
-        attached => {
-            let attached: &mut TracePoint = attached.try_into()?;
-            attached.load()?;
-            attached.attach("raw_syscalls", "sys_enter")?;
-        }
-    }
+    let _link = attach(attached)?;
     let mut source = Source::open(program, &mut bench)?;
     let mut file = File::create(output).with_context(|| format!("making {}", output.display()))?;
     let stop = Arc::new(AtomicBool::new(false));
@@ -137,6 +127,24 @@ pub(crate) fn run(program: &str, output: &Path) -> Result<()> {
     let outcome = Outcome { records, lost: bench.lost()? + source.lost(), bytes };
     println!("{}", serde_json::to_string(&outcome)?);
     Ok(())
+}
+
+/// Attaches as relayd does, so that perf's own event costs as little.
+fn attach(program: &mut Program) -> Result<Option<OwnedFd>> {
+    match program {
+        Program::RawTracePoint(program) => {
+            program.load()?;
+            program.attach("sys_enter")?;
+            Ok(None)
+        }
+        program => {
+            let program: &mut TracePoint = program.try_into()?;
+            program.load()?;
+            let id = machine::tracefs()?.join("events/raw_syscalls/sys_enter/id");
+            let event = open_tracepoint(fs::read_to_string(id)?.trim().parse()?)?;
+            Ok(Some(link_perf_event(program.fd()?.as_fd(), event.as_fd(), 0)?))
+        }
+    }
 }
 
 /// Where a program's records come from.

@@ -55,7 +55,7 @@ fn run(mut command: Command) -> Result<f64> {
 /// Four hundred tasks that send one another messages.
 fn messaging(_: &Path) -> Command {
     let mut command = Command::new("perf");
-    command.args(["bench", "sched", "messaging", "-l", "2000"]);
+    command.args(["bench", "sched", "messaging", "-l", "500"]);
     command
 }
 

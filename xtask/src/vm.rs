@@ -114,7 +114,7 @@ pub(crate) fn count_instructions() -> Result<()> {
     let image = images(KERNELS.last().map(|(version, _)| *version))?.pop().context("no kernel")?;
     exec(cargo().args(["build", "--locked", "--release", "--package", "relay-daemon"]))?;
     let programs = [(tests::benchmarks()?, "bench"), (ebpf::target_dir().join("release/relayd"), "relayd")];
-    let initrd = initrd(&programs, &["bench --count".to_owned()])?;
+    let initrd = initrd(&programs, &["mount -t tracefs tracefs /sys/kernel/tracing && bench --count".to_owned()])?;
     match boot(&image, &initrd, &["-accel", "tcg,thread=single", "-icount", "shift=0", "-smp", "1"])? {
         Outcome::Passed => Ok(()),
         Outcome::NoEnd => bail!("the guest did not come to its end"),
