@@ -578,7 +578,8 @@ impl<B: Buffer, C: Client<B>> Writer<'_, B, C> {
         let Self { buffer, geometry, .. } = *self;
         let before = buffer.committed(subbuf).fetch_add(amount);
         let waiting = &buffer.control().consumer.waiting;
-        // Nobody enters a lap before the last is complete, so that no multiple but this lap's end can be reached.
+        // Nobody enters a lap before the last is complete: no multiple but this lap's end is reached by an add of bytes. One of a record of
+        // no bytes may leave the lap's beginning as it is; the reader is then woken for nothing.
         if geometry.offset(before.wrapping_add(amount)) == 0
             // Ordered after the add, as the reader's re-check is after its announcement: one of the two sees the other.
             && waiting.swap(0) != 0

@@ -31,7 +31,14 @@ use crate::sys::{MappedBuffer, watch_waker};
 /// How long a reader sleeps before it looks for itself, and has a quiet CPU's open sub-buffer flushed.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
 /// How long at most: while nothing comes each sleep is twice the last.
-const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+const LONGEST_SLEEP: Duration = Duration::from_millis(500);
+
+/// Nanoseconds after which a record is in its output, however quiet its CPU is: the reader has slept, had it flushed, and written.
+///
+/// ```
+/// assert!(relay_daemon::consumer::SETTLED > 500_000_000);
+/// ```
+pub const SETTLED: u64 = 800_000_000;
 
 /// What a consumer is asked to do between two passes.
 pub(crate) type Work = Box<dyn FnOnce(&mut Consumer) + Send>;
@@ -170,6 +177,9 @@ pub trait Output: Send {
     /// What to call it in messages.
     fn name(&self) -> String;
 
+    /// Next to nothing follows: gives back what was set aside for it.
+    fn finish(&mut self) {}
+
     /// Bytes that it has by now. Whoever goes on after a consumer that was killed is told so; an output that nobody could go on with has no
     /// need to count.
     fn bytes(&self) -> u64 {
@@ -196,9 +206,9 @@ pub struct CpuFile {
     room: u64,
 }
 
-/// For so many bytes at most room is asked for at once. A file system that is asked for each block as it is written to takes a fifth of the reader's
+/// For so many bytes at most room is asked for ahead. A file system that is asked for each block as it is written to takes a fifth of the reader's
 /// time for that (ext4, `cargo xtask bench`).
-const ROOM: u64 = 4 << 20;
+const ROOM: u64 = 1 << 20;
 
 impl CpuFile {
     /// Creates `cpuN` in `folder`, in place of one that is there. Nobody but the owner and the group can read it.
@@ -285,13 +295,8 @@ impl CpuFile {
 }
 
 impl Drop for CpuFile {
-    /// Gives back the room that was not needed.
     fn drop(&mut self) {
-        if self.room > self.len
-            && let Err(error) = self.file.set_len(self.len)
-        {
-            log::warn!("{}: room that was set aside is not given back: {error}", self.path.display());
-        }
+        self.finish();
     }
 }
 
@@ -304,6 +309,20 @@ impl Output for CpuFile {
 
     fn name(&self) -> String {
         self.path.display().to_string()
+    }
+
+    fn finish(&mut self) {
+        let result = match self.file.metadata() {
+            // Somebody else has cut it, or goes on with it.
+            Ok(metadata) if metadata.len() != self.len => Ok(()),
+            Ok(_) if self.room > self.len && self.room != u64::MAX => self.file.set_len(self.len),
+            other => other.map(drop),
+        };
+        if let Err(error) = result {
+            log::warn!("{}: room that was set aside is not given back: {error}", self.path.display());
+        }
+        // Nor asked for again.
+        self.room = u64::MAX;
     }
 
     fn bytes(&self) -> u64 {
@@ -553,11 +572,14 @@ impl Consumer {
                 }
             }
             if *stop.borrow() {
+                // What else the end of a trace writes may need the room.
+                self.output.finish();
                 return Ok(());
             }
             // Say that we sleep, then look again: a writer that completed a sub-buffer in between either saw it, or is seen now.
             waiting.announce(1);
             if self.pass(u64::MAX)? > 0 {
+                pause = FLUSH_INTERVAL;
                 continue;
             }
             tokio::select! {

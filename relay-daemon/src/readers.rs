@@ -133,7 +133,7 @@ impl Readers {
         }
         let watching = Arc::clone(&team);
         let list = OnlineCpus::open()?;
-        let (watch, ender) = Watch::start().context("preparing to watch for CPUs that come online")?;
+        let (mut watch, ender) = Watch::start().context("preparing to watch for CPUs that come online")?;
         let watcher = thread::Builder::new().name("relayd/hotplug".to_owned()).spawn(move || {
             let mut online: Vec<u32> = watching.channel.buffers().iter().map(|buffer| buffer.cpu()).collect();
             // At once: some may have come since the channel was made.
@@ -291,7 +291,7 @@ impl Team {
         Ok(State::Running { thread, id: id.recv().ok(), work })
     }
 
-    /// Looks which CPUs have come online since they were `online`; says whether all of them could be welcomed.
+    /// Looks which CPUs have come online since they were `online`; false when one of them is to be looked at again soon.
     fn look(&self, list: &OnlineCpus, online: &mut Vec<u32>) -> bool {
         let now = match list.now() {
             Ok(now) => now,

@@ -1,5 +1,5 @@
 //! Recorders to compare with: a program of `tests/ebpf/src/bench.rs` on `raw_syscalls:sys_enter`, and for the two buffers of the kernel's what
-//! reads them. It records until its standard input ends.
+//! reads them. It records until its standard input ends; `late` it reads no sooner.
 
 use std::{
     fs::{self, File},
@@ -89,7 +89,7 @@ impl Bench {
     }
 }
 
-pub(crate) fn run(program: &str, output: &Path) -> Result<()> {
+pub(crate) fn run(program: &str, output: &Path, late: bool) -> Result<()> {
     machine::raise_limits();
     let mut bench = Bench::load()?;
     let attached = bench.ebpf.program_mut(program).with_context(|| format!("no program {program}"))?;
@@ -108,6 +108,10 @@ pub(crate) fn run(program: &str, output: &Path) -> Result<()> {
     let (mut records, mut bytes, mut batch) = (0, 0, Vec::with_capacity(2 * WRITE));
     loop {
         let is_last = stop.load(Relaxed);
+        if late && !is_last {
+            thread::sleep(100 * POLL);
+            continue;
+        }
         records += source.drain(|record| {
             batch.extend_from_slice(record);
             if batch.len() >= WRITE {

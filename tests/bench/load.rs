@@ -4,12 +4,16 @@ use std::{
     collections::BTreeMap,
     path::Path,
     process::{Command, Stdio},
+    thread::sleep,
     time::Instant,
 };
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::recorders::{Events, Kind, Outcome, Running};
+use crate::{
+    DRAIN,
+    recorders::{Events, Kind, Outcome, Running},
+};
 
 /// Those that can be told to record every event of `sched`.
 const KINDS: [Kind; 4] = [Kind::Nothing, Kind::Relayd, Kind::Perf, Kind::Ftrace];
@@ -28,12 +32,15 @@ pub(crate) fn measure(rounds: u64) -> Result<Loads> {
         if name.starts_with("perf") && !Kind::Perf.is_there() {
             continue;
         }
+        // Whoever comes first must not be the one who fills the caches.
+        run(command(&tempfile::tempdir()?.path().join("made")))?;
         for round in 1..=rounds {
             eprintln!("bench: {name}, round {round} of {rounds}");
             for &kind in &kinds {
                 let folder = tempfile::tempdir().context("making a directory")?;
                 let running = Running::start(kind, Events::Scheduling, &[], folder.path())?;
                 let seconds = run(command(&folder.path().join("made")))?;
+                sleep(DRAIN);
                 let outcome = running.stop().with_context(|| format!("ending {}", kind.name()))?;
                 results.entry((name, kind)).or_default().push((seconds, outcome));
             }

@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::{Parser, ValueEnum};
 use relay_daemon::machine;
 
@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// How long a recorder is left alone after the load: what it has got by then it will have got from the load.
-const DRAIN: Duration = Duration::from_millis(500);
+pub(crate) const DRAIN: Duration = Duration::from_millis(500);
 
 /// Measure what it costs to record, beside others, in interleaved rounds; medians are shown.
 #[derive(Debug, Parser)]
@@ -56,6 +56,9 @@ struct Cli {
     /// What the benchmark runs itself as: a program, and the file for what it records.
     #[arg(long, num_args = 2, hide = true)]
     hold: Vec<String>,
+    /// Read at the end alone.
+    #[arg(long, hide = true)]
+    late: bool,
     /// cargo bench adds it.
     #[arg(long, hide = true)]
     bench: bool,
@@ -68,7 +71,7 @@ enum Scenario {
     One,
     /// Every CPU does.
     All,
-    /// Programs write 8-byte records in batches, without a hook.
+    /// Programs write records in batches, without a hook.
     Batches,
     /// Real programs run, whose scheduling is recorded.
     Load,
@@ -81,22 +84,30 @@ enum Scenario {
 fn main() -> Result<()> {
     let cli = Cli::parse();
     if let [program, output] = &cli.hold[..] {
-        return hold::run(program, Path::new(output));
+        return hold::run(program, Path::new(output), cli.late);
     }
     if cli.count {
         return count::print();
     }
     let cpus = machine::online_cpus()?;
     let last = cpus.last().copied().context("no CPU is online")?;
-    let is_wanted = |scenario| cli.scenarios.is_empty() || cli.scenarios.contains(&scenario);
     let mut report = report::Report::default();
-    for (scenario, name, cpus) in [(Scenario::One, "one CPU", vec![last]), (Scenario::All, "all CPUs", cpus.clone())] {
+    let measured = measure_all(&cli, &cpus, last, &mut report);
+    // What there is by then is worth having.
+    print!("{}", report.text());
+    measured?;
+    std::fs::write(&cli.json, report.json()?).with_context(|| format!("writing {}", cli.json.display()))
+}
+
+fn measure_all(cli: &Cli, cpus: &[u32], last: u32, report: &mut report::Report) -> Result<()> {
+    let is_wanted = |scenario| cli.scenarios.is_empty() || cli.scenarios.contains(&scenario);
+    for (scenario, name, cpus) in [(Scenario::One, "one CPU", vec![last]), (Scenario::All, "all CPUs", cpus.to_vec())] {
         if is_wanted(scenario) {
-            measure_calls(&cli, name, &cpus, &mut report)?;
+            measure_calls(cli, name, &cpus, report)?;
         }
     }
     if is_wanted(Scenario::Batches) {
-        report.batches = batches::measure(&cpus, cli.rounds)?;
+        report.batches = batches::measure(cpus, cli.rounds)?;
     }
     if is_wanted(Scenario::Load) {
         report.loads = load::measure(cli.rounds)?;
@@ -107,8 +118,7 @@ fn main() -> Result<()> {
     if is_wanted(Scenario::Attach) {
         report.attach = Some(recorders::attach(cli.rounds)?);
     }
-    print!("{}", report.text());
-    std::fs::write(&cli.json, report.json()?).with_context(|| format!("writing {}", cli.json.display()))
+    Ok(())
 }
 
 fn measure_calls(cli: &Cli, scenario: &'static str, cpus: &[u32], report: &mut report::Report) -> Result<()> {
@@ -120,21 +130,28 @@ fn measure_calls(cli: &Cli, scenario: &'static str, cpus: &[u32], report: &mut r
     for round in 1..=cli.rounds {
         eprintln!("bench: {scenario}, round {round} of {}", cli.rounds);
         for kind in &kinds {
-            report.add(scenario, *kind, measure(*kind, cpus, cli.calls, &cli.relayd)?);
+            report.add(scenario, *kind, measure(*kind, Events::Calls, cpus, cli.calls, &cli.relayd)?);
         }
     }
     Ok(())
 }
 
-/// Has every one of the CPUs make system calls while a recorder runs.
-fn measure(kind: Kind, cpus: &[u32], calls: u64, options: &[String]) -> Result<Run> {
+/// Has every one of the CPUs make system calls while a recorder runs. A record that is not there was lost, whatever the recorder says of it.
+fn measure(kind: Kind, events: Events, cpus: &[u32], calls: u64, options: &[String]) -> Result<Run> {
     let folder = tempfile::tempdir().context("making a directory for what is recorded")?;
-    let running = Running::start(kind, Events::Calls, options, folder.path())
-        .with_context(|| format!("starting {}", kind.name()))?;
+    let running =
+        Running::start(kind, events, options, folder.path()).with_context(|| format!("starting {}", kind.name()))?;
     let before = running.cpu_time();
     let per_call = calls::make(cpus, calls);
     std::thread::sleep(DRAIN);
     let (cpu_time, memory) = (running.cpu_time().saturating_sub(before), running.memory());
-    let outcome = running.stop().with_context(|| format!("ending {}", kind.name()))?;
+    let mut outcome = running.stop().with_context(|| format!("ending {}", kind.name()))?;
+    if kind.stores() {
+        let missing = (calls * cpus.len() as u64).saturating_sub(outcome.records);
+        if matches!(kind, Kind::Relayd | Kind::Flight | Kind::RingBuffer) && missing > outcome.lost {
+            bail!("{} lost {missing} records, and tells of {}", kind.name(), outcome.lost);
+        }
+        outcome.lost = outcome.lost.max(missing);
+    }
     Ok(Run { per_call, cpu_time, memory, outcome })
 }

@@ -87,6 +87,11 @@ impl Kind {
         there
     }
 
+    /// Whether it keeps records.
+    pub(crate) fn stores(self) -> bool {
+        !matches!(self, Self::Nothing | Self::Empty | Self::EmptyRaw | Self::Bound)
+    }
+
     /// The program of ours that it is, if it is one.
     fn own(self) -> Option<&'static str> {
         match self {
@@ -105,6 +110,8 @@ impl Kind {
 pub(crate) enum Events {
     /// `raw_syscalls:sys_enter`.
     Calls,
+    /// The same, and so few that all have room: who reads can do so at the end.
+    FewCalls,
     /// `sched:*`.
     Scheduling,
 }
@@ -113,7 +120,7 @@ impl Events {
     /// As relayd and perf call them.
     fn name(self) -> &'static str {
         match self {
-            Self::Calls => "raw_syscalls:sys_enter",
+            Self::Calls | Self::FewCalls => "raw_syscalls:sys_enter",
             Self::Scheduling => "sched:*",
         }
     }
@@ -121,7 +128,7 @@ impl Events {
     /// Where they are in tracefs.
     fn folder(self) -> &'static str {
         match self {
-            Self::Calls => "events/raw_syscalls/sys_enter",
+            Self::Calls | Self::FewCalls => "events/raw_syscalls/sys_enter",
             Self::Scheduling => "events/sched",
         }
     }
@@ -140,6 +147,8 @@ pub(crate) struct Running {
     kind: Kind,
     children: Vec<Child>,
     output: PathBuf,
+    /// ftrace's; dropped after the children have been.
+    instance: Option<Instance>,
 }
 
 impl Drop for Running {
@@ -154,13 +163,17 @@ impl Drop for Running {
 impl Running {
     /// Starts a recorder, relayd with these options, and returns when it records.
     pub(crate) fn start(kind: Kind, events: Events, options: &[String], folder: &Path) -> Result<Self> {
-        let mut running = Self { kind, children: Vec::new(), output: folder.join("output") };
+        let mut running = Self { kind, children: Vec::new(), output: folder.join("output"), instance: None };
         let output = running.output.clone();
         match kind {
             Kind::Nothing => {}
             Kind::Empty | Kind::EmptyRaw | Kind::Bound | Kind::RingBuffer | Kind::PerfBuffer => {
                 let mut command = Command::new(std::env::current_exe()?);
-                command.arg("--hold").arg(kind.own().unwrap_or_default()).arg(&output);
+                command
+                    .args((events == Events::FewCalls).then_some("--late"))
+                    .arg("--hold")
+                    .arg(kind.own().unwrap_or_default())
+                    .arg(&output);
                 let child = running.spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
                 let mut stdout = BufReader::new(child.stdout.as_mut().context("no standard output")?);
                 let mut line = String::new();
@@ -203,8 +216,7 @@ impl Running {
                     running.spawn(Command::new("cat").arg(pipe).stdout(file))?;
                 }
                 fs::write(instance.0.join(events.folder()).join("enable"), "1")?;
-                // It is removed by hand, when its readers have ended.
-                std::mem::forget(instance);
+                running.instance = Some(instance);
             }
         }
         sleep(Duration::from_millis(200));
@@ -298,14 +310,15 @@ impl Running {
                 })
             }
             Kind::Ftrace => {
-                let instance = Instance::open()?;
+                let instance = self.instance.take().context("no instance of ftrace")?;
                 let mut outcome = Outcome::default();
                 for cpu in machine::online_cpus()? {
                     let stats = fs::read_to_string(instance.0.join(format!("per_cpu/cpu{cpu}/stats")))?;
                     let count = |name: &str| -> u64 {
                         stats.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).unwrap_or(0)
                     };
-                    outcome.records += count("read events:");
+                    // What is still in the buffers is not lost.
+                    outcome.records += count("read events:") + count("entries:");
                     outcome.lost += count("overrun:") + count("dropped events:") + count("commit overrun:");
                     outcome.bytes += fs::metadata(self.output.with_extension(cpu.to_string()))?.len();
                 }
@@ -319,12 +332,8 @@ impl Running {
 struct Instance(PathBuf);
 
 impl Instance {
-    fn open() -> Result<Self> {
-        Ok(Self(machine::tracefs()?.join("instances/relayd-bench")))
-    }
-
     fn make() -> Result<Self> {
-        let instance = Self::open()?;
+        let instance = Self(machine::tracefs()?.join("instances/relayd-bench"));
         fs::create_dir(&instance.0).with_context(|| format!("making {}", instance.0.display()))?;
         fs::write(instance.0.join("buffer_size_kb"), "2048")?;
         Ok(instance)
@@ -356,7 +365,7 @@ pub(crate) fn idle(time: Duration) -> Result<f64> {
     eprintln!("bench: an idle system, {} s", time.as_secs());
     let folder = tempfile::tempdir()?;
     let output = folder.path().join("output");
-    let mut running = Running { kind: Kind::Relayd, children: Vec::new(), output: output.clone() };
+    let mut running = Running { kind: Kind::Relayd, children: Vec::new(), output: output.clone(), instance: None };
     running.spawn(relayd().args(["trace", "-q", "-e", "sched:sched_process_exec", "-o"]).arg(output))?;
     sleep(SETTLE);
     let (before, start) = (running.cpu_time(), Instant::now());
@@ -376,7 +385,7 @@ pub(crate) fn attach(rounds: u64) -> Result<(usize, f64)> {
         eprintln!("bench: attaching to {} tracepoints, round {round} of {rounds}", names.len());
         let folder = tempfile::tempdir()?;
         let output = folder.path().join("output");
-        let mut running = Running { kind: Kind::Relayd, children: Vec::new(), output: output.clone() };
+        let mut running = Running { kind: Kind::Relayd, children: Vec::new(), output: output.clone(), instance: None };
         let start = Instant::now();
         running.spawn(relayd().args(["trace", "-q", "-e", &names.join(","), "-o"]).arg(&output))?;
         wait_until("relayd records", || output.join(".relayd/session.json").exists())?;

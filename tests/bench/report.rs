@@ -88,13 +88,11 @@ impl Report {
             ),
             ("the same with the reader on the same CPU", ratio(above(Kind::Relayd, empty), above(bound, empty))),
             (
-                "cost of writing above the bound, × the BPF ring buffer's",
+                "cost of writing above the bound, × the BPF ring buffer's, which is read from another CPU if there is one",
                 ratio(above(Kind::Flight, bound), above(Kind::RingBuffer, bound)),
             ),
-            (
-                "cost of writing above the bound, × the BPF perf buffer's",
-                ratio(above(Kind::Flight, bound), above(Kind::PerfBuffer, bound)),
-            ),
+            ("the same, × the BPF perf buffer's", ratio(above(Kind::Flight, bound), above(Kind::PerfBuffer, bound))),
+            ("with relayd's reader, × the BPF ring buffer's", ratio(above(Kind::Relayd, bound), above(Kind::RingBuffer, bound))),
             ("added to each call, × ftrace's", ratio(added(Kind::Relayd), added(Kind::Ftrace))),
             ("added to each call, × perf record's", ratio(added(Kind::Relayd), added(Kind::Perf))),
             ("reader's time a record, × the ring buffer's", ratio(reader(Kind::Relayd), reader(Kind::RingBuffer))),
@@ -105,13 +103,15 @@ impl Report {
         .collect()
     }
 
-    /// Of each real program and recorder: the seconds that it took, how many percent more than without, and what was recorded in the last round.
+    /// Of each real program and recorder: the seconds that it took, how many percent more than without, and what was recorded in all rounds.
     fn slowdowns(&self) -> impl Iterator<Item = (&'static str, Kind, f64, f64, Outcome)> {
         let seconds = |runs: &[(f64, Outcome)]| median(runs.iter().map(|(seconds, _)| *seconds).collect());
         self.loads.iter().filter_map(move |((load, kind), runs)| {
             let alone = seconds(self.loads.get(&(*load, Kind::Nothing))?);
             let took = seconds(runs);
-            Some((*load, *kind, took, (took / alone - 1.0) * 100.0, runs.last()?.1))
+            let records = runs.iter().map(|(_, outcome)| outcome.records).sum();
+            let lost = runs.iter().map(|(_, outcome)| outcome.lost).sum();
+            Some((*load, *kind, took, (took / alone - 1.0) * 100.0, Outcome { records, lost, bytes: 0 }))
         })
     }
 
@@ -128,7 +128,7 @@ impl Report {
                 let Some(medians) = self.medians(scenario, kind) else { continue };
                 let Medians { added, reader, bytes, lost, memory } = medians;
                 let _ = write!(text, "{:<18} {added:>11.1} ns", kind.name());
-                if bytes > 0.0 {
+                if kind.stores() {
                     let _ = write!(text, " {lost:>8.2} % {reader:>15.1} ns {bytes:>14.1} {memory:>8.1} MiB");
                 }
                 text.push('\n');

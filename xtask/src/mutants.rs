@@ -1,5 +1,5 @@
 //! The protocol with one rule broken at a time: what `cargo xtask explore` must find out. The rules are those of
-//! `docs/architecture.md`; those on weak ordering have their twins in `relay-common/tests/loom.rs`.
+//! `docs/architecture.md`; those on weak ordering have their twins in `relay-common/tests/loom/`.
 
 /// A rule, and edits to the source that break it.
 #[derive(Debug)]
@@ -35,12 +35,36 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         )],
     },
     Mutant {
+        rule: "nor on the common path",
+        test: EXPLORE,
+        file: WRITER,
+        edits: &[(
+            "if !producer.reserved.exchange_if(reserved, begin + len) {",
+            "if producer.reserved.swap(begin + len) == u64::MAX {",
+        )],
+    },
+    Mutant {
+        rule: "the common path takes no room where no sub-buffer is open",
+        test: EXPLORE,
+        file: WRITER,
+        edits: &[("geometry.offset(reserved) == 0 || ", "")],
+    },
+    Mutant {
+        rule: "nor the last of a sub-buffer, which it does not close",
+        test: EXPLORE,
+        file: WRITER,
+        edits: &[(
+            "!geometry.in_one_subbuf(reserved, begin + len)",
+            "!geometry.in_one_subbuf(reserved, begin + len - 1)",
+        )],
+    },
+    Mutant {
         rule: "a commit is one add, not a load and a store",
         test: EXPLORE,
         file: WRITER,
         edits: &[(
-            "let before = buffer.committed(geometry.place(geometry.begin(number))).fetch_add(amount);",
-            "let word = buffer.committed(geometry.place(geometry.begin(number)));
+            "let before = buffer.committed(subbuf).fetch_add(amount);",
+            "let word = buffer.committed(subbuf);
         let before = word.peek();
         let _ = word.swap(before.wrapping_add(amount));",
         )],
@@ -50,8 +74,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         test: EXPLORE,
         file: WRITER,
         edits: &[(
-            "let before = buffer.committed(geometry.place(geometry.begin(number))).fetch_add(amount);",
-            "let word = buffer.committed(geometry.place(geometry.begin(number)));
+            "let before = buffer.committed(subbuf).fetch_add(amount);",
+            "let word = buffer.committed(subbuf);
         let _ = word.fetch_add(amount & ((1 << 40) - 1));
         let before = word.fetch_add(amount >> 40 << 40).wrapping_sub(amount & ((1 << 40) - 1));",
         )],
@@ -61,10 +85,20 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         test: EXPLORE,
         file: WRITER,
         edits: &[(
-            "        Attempt::Granted(self.granted(&look, begin, len, first_free - look.offset))",
+            "        Some(Ok(self.granted(&look, begin, len, first_free - look.offset)))",
             "        let granted = self.granted(&look, begin, len, first_free - look.offset);
-        self.add(granted.number, granted.amount);
-        Attempt::Granted(Reservation { amount: 0, ..granted })",
+        self.add(granted.subbuf, granted.amount);
+        Some(Ok(Reservation { amount: 0, ..granted }))",
+        )],
+    },
+    Mutant {
+        rule: "nor on the common path",
+        test: EXPLORE,
+        file: WRITER,
+        edits: &[(
+            "        Some(Reservation { place, stamp, subbuf: geometry.subbuf(reserved), amount, closes: None })",
+            "        self.add(geometry.subbuf(reserved), amount);
+        Some(Reservation { place, stamp, subbuf: geometry.subbuf(reserved), amount: 0, closes: None })",
         )],
     },
     Mutant {
@@ -124,7 +158,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         file: WRITER,
         edits: &[(
             "if producer.reserved.peek() != look.reserved {
-                return Attempt::Moved;
+                return None;
             }
             producer.lost_nested",
             "producer.lost_nested",
@@ -170,9 +204,9 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         edits: &[
             (
                 "    pub fn commit(&self, reservation: &Reservation) {",
-                "    pub fn commit(&self, reservation: &Reservation) {\n        self.add(reservation.number, reservation.amount);",
+                "    pub fn commit(&self, reservation: &Reservation) {\n        self.add(reservation.subbuf, reservation.amount);",
             ),
-            ("        }\n        self.add(reservation.number, reservation.amount);", "        }"),
+            ("        }\n        self.add(reservation.subbuf, reservation.amount);", "        }"),
         ],
     },
     Mutant {
@@ -180,13 +214,13 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         test: EXPLORE,
         file: WRITER,
         edits: &[(
-            "self.close(number, padding, look.stamp, look.lost);
-        self.add(number, Committed::amount(0, padding));
+            "self.close(subbuf, padding, look.stamp, look.lost);
+        self.add(subbuf, Committed::amount(0, padding));
     }
 
     /// Writes what only",
-            "self.add(number, Committed::amount(0, padding));
-        self.close(number, padding, look.stamp, look.lost);
+            "self.add(subbuf, Committed::amount(0, padding));
+        self.close(subbuf, padding, look.stamp, look.lost);
     }
 
     /// Writes what only",
@@ -198,10 +232,22 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         file: WRITER,
         edits: &[
             (
-                "let reserved = producer.reserved.peek();\n",
-                "let stamp = self.client.stamp(producer);\n        let reserved = producer.reserved.peek();\n",
+                "let reserved = producer.reserved.peek();\n        Look",
+                "let stamp = self.client.stamp(producer);\n        let reserved = producer.reserved.peek();\n        Look",
             ),
             ("stamp: self.client.stamp(producer),", "stamp,"),
+        ],
+    },
+    Mutant {
+        rule: "on the common path too",
+        test: EXPLORE,
+        file: WRITER,
+        edits: &[
+            (
+                "let reserved = producer.reserved.peek();\n        let begin",
+                "let stamp = client.stamp(producer);\n        let reserved = producer.reserved.peek();\n        let begin",
+            ),
+            ("let stamp = client.stamp(producer);\n        if !producer", "if !producer"),
         ],
     },
     Mutant {
@@ -210,8 +256,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         file: WRITER,
         edits: &[
             (
-                "let reserved = producer.reserved.peek();\n",
-                "let lost = producer.lost();\n        let reserved = producer.reserved.peek();\n",
+                "let reserved = producer.reserved.peek();\n        Look",
+                "let lost = producer.lost();\n        let reserved = producer.reserved.peek();\n        Look",
             ),
             ("lost: producer.lost(),", "lost,"),
         ],
@@ -222,10 +268,10 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         file: WRITER,
         edits: &[
             (
-                "for _ in 0..TRIES {\n            match self.attempt(len) {",
-                "let first = self.look();\n        for _ in 0..TRIES {\n            match self.attempt(len, &first) {",
+                "self.reserve_with(len, |len| self.reserve_anew(len))",
+                "let first = self.look();\n        self.reserve_with(len, |len| self.reserve_anew(len, &first))",
             ),
-            ("fn attempt(&self, len: u64) -> Attempt {", "fn attempt(&self, len: u64, first: &Look) -> Attempt {"),
+            ("fn reserve_anew(&self, len: u64)", "fn reserve_anew(&self, len: u64, first: &Look)"),
             (
                 "let look = self.look();\n        let first_free",
                 "let look = Look { stamp: first.stamp, lost: first.lost, ..self.look() };\n        let first_free",
@@ -239,6 +285,12 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         edits: &[("self.zero(look.reserved, begin);", "")],
     },
     Mutant {
+        rule: "on the common path too",
+        test: EXPLORE,
+        file: WRITER,
+        edits: &[("self.zero(reserved, begin);", "")],
+    },
+    Mutant {
         rule: "a flush leaves alone what was never opened",
         test: EXPLORE,
         file: WRITER,
@@ -249,13 +301,10 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         test: EXPLORE,
         file: WRITER,
         edits: &[
+            ("if geometry.offset(before.wrapping_add(amount)) == 0", "let _ = before;\n        if amount == u64::MAX"),
             (
-                "if Committed(before.wrapping_add(amount)).is_complete(geometry, geometry.lap(number) + 1)",
-                "let _ = before;\n        if amount == u64::MAX",
-            ),
-            (
-                "client.subbuf_end(buffer, place + HEADER, Closing { stamp, content, lost });",
-                "client.subbuf_end(buffer, place + HEADER, Closing { stamp, content, lost });
+                "client.subbuf_end(buffer, subbuf + HEADER, Closing { stamp, content, lost });",
+                "client.subbuf_end(buffer, subbuf + HEADER, Closing { stamp, content, lost });
         if buffer.control().consumer.waiting.swap(0) != 0 {
             let _ = buffer.wake();
         }",
@@ -290,7 +339,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         rule: "giving up is a loss, and counted",
         test: EXPLORE,
         file: WRITER,
-        edits: &[("        producer.lost_nested.count(1);\n        Err(Lost::Nested)", "        Err(Lost::Nested)")],
+        edits: &[("producer.lost_nested.count(1);\n        Err(Lost::Nested)", "producer.lost_nested.count(0);\n        Err(Lost::Nested)")],
     },
     Mutant {
         rule: "consumed is a signed distance: no value of it is worse than a loss or an overwrite",

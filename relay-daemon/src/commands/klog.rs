@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use relay_common::Geometry;
 use relay_daemon::{
+    consumer::SETTLED,
     klog::{EXAMPLE, Klog, Lines},
     machine::{self, Instant},
 };
@@ -21,9 +22,6 @@ use tokio::{
     time::{interval, sleep},
 };
 
-/// How long a line is held back, in nanoseconds, so that those of other CPUs with earlier times come first: more than a quiet CPU's
-/// reader waits before it has its sub-buffer flushed.
-const HOLD: u64 = 400_000_000;
 /// How often lines are shown.
 const SHOW_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -82,7 +80,8 @@ async fn klog(arguments: &Arguments) -> Result<ExitCode> {
             () = &mut time_is_over => break,
             lines = klog.next() => show.take(&lines?),
             _ = tick.tick() => {
-                show.print(Instant::now().monotonic.saturating_sub(HOLD))?;
+                // Until then lines of other CPUs with earlier times may come.
+                show.print(Instant::now().monotonic.saturating_sub(SETTLED))?;
                 show.losses(&klog);
             }
         }

@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use relay_daemon::{
+    consumer::SETTLED,
     machine::{self, Instant},
     reading::{
         choice::Choice,
@@ -27,9 +28,6 @@ use super::reading::{Chosen, Damages};
 
 /// How often the files of a trace that is being recorded are looked at.
 const POLL: Duration = Duration::from_millis(100);
-/// What a CPU has recorded is in its file after so long: it is flushed five times a second.
-const SETTLED: u64 = 500_000_000;
-
 /// Print traces: the records of all CPUs in the order of time, a line each.
 #[derive(Debug, Args)]
 #[command(after_help = "\
