@@ -339,7 +339,10 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         rule: "giving up is a loss, and counted",
         test: EXPLORE,
         file: WRITER,
-        edits: &[("producer.lost_nested.count(1);\n        Err(Lost::Nested)", "producer.lost_nested.count(0);\n        Err(Lost::Nested)")],
+        edits: &[(
+            "producer.lost_nested.count(1);\n        Err(Lost::Nested)",
+            "producer.lost_nested.count(0);\n        Err(Lost::Nested)",
+        )],
     },
     Mutant {
         rule: "consumed is a signed distance: no value of it is worse than a loss or an overwrite",
