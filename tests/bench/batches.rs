@@ -28,7 +28,7 @@ use crate::hold::{Bench, POLL};
 /// Records of a batch.
 const BATCH: u64 = 500;
 /// How long each program writes.
-const TIME: Duration = Duration::from_secs(2);
+const TIME: Duration = Duration::from_secs(1);
 
 /// What is measured: its name, its program, and whether a ring buffer gets the records.
 const PROGRAMS: [(&str, &str, bool); 10] = [

@@ -32,8 +32,8 @@ pub(crate) const DRAIN: Duration = Duration::from_millis(500);
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench --")]
 struct Cli {
-    /// System calls that are recorded on each CPU, each time.
-    #[arg(long, default_value_t = 5_000_000)]
+    /// System calls that are recorded each time, shared by the CPUs.
+    #[arg(long, default_value_t = 20_000_000)]
     calls: u64,
     /// How often each is measured.
     #[arg(long, default_value_t = 3)]
@@ -142,6 +142,7 @@ fn measure(kind: Kind, events: Events, cpus: &[u32], calls: u64, options: &[Stri
     let running =
         Running::start(kind, events, options, folder.path()).with_context(|| format!("starting {}", kind.name()))?;
     let before = running.cpu_time();
+    let calls = calls / cpus.len() as u64;
     let per_call = calls::make(cpus, calls);
     std::thread::sleep(DRAIN);
     let (cpu_time, memory) = (running.cpu_time().saturating_sub(before), running.memory());
