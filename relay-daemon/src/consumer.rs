@@ -539,6 +539,11 @@ impl Consumer {
         self.consumed = consumed;
     }
 
+    /// Next to nothing follows: the output need set nothing aside any more.
+    pub(crate) fn finish(&mut self) {
+        self.output.finish();
+    }
+
     /// From now on gives what it takes to another output, which has nothing yet.
     pub(crate) fn replace_output(&mut self, output: Box<dyn Output>) {
         self.statistics.bytes.store(output.bytes(), Relaxed);
@@ -572,8 +577,6 @@ impl Consumer {
                 }
             }
             if *stop.borrow() {
-                // What else the end of a trace writes may need the room.
-                self.output.finish();
                 return Ok(());
             }
             // Say that we sleep, then look again: a writer that completed a sub-buffer in between either saw it, or is seen now.

@@ -2,13 +2,20 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     path::Path,
     process::{Command, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use relay_common::{Geometry, Mode};
-use relay_daemon::{consumer, machine, readers::snapshot_all};
+use relay_daemon::{
+    consumer::{self, Content, Output},
+    machine,
+    readers::snapshot_all,
+    sys::MappedBuffer,
+};
 use relay_tests::{
     babeltrace,
     channel::{Clients, Collected, Storm, number},
@@ -70,9 +77,31 @@ pub(crate) fn a_thousand_live_snapshots_are_consistent() {
     }
 }
 
-/// From another CPU, with nothing that keeps the writers from overtaking the copy; and of sub-buffers so large that they often do.
+/// Takes its time over the first sub-buffer: until the writers have been round.
+struct Overtaken {
+    output: Box<dyn Output>,
+    buffer: Arc<MappedBuffer>,
+    has_waited: bool,
+}
+
+impl Output for Overtaken {
+    fn append(&mut self, content: &Content<'_>) -> io::Result<()> {
+        self.output.append(content)?;
+        let lap = self.buffer.reader().produced() + self.buffer.reader().geometry.n_subbufs();
+        if !std::mem::replace(&mut self.has_waited, true) {
+            wait_until("the writers have been round", || self.buffer.reader().produced() >= lap);
+        }
+        Ok(())
+    }
+
+    fn name(&self) -> String {
+        self.output.name()
+    }
+}
+
+/// From another CPU, with nothing that keeps the writers from overtaking the copy. Every other copy waits to be overtaken.
 pub(crate) fn snapshots_that_are_overtaken_count_what_they_miss() {
-    let geometry = Geometry::new(1 << 20, 2).unwrap();
+    let geometry = Geometry::new(64 << 10, 4).unwrap();
     let mut clients = Clients::load((geometry, Mode::Overwrite), (geometry, Mode::Overwrite)).unwrap();
     let _link = clients.attach("number", "sys_enter").unwrap();
     let cpus = machine::online_cpus().unwrap();
@@ -80,10 +109,17 @@ pub(crate) fn snapshots_that_are_overtaken_count_what_they_miss() {
     let storm = Storm::start(&[writing]);
     let buffer = clients.numbered.buffer(writing).unwrap();
     let (mut overtaken, mut whole, start) = (0, 0, Instant::now());
-    while overtaken < 5 || whole < 100 {
+    for wait in [false, true].into_iter().cycle() {
+        if overtaken >= 100 && whole >= 100 {
+            break;
+        }
         assert!(start.elapsed() < Duration::from_secs(100), "{overtaken} snapshots were overtaken, {whole} were not");
         let collected = Collected::default();
-        if let Some(snapshot) = consumer::snapshot(&buffer, &mut *collected.output(writing)).unwrap() {
+        let mut output = collected.output(writing);
+        if wait {
+            output = Box::new(Overtaken { output, buffer: Arc::clone(&buffer), has_waited: false });
+        }
+        if let Some(snapshot) = consumer::snapshot(&buffer, &mut *output).unwrap() {
             let missing = check(&collected.take()[&writing], &snapshot);
             let nothing_yet = snapshot.produced == 0;
             overtaken += u32::from(!nothing_yet && (missing > 0 || snapshot.taken == 0));

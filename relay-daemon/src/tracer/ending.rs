@@ -34,6 +34,8 @@ pub(super) fn end_trace(
         channel.flush(consumer.buffer().cpu())?;
         let drained = if *can_go_on { drain(consumer, &channel) } else { Ok(()) };
         errors.extend(drained.err().map(|error| format!("{error:#}")));
+        // What else the end writes may need the room that is set aside.
+        consumer.finish();
     }
     session.clock.end = Some(end);
     // Before the links are gone: they know what they have missed.
