@@ -2,7 +2,7 @@
 //! and put together in order. Everything in the files is looked at here, once, and checked; what is damaged is left out and
 //! named.
 
-use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
+use std::{cmp::Reverse, collections::BinaryHeap, mem, sync::Arc};
 
 use anyhow::Result;
 
@@ -126,6 +126,8 @@ pub struct Slicer<'t> {
     traces: &'t [Trace],
     sources: Vec<Source>,
     names: Vec<Names>,
+    /// Gaps whose ends no slice has reached yet: other CPUs may have records before.
+    gaps: Vec<Gap>,
     window: Window,
     follow: bool,
     done: u64,
@@ -191,7 +193,7 @@ impl<'t> Slicer<'t> {
             }
         }
         let names = traces.iter().map(|trace| trace.names.clone()).collect();
-        Ok(Self { traces, sources, names, window, follow, done: 0 })
+        Ok(Self { traces, sources, names, gaps: Vec::new(), window, follow, done: 0 })
     }
 
     /// Bytes of all files, as they were known last.
@@ -237,13 +239,13 @@ impl<'t> Slicer<'t> {
             names: self.names.clone(),
             done: 0,
         };
-        let mut size = 0;
+        let (mut size, mut reached) = (0, 0);
         while size < SLICE {
             let mut limit = u64::MAX;
             let mut any = false;
             for source in &mut self.sources {
                 let trace = &self.traces[source.id.trace];
-                source.fill(trace, self.window, self.follow, &mut slice)?;
+                source.fill(trace, self.window, self.follow, &mut slice, &mut self.gaps)?;
                 match &source.packet {
                     Some(packet) => {
                         any = true;
@@ -253,6 +255,7 @@ impl<'t> Slicer<'t> {
                     None => {}
                 }
             }
+            reached = limit;
             if !any {
                 break;
             }
@@ -273,6 +276,7 @@ impl<'t> Slicer<'t> {
         }
         self.done += size as u64;
         slice.done = self.done;
+        (slice.gaps, self.gaps) = mem::take(&mut self.gaps).into_iter().partition(|gap| gap.until <= reached);
         slice.gaps.sort_by_key(|gap| gap.until);
         let empty = size == 0 && slice.packets.is_empty() && slice.gaps.is_empty() && slice.damages.is_empty();
         Ok((!empty).then_some(slice))
@@ -286,7 +290,14 @@ impl Source {
     }
 
     /// Gets the next packet that reaches into the window, unless there is one at hand.
-    fn fill(&mut self, trace: &Trace, window: Window, follow: bool, slice: &mut Slice) -> Result<()> {
+    fn fill(
+        &mut self,
+        trace: &Trace,
+        window: Window,
+        follow: bool,
+        slice: &mut Slice,
+        gaps: &mut Vec<Gap>,
+    ) -> Result<()> {
         while self.packet.is_none() && !self.ended {
             if window.since > 0
                 && let Some(header) = self.stream.peek()?
@@ -309,7 +320,7 @@ impl Source {
                 }
                 Step::Packet(packet) if trace.common(packet.header.begin) > window.until => self.ended = true,
                 Step::Packet(packet) => {
-                    self.note_gaps(trace, &packet.header, &mut slice.gaps);
+                    self.note_gaps(trace, &packet.header, gaps);
                     self.before = Some(Before::from(&packet.header));
                     slice.packets.push(PacketSeen { source: self.id, packet: Arc::clone(&packet) });
                     self.at = HEADER.min(packet.bytes().len());
