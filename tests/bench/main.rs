@@ -91,34 +91,23 @@ fn main() -> Result<()> {
     }
     let cpus = machine::online_cpus()?;
     let last = cpus.last().copied().context("no CPU is online")?;
-    let mut report = report::Report::default();
-    let measured = measure_all(&cli, &cpus, last, &mut report);
-    // What there is by then is worth having.
-    print!("{}", report.text());
-    measured?;
-    std::fs::write(&cli.json, report.json()?).with_context(|| format!("writing {}", cli.json.display()))
-}
-
-fn measure_all(cli: &Cli, cpus: &[u32], last: u32, report: &mut report::Report) -> Result<()> {
+    let mut all = report::Report::default();
     let is_wanted = |scenario| cli.scenarios.is_empty() || cli.scenarios.contains(&scenario);
-    for (scenario, name, cpus) in [(Scenario::One, "one CPU", vec![last]), (Scenario::All, "all CPUs", cpus.to_vec())] {
-        if is_wanted(scenario) {
-            measure_calls(cli, name, &cpus, report)?;
+    for scenario in Scenario::value_variants().iter().copied().filter(|scenario| is_wanted(*scenario)) {
+        let mut report = report::Report::default();
+        match scenario {
+            Scenario::One => measure_calls(&cli, "one CPU", &[last], &mut report)?,
+            Scenario::All => measure_calls(&cli, "all CPUs", &cpus, &mut report)?,
+            Scenario::Batches => report.batches = batches::measure(&cpus, cli.rounds)?,
+            Scenario::Load => report.loads = load::measure(cli.rounds)?,
+            Scenario::Idle => report.idle = Some(recorders::idle(Duration::from_secs(60))?),
+            Scenario::Attach => report.attach = Some(recorders::attach(cli.rounds)?),
         }
+        // Each as it is done: the next may fail.
+        println!("{}", report.text());
+        all.add_all(report);
     }
-    if is_wanted(Scenario::Batches) {
-        report.batches = batches::measure(cpus, cli.rounds)?;
-    }
-    if is_wanted(Scenario::Load) {
-        report.loads = load::measure(cli.rounds)?;
-    }
-    if is_wanted(Scenario::Idle) {
-        report.idle = Some(recorders::idle(Duration::from_secs(60))?);
-    }
-    if is_wanted(Scenario::Attach) {
-        report.attach = Some(recorders::attach(cli.rounds)?);
-    }
-    Ok(())
+    std::fs::write(&cli.json, all.json()?).with_context(|| format!("writing {}", cli.json.display()))
 }
 
 fn measure_calls(cli: &Cli, scenario: &'static str, cpus: &[u32], report: &mut report::Report) -> Result<()> {

@@ -51,6 +51,16 @@ impl Report {
         self.runs.entry((scenario, kind)).or_default().push(run);
     }
 
+    /// Adds another's.
+    pub(crate) fn add_all(&mut self, other: Self) {
+        let Self { runs, batches, loads, idle, attach } = other;
+        self.runs.extend(runs);
+        self.batches.extend(batches);
+        self.loads.extend(loads);
+        self.idle = self.idle.or(idle);
+        self.attach = self.attach.or(attach);
+    }
+
     fn scenarios(&self) -> Vec<&'static str> {
         // The one of one CPU first.
         let mut scenarios: Vec<_> = self.runs.keys().map(|(scenario, _)| *scenario).collect();
@@ -148,7 +158,7 @@ impl Report {
             let _ = writeln!(text, "{name:<28} {cpus:>3} CPUs {:>8.2}", median(rates.clone()));
         }
         if !self.loads.is_empty() {
-            let _ = writeln!(text, "\nsched:* recorded, and how much longer it takes:");
+            let _ = writeln!(text, "sched:* recorded, and how much longer it takes:");
         }
         for (load, kind, seconds, slower, outcome) in self.slowdowns() {
             let Outcome { records, lost, .. } = outcome;
@@ -159,10 +169,10 @@ impl Report {
             );
         }
         if let Some(idle) = self.idle {
-            let _ = writeln!(text, "\nidle: {idle:.3} % of one CPU");
+            let _ = writeln!(text, "idle: {idle:.3} % of one CPU");
         }
         if let Some((events, seconds)) = self.attach {
-            let _ = writeln!(text, "\n{events} tracepoints recorded after {seconds:.2} s");
+            let _ = writeln!(text, "{events} tracepoints recorded after {seconds:.2} s");
         }
         text
     }
