@@ -22,12 +22,13 @@ use crate::{cargo, exec, find, setup, tests};
 /// The kernels: version, and the Debian package that depends on its newest build.
 const KERNELS: [(&str, &str); 2] = [("6.1", "linux-image-cloud-amd64"), ("6.12", "linux-image-6.12-cloud-amd64")];
 /// The tests that tell something new on another kernel, by the beginning of their names.
-const TESTS: [&str; 13] = [
+const TESTS: [&str; 14] = [
     "channel::",
     "clients::",
     "overwrite::",
     "corrupt::",
     "long::",
+    "trace::a_cpu",
     "trace::cpu_numbers",
     "probes::",
     "choices::a_condition",
