@@ -197,11 +197,13 @@ impl Drop for Offline {
 
 pub(crate) fn a_cpu_that_goes_offline_is_drained_all_the_same() {
     let cpu = *relay_daemon::machine::online_cpus().unwrap().last().unwrap();
-    let recording = std::thread::spawn(move || {
-        let storm = format!("taskset -c {cpu} dd if=/dev/zero of=/dev/null bs=1 count=20000 status=none; sleep 2");
-        record(&["-e", "raw_syscalls:*", "--bpf-stats", "--", "sh", "-c", &storm])
-    });
-    std::thread::sleep(std::time::Duration::from_millis(1500));
+    let folder = tempfile::tempdir().unwrap();
+    let done = folder.path().join("done");
+    let storm = format!("taskset -c {cpu} dd if=/dev/zero of=/dev/null bs=1 count=20000 status=none");
+    let storm = format!("{storm}; echo > {}; sleep 2", done.display());
+    let recording =
+        std::thread::spawn(move || record(&["-e", "raw_syscalls:*", "--bpf-stats", "--", "sh", "-c", &storm]));
+    relay_tests::wait_until("the storm is over", || done.exists());
     let offline = Offline::new(cpu);
     let trace = recording.join().unwrap();
     drop(offline);
