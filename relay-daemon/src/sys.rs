@@ -616,10 +616,11 @@ pub fn run_program(program: BorrowedFd<'_>, arguments: [u64; 2], cpu: Option<u32
 /// `EPERM` without CAP_SYS_NICE.
 pub fn run_ahead_of_tasks() -> io::Result<()> {
     let this_thread = 0;
-    let parameters = libc::sched_param { sched_priority: 1 };
+    // The kernel's `struct sched_param`. musl has another, and a function of this name that does nothing.
+    let priority: c_int = 1;
     let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
     // SAFETY: the parameters outlive the call.
-    let result = unsafe { libc::sched_setscheduler(this_thread, policy, &raw const parameters) };
+    let result = unsafe { libc::syscall(libc::SYS_sched_setscheduler, this_thread, policy, &raw const priority) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
