@@ -2,13 +2,15 @@
 //!
 //! Layers, each ignorant of those below it in this list: [`channel`] makes the maps that the kernel side writes to;
 //! [`consumer`] and [`readers`] are librelay: they take ready sub-buffers and write `cpuN` files; [`mod@klog`] and [`tracer`] are
-//! clients of both, and say what the bytes mean. [`pins`] keeps what is to outlive a process. [`machine`] asks the machine what it has. [`reading`] needs none of them to run: it
+//! clients of both, and say what the bytes mean. [`pins`] keeps what is to outlive a process. [`machine`] asks the machine what it has, [`environment`] whether
+//! this process may record there. [`reading`] needs none of them to run: it
 //! reads what the tracer has written.
 //!
 //! Examples that are marked as ignored need root: `cargo test --doc -p relay-daemon -- --ignored` runs them.
 
 pub mod channel;
 pub mod consumer;
+pub mod environment;
 mod hotplug;
 pub mod klog;
 pub mod machine;

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use rustix::{
     mount::MountFlags,
     process::{Resource, Rlimit},
@@ -184,10 +184,12 @@ fn find_or_mount(kind: &str, places: &[&str]) -> Result<PathBuf> {
             log::info!("mounted {kind} on {}", place.display());
             Ok(place.to_path_buf())
         }
-        Err(error) => bail!(
-            "{kind} is not mounted, and mounting it on {0} failed: {error}; as root: mount -t {kind} {kind} {0}",
-            place.display()
-        ),
+        Err(error) => Err(error).with_context(|| {
+            let at = place.display();
+            format!(
+                "{kind} is not mounted, and cannot be on {at} (as root: mount -t {kind} {kind} {at}; in a container: --volume {at}:{at})"
+            )
+        }),
     }
 }
 

@@ -4,7 +4,8 @@ mod commands;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use relay_daemon::environment;
 
 /// Record kernel events into per-CPU relay channels, with every loss counted.
 #[derive(Debug, Parser)]
@@ -35,11 +36,15 @@ enum Command {
     Symbolize(commands::symbolize::Arguments),
     Klog(commands::klog::Arguments),
     Check(commands::check::Arguments),
+    Completions(commands::manual::CompletionsArguments),
+    Man(commands::manual::ManArguments),
 }
 
 fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).format_timestamp(None).init();
-    let result = match Cli::parse().command {
+    let command = Cli::parse().command;
+    let records = matches!(command, Command::Trace(_) | Command::Start(_) | Command::Klog(_));
+    let result = match command {
         Command::Trace(arguments) => commands::trace::run(*arguments),
         Command::Recover(arguments) => commands::recover::run(&arguments),
         Command::Start(arguments) => commands::start::run(&arguments),
@@ -56,14 +61,26 @@ fn main() -> ExitCode {
         Command::Symbolize(arguments) => commands::symbolize::run(&arguments),
         Command::Klog(arguments) => commands::klog::run(&arguments),
         Command::Check(arguments) => commands::check::run(&arguments),
+        Command::Completions(arguments) => commands::manual::completions(&arguments, Cli::command()),
+        Command::Man(arguments) => commands::manual::man(&arguments, Cli::command()),
     };
     match result {
         Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("relayd: {error:#}");
+            if records {
+                show_obstacles();
+            }
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Nothing can be recorded where the kernel lets us not: that, rather than what failed first, is what the user has to change.
+fn show_obstacles() {
+    for condition in environment::conditions().into_iter().filter(|condition| !condition.ok) {
+        eprintln!("relayd cannot record here: {}: {}", condition.name, condition.detail);
     }
 }
 

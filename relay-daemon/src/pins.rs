@@ -264,7 +264,7 @@ fn base() -> Result<PathBuf> {
     // Others may pass through, to what is for their group, and not look.
     match make(&path, 0o711) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(error).with_context(|| format!("making {} (run as root)", path.display()));
+            return Err(error).with_context(|| format!("making {}", path.display()));
         }
         _ => {}
     }

@@ -101,20 +101,6 @@ pub(crate) fn the_commands_exit_status_is_passed_on() {
     assert_eq!(run("kill -TERM $$"), Some(128 + 15));
 }
 
-pub(crate) fn without_capabilities_the_error_says_so() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut command = Command::new("setpriv");
-    command.args(["--inh-caps=-all", "--bounding-set=-all", "--reuid=65534", "--regid=65534", "--clear-groups"]);
-    // Where nobody can execute it.
-    let program = folder.path().join("relayd");
-    fs::copy(relayd().get_program(), &program).unwrap();
-    std::os::unix::fs::chown(folder.path(), Some(65534), Some(65534)).unwrap();
-    command.arg(program).args(["trace", "-e", "sched:sched_switch", "-d", "1s", "-o"]).arg(folder.path().join("trace"));
-    let said = fail(&mut command, 1);
-    assert!(said.contains("root") && said.contains("ermi"), "{said}");
-    assert!(!folder.path().join("trace").exists());
-}
-
 /// A file system of 2 MiB.
 pub(crate) struct SmallDisk(pub(crate) tempfile::TempDir);
 
@@ -212,15 +198,4 @@ pub(crate) fn nothing_stays_behind_in_the_bpf_file_system() {
     let trace = record(&["-e", "sched:sched_switch", "-d", "300ms"]);
     assert!(trace.total("recorded") > 0);
     assert_eq!(pins(), before);
-}
-
-pub(crate) fn file_systems_that_are_not_mounted_are_mounted() {
-    let folder = tempfile::tempdir().unwrap();
-    let script =
-        "umount /sys/fs/bpf; umount /sys/kernel/tracing; ! grep -qE ' (bpf|tracefs) ' /proc/self/mounts && exec \"$@\"";
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", script, "sh"]).arg(relayd().get_program());
-    command.args(["trace", "-e", "sched:sched_switch", "-d", "200ms", "-q", "-o"]).arg(folder.path().join("trace"));
-    succeed(&mut command);
-    assert!(!babeltrace(&folder.path().join("trace")).is_empty());
 }

@@ -71,6 +71,10 @@ pub(crate) fn writers_stay_inside_their_subbufs_whatever_the_reader_s_words_hold
             scope.spawn(|| scribble(clients.numbered.control(), &stop));
             let storm = Storm::start(&cpus);
             std::thread::sleep(Duration::from_secs(1));
+            // An emulated CPU needs longer.
+            relay_tests::wait_until("a hundred sub-buffers on every CPU", || {
+                cpus.iter().all(|&cpu| clients.numbered.buffer(cpu).unwrap().reader().produced() > 100)
+            });
             drop(storm);
             stop.store(true, Relaxed);
         });

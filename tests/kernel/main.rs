@@ -11,6 +11,7 @@ mod cli;
 mod clients;
 mod compare;
 mod corrupt;
+mod environment;
 mod events;
 mod examples;
 mod exports;
@@ -45,6 +46,8 @@ enum Need {
     /// The second CPU can go offline. The first often cannot; the second can where any can.
     Hotplug,
     ThreeCpus,
+    /// A kernel that is locked down.
+    Lockdown,
 }
 
 const BABELTRACE: Need = Need::Program("babeltrace2");
@@ -59,12 +62,14 @@ const FPROBES: Need = Need::Fprobes;
 const NO_KPROBES: Need = Need::NoKprobes;
 const HOTPLUG: Need = Need::Hotplug;
 const THREE_CPUS: Need = Need::ThreeCpus;
+const LOCKDOWN: Need = Need::Lockdown;
 
 impl Need {
     /// What is missing.
     fn missing(self) -> Option<String> {
         let exists = |path: &str| Path::new(path).exists();
         let symbols = || std::fs::read_to_string("/proc/kallsyms").unwrap_or_default();
+        let lockdown = || std::fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
         let kprobes = exists("/sys/bus/event_source/devices/kprobe");
         let (is_there, missing) = match self {
             Self::Program(program) => {
@@ -82,6 +87,7 @@ impl Need {
             Self::NoKprobes => (!kprobes, "a kernel that has kprobes"),
             Self::Hotplug => (exists("/sys/devices/system/cpu/cpu1/online"), "no CPU can go offline"),
             Self::ThreeCpus => (exists("/sys/devices/system/cpu/cpu2"), "fewer than three CPUs"),
+            Self::Lockdown => (lockdown().contains("[confidentiality]"), "a kernel that is not locked down"),
         };
         (!is_there).then(|| missing.to_owned())
     }
@@ -232,6 +238,16 @@ fn main() {
             [] kinds_that_the_kernel_lacks_are_refused_with_what_would_work,
             [KPROBES] functions_are_listed_with_their_parameters,
             [] a_structure_has_members_with_offsets;
+        environment: [SETPRIV] without_capabilities_the_error_says_so,
+            [SETPRIV] a_container_without_capabilities_is_told_of_them,
+            [] root_of_a_user_namespace_is_told_so,
+            [] a_seccomp_filter_is_named,
+            [SETPRIV] file_systems_that_are_missing_are_named,
+            [] a_read_only_bpf_file_system_is_named,
+            [BABELTRACE] a_read_only_tracefs_is_enough,
+            [BABELTRACE] file_systems_that_are_not_mounted_are_mounted,
+            [LOCKDOWN] a_kernel_in_lockdown_is_named,
+            [] what_stands_in_the_way_is_only_said_where_something_does;
         cli: [] an_unknown_event_offers_the_nearest_name,
             [] a_glob_that_matches_nothing_is_an_error,
             [] sizes_that_cannot_be_are_refused,
@@ -240,11 +256,9 @@ fn main() {
             [] an_existing_trace_is_replaced_only_by_force,
             [] a_command_that_does_not_exist_is_an_error,
             [] the_commands_exit_status_is_passed_on,
-            [] without_capabilities_the_error_says_so,
             [BABELTRACE] a_full_disk_stops_recording_and_the_trace_stays_valid,
             [BABELTRACE] a_signal_ends_the_recording_in_order,
             [BABELTRACE] a_second_signal_loses_nothing,
-            [BABELTRACE] file_systems_that_are_not_mounted_are_mounted,
             [] check_says_what_the_machine_has,
             [] nothing_stays_behind_in_the_bpf_file_system;
     };

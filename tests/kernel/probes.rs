@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use relay_tests::{Trace, fail, record, relayd, succeed, text, wait_until};
+use relay_tests::{Trace, fail, library_of, record, relayd, succeed, text, wait_until};
 use rustix::process::Pid;
 
 use crate::compare::field;
@@ -343,14 +343,6 @@ pub(crate) fn a_string_that_cannot_be_read_is_recorded_as_a_fault() {
     // What a condition would have said of it is not known.
     let (_, kept) = record_dd(1, &["-e", "uprobe:libc:malloc(text=arg0:ustr, arg0) if text == \"nothing like it\""]);
     assert!(kept.iter().any(|line| field(line, "text") == "(fault)"), "{kept:#?}");
-}
-
-/// The C library that a program is linked with.
-fn library_of(program: &str) -> String {
-    let linked = text(&succeed(Command::new("ldd").arg(program)).stdout);
-    let line = linked.lines().find(|line| line.contains("libc.so")).unwrap_or_else(|| panic!("no libc in {linked}"));
-    let path = line.split_whitespace().find(|word| word.starts_with('/')).unwrap();
-    fs::canonicalize(path).unwrap().display().to_string()
 }
 
 /// Runs `relaywork FILE` while both bpftrace and relayd record. Returns what bpftrace printed, and relayd's lines.

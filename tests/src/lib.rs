@@ -55,6 +55,18 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// The C library that a program is linked with.
+///
+/// # Panics
+/// When it is with none.
+#[must_use]
+pub fn library_of(program: &str) -> String {
+    let linked = text(&succeed(Command::new("ldd").arg(program)).stdout);
+    let line = linked.lines().find(|line| line.contains("libc.so")).unwrap_or_else(|| panic!("no libc in {linked}"));
+    let path = line.split_whitespace().find(|word| word.starts_with('/')).unwrap();
+    fs::canonicalize(path).unwrap().display().to_string()
+}
+
 /// Where `cargo xtask test` has installed Python packages.
 #[must_use]
 pub fn python_packages() -> PathBuf {

@@ -6,6 +6,7 @@ mod fuzz;
 mod mutants;
 mod proofs;
 mod setup;
+mod targets;
 mod tests;
 mod vm;
 
@@ -51,7 +52,7 @@ enum Task {
     },
     /// Run tests on other kernels, in QEMU: those that need nothing but a kernel, or those named.
     Vm {
-        /// Only this kernel: 6.1 or 6.12.
+        /// Only this kernel: 6.1, 6.12 or arm64.
         #[arg(long)]
         kernel: Option<String>,
         /// Tests whose names contain one of these.

@@ -27,10 +27,18 @@ const PYTHON_PACKAGES: [&str; 2] = ["perfetto==0.59.1", "duckdb==1.4.2"];
 const CARGO_FUZZ: &str = "0.13.1";
 
 /// What boots a kernel.
-const VM_TOOLS: [Tool; 3] = [
+const VM_TOOLS: [Tool; 4] = [
     Tool { program: "qemu-system-x86_64", package: "qemu-system-x86" },
+    Tool { program: "qemu-system-aarch64", package: "qemu-system-arm" },
     Tool { program: "busybox", package: "busybox-static" },
     Tool { program: "cpio", package: "cpio" },
+];
+
+/// What compiles C for other targets. The last is its C library.
+const MUSL_COMPILER: [Tool; 1] = [Tool { program: "musl-gcc", package: "musl-tools" }];
+const ARM64_COMPILER: [Tool; 2] = [
+    Tool { program: "aarch64-linux-gnu-gcc", package: "gcc-aarch64-linux-gnu" },
+    Tool { program: "/usr/aarch64-linux-gnu/include/stdio.h", package: "libc6-dev-arm64-cross" },
 ];
 
 /// The nightly with its rust-src, and bpf-linker.
@@ -123,6 +131,27 @@ fn python_packages() -> Result<()> {
     }
 }
 
+/// Rust's standard library for a target.
+pub(crate) fn rust_target(triple: &str) -> Result<()> {
+    let installed = Command::new("rustup").args(["target", "list", "--installed"]).current_dir(ebpf::root()).output();
+    let installed = installed.context("running rustup")?.stdout;
+    if String::from_utf8_lossy(&installed).lines().any(|line| line == triple) {
+        return Ok(());
+    }
+    say(&format!("adding Rust's standard library for {triple}"));
+    exec(Command::new("rustup").args(["target", "add", triple]).current_dir(ebpf::root()))
+}
+
+/// What compiles C for static programs.
+pub(crate) fn musl_compiler() -> Result<()> {
+    install(&MUSL_COMPILER)
+}
+
+/// What compiles C for arm64.
+pub(crate) fn arm64_compiler() -> Result<()> {
+    install(&ARM64_COMPILER)
+}
+
 /// What `cargo xtask vm` takes.
 pub(crate) fn vm_tools() -> Result<()> {
     install(&VM_TOOLS)
@@ -135,13 +164,10 @@ fn install(tools: &[Tool]) -> Result<()> {
     }
     let programs: Vec<_> = missing.iter().map(|tool| tool.program).collect();
     if find("apt-get").is_none() {
-        say(&format!(
-            "not installed, and this is no Debian: {}. Tests that need them will not run",
-            programs.join(", ")
-        ));
+        say(&format!("not installed, and this is no Debian: {}. What needs them will not run", programs.join(", ")));
         return Ok(());
     }
-    say(&format!("installing with apt, for the tests: {}", programs.join(", ")));
+    say(&format!("installing with apt: {}", programs.join(", ")));
     apt(&["update", "-q"])?;
     let packages: Vec<String> = missing.iter().map(|tool| package(tool)).collect();
     let packages = packages.iter().map(String::as_str);

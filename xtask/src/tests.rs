@@ -1,12 +1,15 @@
 //! `cargo xtask test`: the unprivileged tests by cargo, then those on the running kernel as root, then
 //! those of other kernels in virtual machines. `cargo xtask account`: the long one.
 
-use std::{path::PathBuf, process::Stdio};
+use std::{
+    path::PathBuf,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context as _, Result};
 use xtask::ebpf;
 
-use crate::{as_root, cargo, exec, is_root, setup, vm};
+use crate::{as_root, cargo, exec, is_root, setup, targets::Target, vm};
 
 /// Runs all tests whose names contain `filter`.
 pub(crate) fn run(filter: &[String]) -> Result<()> {
@@ -34,27 +37,31 @@ pub(crate) fn account(records: u64) -> Result<()> {
     exec(tests.args(["--test-threads=1", "--nocapture", "long::"]).env("RELAY_RECORDS", records.to_string()))
 }
 
-/// Builds the tests on the running kernel, and returns their program.
-pub(crate) fn kernel_tests(profile: &[&str]) -> Result<PathBuf> {
-    built("test", &[&["--test", "kernel"], profile].concat())
+/// Builds the tests on the running kernel for this machine, and returns their program.
+fn kernel_tests(profile: &[&str]) -> Result<PathBuf> {
+    built(cargo().args(["test", "--locked", "--test", "kernel"]).args(profile))
+}
+
+/// Builds them for another machine.
+pub(crate) fn kernel_tests_for(target: Target) -> Result<PathBuf> {
+    built(target.cargo("test").args(["--test", "kernel"]))
 }
 
 /// Builds the benchmarks, and returns their program.
 pub(crate) fn benchmarks() -> Result<PathBuf> {
-    built("bench", &["--bench", "bench"])
+    built(cargo().args(["bench", "--locked", "--bench", "bench"]))
 }
 
-/// Builds a program of the tests' package of this kind, and returns it.
-fn built(kind: &str, arguments: &[&str]) -> Result<PathBuf> {
-    let build = [kind, "--locked", "--package", "relay-tests", "--no-run", "--message-format=json"];
-    let output = cargo().args(build).args(arguments).stderr(Stdio::inherit()).output();
-    let output = output.with_context(|| format!("building the {kind} program of relay-tests"))?;
+/// Builds a program of the tests' package, and returns it.
+fn built(cargo: &mut Command) -> Result<PathBuf> {
+    cargo.args(["--package", "relay-tests", "--no-run", "--message-format=json"]).stderr(Stdio::inherit());
+    let output = cargo.output().with_context(|| format!("running {cargo:?}"))?;
     let text = String::from_utf8(output.stdout)?;
     // One line of JSON for every artifact; of these, one such program.
-    let kind = format!("\"kind\":[\"{kind}\"]");
-    let binary = text.lines().filter(|line| line.contains(&kind)).find_map(|line| {
+    let is_it = |line: &&str| line.contains("\"kind\":[\"test\"]") || line.contains("\"kind\":[\"bench\"]");
+    let binary = text.lines().filter(is_it).find_map(|line| {
         let (_, rest) = line.split_once("\"executable\":\"")?;
         Some(PathBuf::from(rest.split_once('"')?.0))
     });
-    binary.filter(|_| output.status.success()).with_context(|| format!("cargo {} failed", arguments.join(" ")))
+    binary.filter(|_| output.status.success()).with_context(|| format!("{cargo:?} has failed"))
 }

@@ -1,11 +1,14 @@
 //! `relayd check`: what this machine has and lacks for each kind of probe.
 
-use std::{fs, io::Write as _, path::Path, process::ExitCode};
+use std::{io::Write as _, path::Path, process::ExitCode};
 
 use anyhow::{Context as _, Result};
 use aya::{programs::ProgramType, sys::is_program_supported};
 use clap::Args;
-use relay_daemon::machine;
+use relay_daemon::{
+    environment::{self, Condition},
+    machine,
+};
 use serde::Serialize;
 
 /// Say what this machine has, and lacks, for each kind of probe.
@@ -46,34 +49,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 /// What every recording needs.
 fn base() -> Vec<Finding> {
-    let (_, kernel) = machine::host_and_kernel();
-    let version = machine::kernel_version();
-    let missing = missing_capabilities();
-    let place = |name, found: Result<std::path::PathBuf>| match found {
-        Ok(path) => Finding { name, ok: true, detail: path.display().to_string(), needed: true },
-        Err(error) => Finding { name, ok: false, detail: format!("{error:#}"), needed: true },
-    };
-    vec![
-        Finding {
-            name: "kernel 5.15 or later",
-            ok: version.is_some_and(|version| version >= (5, 15)),
-            detail: kernel,
-            needed: true,
-        },
-        Finding {
-            name: "capabilities",
-            ok: missing.is_empty(),
-            detail: if missing.is_empty() {
-                "CAP_BPF, CAP_PERFMON or CAP_SYS_ADMIN".to_owned()
-            } else {
-                format!("{} missing: run as root", missing.join(" and "))
-            },
-            needed: true,
-        },
-        place("tracefs", machine::tracefs()),
-        place("bpffs", machine::bpffs()),
-        exists("BTF of the kernel", "/sys/kernel/btf/vmlinux", false),
-    ]
+    let needed = environment::conditions().into_iter().map(|Condition { name, ok, detail }| Finding {
+        name,
+        ok,
+        detail,
+        needed: true,
+    });
+    needed.chain([exists("BTF of the kernel", "/sys/kernel/btf/vmlinux", false)]).collect()
 }
 
 /// What each kind of probe needs.
@@ -104,14 +86,4 @@ fn exists(name: &'static str, path: &str, needed: bool) -> Finding {
     let ok = Path::new(path).exists();
     let detail = if ok { path.to_owned() } else { format!("{path} is not there: the kernel was built without") };
     Finding { name, ok, detail, needed }
-}
-
-/// Capabilities that recording needs and this process lacks.
-fn missing_capabilities() -> Vec<&'static str> {
-    const SYS_ADMIN: u32 = 21;
-    let text = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = text.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let effective = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
-    let has = |capability: u32| effective >> capability & 1 == 1 || effective >> SYS_ADMIN & 1 == 1;
-    [(38, "CAP_PERFMON"), (39, "CAP_BPF")].into_iter().filter(|(bit, _)| !has(*bit)).map(|(_, name)| name).collect()
 }

@@ -4,6 +4,7 @@ pub(crate) mod check;
 pub(crate) mod export;
 pub(crate) mod klog;
 pub(crate) mod list;
+pub(crate) mod manual;
 pub(crate) mod print;
 pub(crate) mod reading;
 pub(crate) mod recover;

@@ -54,7 +54,7 @@ impl<'t> JsonWriter<'t> {
         push_text(text, comm(&seen.context, seen.record.tid, names));
         text.extend_from_slice(b",\"event\":");
         push_text(text, seen.event.name.as_bytes());
-        self.context(seen, text);
+        self.context(seen, names, text);
         text.extend_from_slice(b",\"fields\":{");
         let shown = |name: &String| self.style.fields.is_empty() || self.style.fields.contains(name);
         let mut first = true;
@@ -82,7 +82,7 @@ impl<'t> JsonWriter<'t> {
         text.extend_from_slice(b"}}\n");
     }
 
-    fn context(&mut self, seen: &Seen<'_>, text: &mut Vec<u8>) {
+    fn context(&mut self, seen: &Seen<'_>, names: &Names, text: &mut Vec<u8>) {
         let context = &seen.context;
         if let Some(uid) = context.uid {
             text.extend_from_slice(b",\"uid\":");
@@ -91,6 +91,10 @@ impl<'t> JsonWriter<'t> {
         if let Some(cgroup) = context.cgroup {
             text.extend_from_slice(b",\"cgroup\":");
             push_number(text, cgroup);
+            if let Some(path) = names.cgroup(cgroup) {
+                text.extend_from_slice(b",\"cgroup_path\":");
+                push_text(text, path.as_bytes());
+            }
         }
         let symbols = &mut self.symbols[seen.source.trace];
         if !context.kstack.is_empty() {

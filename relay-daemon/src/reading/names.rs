@@ -1,15 +1,21 @@
-//! Names of threads: what the recorder has kept of `/proc`, and what the records of scheduling and renaming tell on the way.
+//! Names of threads and cgroups: what the recorder has kept of `/proc`, and what the records of scheduling and renaming tell on the way.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use super::schema::{Event, Value};
 
 /// A thread's name, with NULs at its end.
 pub type Name = [u8; 16];
 
-/// The names of a trace's threads at one moment. Cheap to copy.
+/// The names of a trace's threads at one moment, and of its cgroups. Cheap to copy.
 #[derive(Clone, Debug, Default)]
-pub struct Names(Arc<HashMap<u32, Name>>);
+pub struct Names {
+    threads: Arc<HashMap<u32, Name>>,
+    cgroups: Arc<BTreeMap<u64, String>>,
+}
 
 /// Where an event tells a thread's name: indices of fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,21 +27,28 @@ pub struct Telling {
 }
 
 impl Names {
-    /// Of thread ids and names.
-    pub fn new(names: impl IntoIterator<Item = (u32, String)>) -> Self {
-        Self(Arc::new(names.into_iter().map(|(tid, name)| (tid, shortened(name.as_bytes()))).collect()))
+    /// Of thread ids and names, and of ids and paths of cgroups.
+    pub fn new(threads: impl IntoIterator<Item = (u32, String)>, cgroups: BTreeMap<u64, String>) -> Self {
+        let threads = threads.into_iter().map(|(tid, name)| (tid, shortened(name.as_bytes()))).collect();
+        Self { threads: Arc::new(threads), cgroups: Arc::new(cgroups) }
+    }
+
+    /// The path of a cgroup in the unified hierarchy, if it is known.
+    #[must_use]
+    pub fn cgroup(&self, id: u64) -> Option<&str> {
+        self.cgroups.get(&id).map(String::as_str)
     }
 
     /// A thread's name, if it is known.
     #[must_use]
     pub fn get(&self, tid: u32) -> Option<&[u8]> {
-        let name = self.0.get(&tid)?;
+        let name = self.threads.get(&tid)?;
         Some(&name[..memchr::memchr(0, name).unwrap_or(name.len())])
     }
 
     /// All that are known.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &[u8])> {
-        self.0.iter().map(|(tid, name)| (*tid, &name[..memchr::memchr(0, name).unwrap_or(name.len())]))
+        self.threads.iter().map(|(tid, name)| (*tid, &name[..memchr::memchr(0, name).unwrap_or(name.len())]))
     }
 
     /// Takes what a record tells.
@@ -53,8 +66,8 @@ impl Names {
     pub fn set(&mut self, tid: u32, name: &[u8]) {
         let name = shortened(name);
         // The idle threads share one id.
-        if tid != 0 && self.0.get(&tid) != Some(&name) {
-            Arc::make_mut(&mut self.0).insert(tid, name);
+        if tid != 0 && self.threads.get(&tid) != Some(&name) {
+            Arc::make_mut(&mut self.threads).insert(tid, name);
         }
     }
 }

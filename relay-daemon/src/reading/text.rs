@@ -155,7 +155,10 @@ impl<'t> TextWriter<'t> {
         }
         if let Some(cgroup) = seen.context.cgroup {
             text.extend_from_slice(b" cgroup:");
-            push_number(text, cgroup);
+            match names.cgroup(cgroup) {
+                Some(path) => push_escaped(text, path.as_bytes()),
+                None => push_number(text, cgroup),
+            }
         }
         text.push(b'\n');
         for frame in kernel_frames(seen.context.kstack).chain(user_frames(seen.context.ustack)) {

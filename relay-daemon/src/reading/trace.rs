@@ -85,7 +85,8 @@ impl Trace {
         flaws.iter_mut().for_each(|flaw| *flaw = format!("{}: {flaw}", file.display()));
         let uuid = parse_uuid(&session.uuid).with_context(|| format!("{}: no UUID", file.display()))?;
         let mut or_nothing = |error: anyhow::Error| flaws.push(format!("{error:#}"));
-        let names = Names::new(tasks::read(&folder).map_err(&mut or_nothing).unwrap_or_default());
+        let threads = tasks::read(&folder).map_err(&mut or_nothing).unwrap_or_default();
+        let names = Names::new(threads, tasks::read_cgroups(&folder).map_err(&mut or_nothing).unwrap_or_default());
         let tellings = schema.by_id().map(|event| event.map_or(Vec::new(), Telling::all)).collect();
         let sources = SymbolSources::read(path, Path::new("/")).map_err(or_nothing).unwrap_or_default();
         let sources = Arc::new(sources);

@@ -100,7 +100,7 @@ fn pattern(name: &str) -> Result<Pattern> {
 }
 
 /// Where the unified hierarchy of cgroups is mounted.
-fn cgroup_root() -> Result<PathBuf> {
+pub(super) fn cgroup_root() -> Result<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").context("reading /proc/self/mountinfo")?;
     let root = mounts.lines().find_map(|line| {
         let (before, after) = line.split_once(" - ")?;

@@ -48,7 +48,7 @@ impl Finder {
     /// # Errors
     /// When tracefs cannot be read.
     pub fn new(latency: bool) -> Result<Self> {
-        let tracepoints = Catalogue::read(&machine::tracefs()?).context("listing tracepoints (run as root)")?;
+        let tracepoints = Catalogue::read(&machine::tracefs()?).context("listing tracepoints")?;
         Ok(Self { tracepoints, kernel: OnceCell::new(), symbols: OnceCell::new(), latency })
     }
 

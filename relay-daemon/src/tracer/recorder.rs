@@ -83,6 +83,7 @@ impl Recording {
     /// When anything is missing; nothing stays behind then.
     pub fn start(options: Options) -> Result<(Self, Option<Notices>)> {
         let Options { session, output, force, bpf_stats, record_self, rotation } = options;
+        let context = session.context;
         let (mut prepared, notices) = Prepared::load(None, session)?;
         let directory = TraceDirectory::create(&output, force)?;
         let path = directory.absolute()?;
@@ -91,7 +92,7 @@ impl Recording {
             prepared.count_runs()?;
         }
         let channel = Arc::clone(&prepared.channel);
-        let tasks = Tasks::watch(channel.possible());
+        let tasks = Tasks::watch(context, channel.possible());
         let standing = prepared.attach(0, Some((path.clone(), record_self)))?;
         let session = standing.description.session.clone();
         let mut recording = Self {
@@ -129,9 +130,9 @@ impl Recording {
         pieces::clear(&trace, &rotation, session.pieces, false)?;
         // One that was being given its buffer when the recorder was killed has it from here on.
         standing.channel.hand_out()?;
-        let cpus = standing.channel.possible();
+        let (context, cpus) = (standing.description.context, standing.channel.possible());
         let (mut addresses, mut tasks) =
-            (Addresses::watch(&session.events, standing.description.context, cpus), Tasks::watch(cpus));
+            (Addresses::watch(&session.events, context, cpus), Tasks::watch(context, cpus));
         addresses.add_known(&directory.private());
         tasks.add_known(&directory.private());
         let readers = start_readers(&standing, directory.path())?;
@@ -308,7 +309,8 @@ pub fn recover(output: &Path) -> Result<Session> {
     let end = Instant::now();
     standing.channel.wait_for_running_programs()?;
     let description = &standing.description;
-    let mut names = (Addresses::watch(&description.session.events, description.context, &[]), Tasks::default());
+    let mut names =
+        (Addresses::watch(&description.session.events, description.context, &[]), Tasks::new(description.context));
     names.0.add_known(&directory.private());
     names.1.add_known(&directory.private());
     let consumer = |buffer: Arc<MappedBuffer>| {

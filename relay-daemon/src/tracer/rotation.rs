@@ -170,7 +170,7 @@ fn complete_one(standing: &Standing, trace: &Path, path: &Path, session: &Sessio
         written.cpus = accounts(session, &standing.accounts()?, &parts);
         written.clock.end = Some(Instant::now());
         // Names that the trace had then.
-        for name in [tasks::FILE, kallsyms::FILE, builds::FILE] {
+        for name in [tasks::FILE, tasks::CGROUPS_FILE, kallsyms::FILE, builds::FILE] {
             let _ = fs::copy(trace.join(directory::PRIVATE).join(name), piece.private().join(name));
         }
         piece.release_reserve()?;

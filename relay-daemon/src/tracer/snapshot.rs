@@ -76,7 +76,7 @@ pub fn write(standing: &Standing, path: &Path) -> Result<Session> {
     let mut directory = TraceDirectory::create(path, false)?;
     let description = &standing.description;
     let mut addresses = Addresses::watch(&description.session.events, description.context, &[]);
-    let session = take(standing, &directory, &mut addresses, &mut Tasks::default())?;
+    let session = take(standing, &directory, &mut addresses, &mut Tasks::new(description.context))?;
     directory.keep();
     Ok(session)
 }

@@ -1,14 +1,18 @@
 //! `.relayd/tasks.json`: the names of threads, by thread id: of those that there were when recording began, and of those that have come
-//! since, as the kernel tells perf of them (`PERF_RECORD_COMM`, `PERF_RECORD_FORK`).
+//! since, as the kernel tells perf of them (`PERF_RECORD_COMM`, `PERF_RECORD_FORK`). And `.relayd/cgroups.json`, for records that name
+//! cgroups by their ids: the paths of the cgroups (`PERF_RECORD_CGROUP`).
 
-use std::{collections::BTreeMap, fs, io, path::Path};
+use std::{collections::BTreeMap, fs, io, os::unix::fs::MetadataExt as _, path::Path};
 
 use anyhow::{Context as _, Result};
 use perf_event::{Builder, Sampler, data::Record, events::Software};
+use relay_common::recipe::context;
+use serde::{Serialize, de::DeserializeOwned};
 
-use super::session::replace;
+use super::{choice::cgroup_root, session::replace};
 
 pub(super) const FILE: &str = "tasks.json";
+pub(super) const CGROUPS_FILE: &str = "cgroups.json";
 /// Bytes in which the kernel tells one CPU's names, about 50 each, between two [`Tasks::poll`]s.
 const ROOM: usize = 64 * 1024;
 
@@ -16,15 +20,23 @@ const ROOM: usize = 64 * 1024;
 #[derive(Default)]
 pub(super) struct Tasks {
     names: BTreeMap<u32, String>,
+    /// By id; only where records have ids of cgroups.
+    cgroups: Option<BTreeMap<u64, String>>,
     samplers: Vec<Sampler>,
 }
 
 impl Tasks {
+    /// Nothing, of a session with this context, but what there will be when it is saved.
+    pub(super) fn new(context: u32) -> Self {
+        let names_cgroups = context & context::CGROUP != 0;
+        Self { cgroups: names_cgroups.then(BTreeMap::new), ..Self::default() }
+    }
+
     /// Begins to collect what threads on `cpus` are called, and what those are called that there are by now.
-    pub(super) fn watch(cpus: &[u32]) -> Self {
-        let mut tasks = Self::default();
+    pub(super) fn watch(context: u32, cpus: &[u32]) -> Self {
+        let mut tasks = Self::new(context);
         for &cpu in cpus {
-            match sampler(cpu) {
+            match sampler(cpu, tasks.cgroups.is_some()) {
                 Ok(sampler) => tasks.samplers.push(sampler),
                 // Offline.
                 Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
@@ -37,13 +49,14 @@ impl Tasks {
 
     /// Adds what a recorder that was killed had saved: its threads may be gone.
     pub(super) fn add_known(&mut self, folder: &Path) {
-        match read(folder) {
-            Ok(known) => {
-                for (thread, name) in known {
-                    self.names.entry(thread).or_insert(name);
-                }
+        let warn = |error: anyhow::Error| log::warn!("threads or cgroups may have no names: {error:#}");
+        for (thread, name) in read(folder).map_err(warn).unwrap_or_default() {
+            self.names.entry(thread).or_insert(name);
+        }
+        if let Some(cgroups) = &mut self.cgroups {
+            for (id, path) in read_cgroups(folder).map_err(warn).unwrap_or_default() {
+                cgroups.entry(id).or_insert(path);
             }
-            Err(error) => log::warn!("threads may have no names: {error:#}"),
         }
     }
 
@@ -58,7 +71,12 @@ impl Tasks {
                             self.names.entry(fork.tid).or_insert(name);
                         }
                     }
-                    Ok(Record::Comm(told)) => drop(self.names.insert(told.tid, name(&told.comm))),
+                    Ok(Record::CGroup(told)) => {
+                        if let Some(cgroups) = &mut self.cgroups {
+                            cgroups.insert(told.id, text(&told.path));
+                        }
+                    }
+                    Ok(Record::Comm(told)) => drop(self.names.insert(told.tid, text(&told.comm))),
                     _ => {}
                 }
             }
@@ -69,12 +87,11 @@ impl Tasks {
     pub(super) fn save(&mut self, folder: &Path) -> Result<()> {
         self.poll();
         self.look();
-        let path = folder.join(FILE);
-        let text = serde_json::to_vec(&self.names).context("writing the threads' names as JSON")?;
-        replace(&path, &text).with_context(|| format!("writing {}", path.display()))
+        write(folder, FILE, &self.names)?;
+        self.cgroups.as_ref().map_or(Ok(()), |cgroups| write(folder, CGROUPS_FILE, cgroups))
     }
 
-    /// Adds the threads that there are and that are not known.
+    /// Adds the threads and cgroups that there are and that are not known.
     fn look(&mut self) {
         for process in numbers("/proc") {
             for thread in numbers(&format!("/proc/{process}/task")) {
@@ -82,22 +99,38 @@ impl Tasks {
                 if !self.names.contains_key(&thread)
                     && let Ok(comm) = fs::read(format!("/proc/{process}/task/{thread}/comm"))
                 {
-                    self.names.insert(thread, name(comm.strip_suffix(b"\n").unwrap_or(&comm)));
+                    self.names.insert(thread, text(comm.strip_suffix(b"\n").unwrap_or(&comm)));
                 }
             }
+        }
+        // Where there is no unified hierarchy, ids mean nothing either.
+        if let (Some(cgroups), Ok(root)) = (&mut self.cgroups, cgroup_root()) {
+            add_cgroups(&root, &root, cgroups);
         }
     }
 }
 
-fn name(comm: &[u8]) -> String {
+/// Adds a cgroup and those below it, by the inode numbers of their folders.
+fn add_cgroups(root: &Path, folder: &Path, cgroups: &mut BTreeMap<u64, String>) {
+    // It may have gone meanwhile.
+    let (Ok(metadata), Ok(entries)) = (fs::metadata(folder), fs::read_dir(folder)) else { return };
+    let path = folder.strip_prefix(root).unwrap_or(folder);
+    cgroups.entry(metadata.ino()).or_insert_with(|| format!("/{}", path.display()));
+    for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        add_cgroups(root, &entry.path(), cgroups);
+    }
+}
+
+/// Up to the NUL.
+fn text(comm: &[u8]) -> String {
     String::from_utf8_lossy(comm.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
 }
 
-/// Has the kernel tell what threads on a CPU are called.
-fn sampler(cpu: u32) -> io::Result<Sampler> {
+/// Has the kernel tell what threads on a CPU are called, and what cgroups are made.
+fn sampler(cpu: u32, cgroups: bool) -> io::Result<Sampler> {
     let cpu = usize::try_from(cpu).map_err(io::Error::other)?;
     let mut builder = Builder::new(Software::DUMMY);
-    builder.any_pid().one_cpu(cpu).comm(true).task(true);
+    builder.any_pid().one_cpu(cpu).comm(true).task(true).cgroup(cgroups);
     let mut sampler = builder.build()?.sampled(ROOM)?;
     sampler.enable()?;
     Ok(sampler)
@@ -108,12 +141,30 @@ fn sampler(cpu: u32) -> io::Result<Sampler> {
 /// # Errors
 /// When the file cannot be read, or is damaged.
 pub fn read(folder: &Path) -> Result<BTreeMap<u32, String>> {
-    let path = folder.join(FILE);
+    read_file(folder, FILE)
+}
+
+/// The paths of cgroups, by id; none when a trace has not kept them.
+///
+/// # Errors
+/// When the file cannot be read, or is damaged.
+pub fn read_cgroups(folder: &Path) -> Result<BTreeMap<u64, String>> {
+    read_file(folder, CGROUPS_FILE)
+}
+
+fn read_file<T: DeserializeOwned + Default>(folder: &Path, file: &str) -> Result<T> {
+    let path = folder.join(file);
     match fs::read(&path) {
         Ok(text) => serde_json::from_slice(&text).with_context(|| format!("reading {}", path.display())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(T::default()),
         Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
     }
+}
+
+fn write(folder: &Path, file: &str, names: &impl Serialize) -> Result<()> {
+    let path = folder.join(file);
+    let text = serde_json::to_vec(names).with_context(|| format!("writing {file} as JSON"))?;
+    replace(&path, &text).with_context(|| format!("writing {}", path.display()))
 }
 
 /// The entries of a folder that are numbers.

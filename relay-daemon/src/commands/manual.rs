@@ -1,0 +1,67 @@
+//! `relayd completions` and `relayd man`: what shells and `man` want to know, made of the same definitions as `--help`.
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::{Context as _, Result};
+use clap::{Args, Command};
+use clap_complete::Shell;
+use clap_mangen::Man;
+
+/// Print what makes a shell complete relayd's commands and options.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  relayd completions bash > /usr/share/bash-completion/completions/relayd
+  relayd completions zsh > /usr/share/zsh/vendor-completions/_relayd
+  relayd completions fish > ~/.config/fish/completions/relayd.fish")]
+pub(crate) struct CompletionsArguments {
+    /// For this shell.
+    shell: Shell,
+}
+
+/// Print the manual page of relayd, or of one of its commands.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  relayd man trace | man -l -
+  relayd man -o /usr/local/share/man/man1")]
+pub(crate) struct ManArguments {
+    /// Of this command [default: relayd's own page].
+    command: Option<String>,
+    /// Write all pages into this directory instead: relayd.1, relayd-trace.1 and so on.
+    #[arg(short, long, value_name = "DIR", conflicts_with = "command")]
+    output: Option<PathBuf>,
+}
+
+pub(crate) fn completions(arguments: &CompletionsArguments, mut relayd: Command) -> Result<ExitCode> {
+    let mut script = Vec::new();
+    clap_complete::generate(arguments.shell, &mut relayd, "relayd", &mut script);
+    io::stdout().write_all(&script).context("writing the completions")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn man(arguments: &ManArguments, relayd: Command) -> Result<ExitCode> {
+    // `help` is no page of its own.
+    let mut relayd = relayd.disable_help_subcommand(true);
+    if let Some(folder) = &arguments.output {
+        fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+        clap_mangen::generate_to(relayd, folder)
+            .with_context(|| format!("writing manual pages into {}", folder.display()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    relayd.build();
+    let page = match &arguments.command {
+        None => Man::new(relayd),
+        Some(name) => {
+            let command = relayd.find_subcommand(name);
+            Man::new(command.with_context(|| format!("there is no command '{name}': see relayd --help"))?.clone())
+        }
+    };
+    let mut text = Vec::new();
+    page.render(&mut text).context("making the manual page")?;
+    io::stdout().write_all(&text).context("writing the manual page")?;
+    Ok(ExitCode::SUCCESS)
+}

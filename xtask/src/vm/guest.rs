@@ -1,0 +1,103 @@
+//! What is in a guest: an initramfs with the programs, and the script that runs them.
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result};
+
+use super::{Machine, RESULT, debian::Apt, folder};
+use crate::{exec, find};
+
+/// The real ones, where busybox's differ, or have another name once they are copied.
+const PROGRAMS: [&str; 12] =
+    ["babeltrace2", "bash", "bpftrace", "cat", "dd", "ldd", "ls", "perf", "sh", "sleep", "timeout", "true"];
+/// What babeltrace2 opens by its path.
+const PLUGINS: &str = "/usr/lib/x86_64-linux-gnu/babeltrace2/plugins";
+
+/// What tests on arm64 are compared with, and busybox.
+const ARM64_PACKAGES: [&str; 5] = ["babeltrace2", "busybox-static", "coreutils", "dash", "util-linux"];
+
+/// Packs programs under their names, what they are compared with, busybox, and what is to be run.
+pub(super) fn initrd(machine: &Machine, programs: &[(PathBuf, &str)], runs: &[String]) -> Result<PathBuf> {
+    let root = folder().join("root");
+    if root.exists() {
+        fs::remove_dir_all(&root).with_context(|| format!("removing {}", root.display()))?;
+    }
+    match machine.architecture {
+        "arm64" => of_packages(&root, &Apt::new(machine.architecture)?.unpack_with_dependencies(&ARM64_PACKAGES)?)?,
+        _ => of_this_machine(&root)?,
+    }
+    for (program, name) in programs {
+        copy(program, &root.join("bin").join(name))?;
+    }
+    copy(Path::new("/etc/passwd"), &root.join("etc/passwd"))?;
+    for folder in ["proc", "sys", "dev", "tmp"] {
+        fs::create_dir_all(root.join(folder)).with_context(|| format!("making {}", root.display()))?;
+    }
+    let init = root.join("init");
+    fs::write(&init, script(runs)).with_context(|| format!("writing {}", init.display()))?;
+    let initrd = folder().join("initrd");
+    // Not compressed: the emulated CPU would take longer than the host's disk.
+    let pack = format!("chmod +x init && find . | cpio -o -H newc --quiet > {}", initrd.display());
+    exec(Command::new("sh").current_dir(&root).args(["-c", &pack]))?;
+    Ok(initrd)
+}
+
+/// A root of Debian's packages, but for what is only read by people.
+fn of_packages(root: &Path, packages: &Path) -> Result<()> {
+    exec(Command::new("cp").arg("-a").args([packages, root]))?;
+    let shared = root.join("usr/share");
+    fs::remove_dir_all(&shared).with_context(|| format!("removing {}", shared.display()))
+}
+
+/// A root of [`PROGRAMS`], as this machine has them, with what they are linked with.
+fn of_this_machine(root: &Path) -> Result<()> {
+    for folder in ["usr/bin", "usr/lib", "usr/lib64"] {
+        fs::create_dir_all(root.join(folder)).with_context(|| format!("making {}", root.display()))?;
+    }
+    // As Debian has it.
+    for folder in ["bin", "lib", "lib64"] {
+        symlink(format!("usr/{folder}"), root.join(folder)).with_context(|| format!("linking {folder}"))?;
+    }
+    let mut files = vec![(PathBuf::from("/bin/busybox"), root.join("bin/busybox"))];
+    for name in PROGRAMS {
+        // What is not installed is said by the tests that need it.
+        files.extend(find(name).map(|program| (program, root.join("bin").join(name))));
+    }
+    let inside = |path: &Path| root.join(path.strip_prefix("/").unwrap_or(path));
+    for plugin in fs::read_dir(PLUGINS).with_context(|| format!("reading {PLUGINS}"))? {
+        let plugin = plugin?.path();
+        files.push((plugin.clone(), inside(&plugin)));
+    }
+    let linked = Command::new("ldd").args(files.iter().map(|(from, _)| from)).output().context("running ldd")?;
+    for path in String::from_utf8_lossy(&linked.stdout).split_whitespace().filter(|word| word.starts_with('/')) {
+        if !path.ends_with(':') {
+            files.push((PathBuf::from(path), inside(Path::new(path))));
+        }
+    }
+    files.iter().try_for_each(|(from, to)| copy(from, to))
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let folder = to.parent().unwrap_or(to);
+    fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    fs::copy(from, to).with_context(|| format!("copying {} to {}", from.display(), to.display()))?;
+    Ok(())
+}
+
+/// What runs in the guest.
+fn script(runs: &[String]) -> String {
+    let runs: String = runs.iter().map(|run| format!("{run} || failures=$((failures+1))\n")).collect();
+    format!(
+        "#!/bin/busybox sh\n\
+         /bin/busybox --install -s /bin 2>/dev/null\n\
+         export PATH=/bin:/usr/bin RELAYD=/bin/relayd RUST_BACKTRACE=0\n\
+         mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev; mount -t tmpfs tmp /tmp\n\
+         uname -r\nfailures=0\n\
+         {runs}echo {RESULT} $failures\npoweroff -f\n"
+    )
+}
