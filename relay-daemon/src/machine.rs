@@ -371,6 +371,19 @@ pub fn host_and_kernel() -> (String, String) {
     (uname.nodename().to_string_lossy().into_owned(), uname.release().to_string_lossy().into_owned())
 }
 
+/// Whether this process is in a PID namespace, as in a container: what it calls a process is not what the kernel calls it, and eBPF
+/// programs.
+///
+/// ```
+/// println!("{}", relay_daemon::machine::is_pid_namespace());
+/// ```
+#[must_use]
+pub fn is_pid_namespace() -> bool {
+    // PROC_PID_INIT_INO in include/linux/proc_ns.h.
+    const INITIAL: &str = "pid:[4026531836]";
+    fs::read_link("/proc/self/ns/pid").is_ok_and(|namespace| namespace.as_os_str() != INITIAL)
+}
+
 /// Whether the kernel has kprobes.
 ///
 /// ```

@@ -1,6 +1,11 @@
 //! Whose events are recorded, which of them, how many, and what stands with each.
 
-use std::{collections::HashMap, fs, process::Command};
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use relay_tests::{Trace, fail, record, relayd};
 
@@ -54,17 +59,39 @@ pub(crate) fn names_users_and_cpus_choose_events() {
     assert!(said.contains("no number of a CPU"), "{said}");
 }
 
-pub(crate) fn a_cgroup_and_those_below_it_choose_events() {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let mounted = mounts.lines().find(|line| line.contains(" - cgroup2 "));
-    let own = tempfile::tempdir().unwrap();
-    let root = match mounted {
-        Some(line) => line.split(' ').nth(4).unwrap().to_owned(),
-        None => {
-            relay_tests::succeed(Command::new("mount").args(["-t", "cgroup2", "none"]).arg(own.path()));
-            own.path().display().to_string()
+/// The unified hierarchy of cgroups, mounted if it was not.
+pub(crate) struct Hierarchy {
+    path: PathBuf,
+    own: Option<tempfile::TempDir>,
+}
+
+impl Hierarchy {
+    pub(crate) fn find() -> Self {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        if let Some(line) = mounts.lines().find(|line| line.contains(" - cgroup2 ")) {
+            return Self { path: line.split(' ').nth(4).unwrap().into(), own: None };
         }
-    };
+        let own = tempfile::tempdir().unwrap();
+        relay_tests::succeed(Command::new("mount").args(["-t", "cgroup2", "none"]).arg(own.path()));
+        Self { path: own.path().to_path_buf(), own: Some(own) }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Hierarchy {
+    fn drop(&mut self) {
+        if self.own.is_some() {
+            relay_tests::succeed(Command::new("umount").arg(&self.path));
+        }
+    }
+}
+
+pub(crate) fn a_cgroup_and_those_below_it_choose_events() {
+    let hierarchy = Hierarchy::find();
+    let root = hierarchy.path().display();
     let (group, below) = (format!("{root}/relayd-test"), format!("{root}/relayd-test/below"));
     fs::create_dir_all(&below).unwrap();
     let inside = format!("echo $$ > {below}/cgroup.procs; exec /bin/true");
@@ -75,9 +102,6 @@ pub(crate) fn a_cgroup_and_those_below_it_choose_events() {
     let id = std::os::unix::fs::MetadataExt::ino(&fs::metadata(&below).unwrap()).to_string();
     fs::remove_dir(&below).unwrap();
     fs::remove_dir(&group).unwrap();
-    if mounted.is_none() {
-        relay_tests::succeed(Command::new("umount").arg(own.path()));
-    }
     adds_up(&trace);
     let lines = trace.named();
     assert_eq!(lines.len(), 1, "{lines:#?}");

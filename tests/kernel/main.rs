@@ -10,6 +10,7 @@ mod choices;
 mod cli;
 mod clients;
 mod compare;
+mod container;
 mod corrupt;
 mod environment;
 mod events;
@@ -238,6 +239,10 @@ fn main() {
             [] kinds_that_the_kernel_lacks_are_refused_with_what_would_work,
             [KPROBES] functions_are_listed_with_their_parameters,
             [] a_structure_has_members_with_offsets;
+        container: [] processes_have_the_numbers_that_the_host_gives_them,
+            [] numbers_that_mean_other_processes_are_refused,
+            [] a_container_that_comes_and_goes_is_named,
+            [SETPRIV] the_smallest_rights_are_enough;
         environment: [SETPRIV] without_capabilities_the_error_says_so,
             [SETPRIV] a_container_without_capabilities_is_told_of_them,
             [] root_of_a_user_namespace_is_told_so,

@@ -2,6 +2,9 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod container;
+mod debian;
+mod dist;
 mod fuzz;
 mod mutants;
 mod proofs;
@@ -59,6 +62,25 @@ enum Task {
         #[arg(last = true)]
         filter: Vec<String>,
     },
+    /// Run tests in a privileged container, by podman or docker, or by the namespaces that they are made of: those that a container may
+    /// change something for, or those named.
+    Container {
+        /// Tests whose names contain one of these.
+        #[arg(last = true)]
+        filter: Vec<String>,
+    },
+    /// Make what is given to users: a static relayd, manual pages, completions, and a Debian package, in target/dist.
+    Dist {
+        /// For this architecture: x86_64 or aarch64 [default: this machine's].
+        #[arg(long)]
+        architecture: Option<String>,
+    },
+    /// Run the tests that need no root and no eBPF toolchain.
+    UnitTest,
+    /// Look for known vulnerabilities and unfit licences among the dependencies, installing cargo-deny if need be.
+    Audit,
+    /// Check that a second build does nothing.
+    Rebuild,
     /// Explore every interruption of the protocol, and require that each of its rules is needed.
     Explore {
         /// One more interrupt than in CI: minutes to hours.
@@ -114,6 +136,11 @@ fn main() -> ExitCode {
         Task::Test { filter } => tests::run(&filter).map(|()| ExitCode::SUCCESS),
         Task::Account { records } => tests::account(records).map(|()| ExitCode::SUCCESS),
         Task::Vm { kernel, filter } => vm::run(kernel.as_deref(), &filter).map(|()| ExitCode::SUCCESS),
+        Task::Container { filter } => container::run(&filter).map(|()| ExitCode::SUCCESS),
+        Task::Dist { architecture } => dist::run(architecture.as_deref()).map(|()| ExitCode::SUCCESS),
+        Task::UnitTest => tests::unit().map(|()| ExitCode::SUCCESS),
+        Task::Audit => audit().map(|()| ExitCode::SUCCESS),
+        Task::Rebuild => rebuild().map(|()| ExitCode::SUCCESS),
         Task::Explore { full } => proofs::explore(full).map(|()| ExitCode::SUCCESS),
         Task::Loom => proofs::loom().map(|()| ExitCode::SUCCESS),
         Task::Miri => proofs::miri().map(|()| ExitCode::SUCCESS),
@@ -162,6 +189,28 @@ fn lint() -> Result<()> {
     ebpf::clippy(&["relay-ebpf", "relay-tests-ebpf", "example-klog", "example-kleak-ebpf"])?;
     let documented = ["--package", "relay-common", "--package", "relay-ebpf", "--package", "relay-daemon"];
     exec(cargo().args(["doc", "--no-deps", "--locked"]).args(documented).env("RUSTDOCFLAGS", "-Dwarnings"))
+}
+
+fn audit() -> Result<()> {
+    let deny = setup::cargo_deny()?;
+    exec(Command::new(&deny).current_dir(ebpf::root()).args(["--locked", "check"]))?;
+    let fuzz = ebpf::root().join("tests/fuzz");
+    exec(Command::new(&deny).current_dir(fuzz).args(["--locked", "check", "--config", "../../deny.toml"]))
+}
+
+/// Builds twice: a build script that cargo takes for changed each time would have everybody wait for the eBPF programs.
+fn rebuild() -> Result<()> {
+    setup::ebpf_toolchain()?;
+    let build = ["build", "--locked", "--package", "relay-daemon", "--package", "example-kleak"];
+    exec(cargo().args(build))?;
+    let second = cargo().args(build).args(["--verbose"]).output().context("running cargo")?;
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    let is_work = |line: &&str| ["Compiling", "Dirty"].iter().any(|word| line.trim_start().starts_with(word));
+    let again: Vec<_> = said.lines().filter(is_work).collect();
+    if !again.is_empty() {
+        bail!("a second build does it all again: {}", again.join("; "));
+    }
+    Ok(())
 }
 
 /// Cargo, at the workspace's root.

@@ -1,6 +1,6 @@
 //! Installs what building and testing take, and says so. Quick when everything is there.
 
-use std::process::Command;
+use std::{path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result, bail};
 use xtask::ebpf;
@@ -23,8 +23,6 @@ const TEST_TOOLS: [Tool; 5] = [
 ];
 /// What tests decode exports with, from PyPI.
 const PYTHON_PACKAGES: [&str; 2] = ["perfetto==0.59.1", "duckdb==1.4.2"];
-
-const CARGO_FUZZ: &str = "0.13.1";
 
 /// What boots a kernel.
 const VM_TOOLS: [Tool; 4] = [
@@ -92,16 +90,32 @@ pub(crate) fn miri() -> Result<String> {
     Ok(toolchain)
 }
 
-/// cargo-fuzz, under target/tools; its path and the name of the nightly that it runs with are returned.
-pub(crate) fn cargo_fuzz() -> Result<(std::path::PathBuf, String)> {
+/// cargo-fuzz; its path and the name of the nightly that it runs with are returned.
+pub(crate) fn cargo_fuzz() -> Result<(PathBuf, String)> {
     ebpf_toolchain()?;
-    let program = ebpf::tools_dir().join("bin/cargo-fuzz");
+    Ok((cargo_tool("cargo-fuzz", "0.13.1")?, ebpf::toolchain()?))
+}
+
+/// What makes Debian packages.
+pub(crate) fn cargo_deb() -> Result<PathBuf> {
+    cargo_tool("cargo-deb", "3.8.0")
+}
+
+/// What looks at dependencies.
+pub(crate) fn cargo_deny() -> Result<PathBuf> {
+    cargo_tool("cargo-deny", "0.20.2")
+}
+
+/// A version of a cargo command, under target/tools.
+fn cargo_tool(name: &str, version: &str) -> Result<PathBuf> {
+    let folder = ebpf::tools_dir().join(format!("{name}-{version}"));
+    let program = folder.join("bin").join(name);
     if !program.is_file() {
-        say(&format!("installing cargo-fuzz {CARGO_FUZZ} under target/tools"));
-        let version = ["install", "cargo-fuzz", "--version", CARGO_FUZZ, "--locked", "--root"];
-        exec(Command::new("cargo").current_dir(ebpf::root()).args(version).arg(ebpf::tools_dir()))?;
+        say(&format!("installing {name} {version} under target/tools"));
+        let install = ["install", name, "--version", version, "--locked", "--root"];
+        exec(Command::new("cargo").current_dir(ebpf::root()).args(install).arg(&folder))?;
     }
-    Ok((program, ebpf::toolchain()?))
+    Ok(program)
 }
 
 /// The programs that tests compare with: installed by apt where there is apt. Says by name what is missing otherwise; the

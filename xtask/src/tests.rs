@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use xtask::ebpf;
 
-use crate::{as_root, cargo, exec, is_root, setup, targets::Target, vm};
+use crate::{as_root, cargo, container, exec, is_root, setup, targets::Target, vm};
 
 /// Runs all tests whose names contain `filter`.
 pub(crate) fn run(filter: &[String]) -> Result<()> {
@@ -27,7 +27,16 @@ pub(crate) fn run(filter: &[String]) -> Result<()> {
     let mut tests = as_root(&kernel_tests(&[])?)?;
     // The tests share one kernel, and measure its tracepoints: one at a time.
     exec(tests.arg("--test-threads=1").args(filter).env("RELAYD", ebpf::target_dir().join("debug/relayd")))?;
-    if filter.is_empty() { vm::run_if_possible() } else { Ok(()) }
+    if !filter.is_empty() {
+        return Ok(());
+    }
+    container::run_if_possible()?;
+    vm::run_if_possible()
+}
+
+/// Runs the tests that need no root. Nothing is loaded into a kernel, so no eBPF program is built.
+pub(crate) fn unit() -> Result<()> {
+    exec(cargo().args(["test", "--locked"]).env("RELAYD_SKIP_EBPF", "1"))
 }
 
 /// Checks the account of `records` records in each mode.

@@ -4,7 +4,6 @@
 //! In the guest there is what the tests call: relayd, the programs that it is compared with, a shell and some tools. There is no compiler;
 //! tests that need more than there is are listed as ignored.
 
-mod debian;
 mod guest;
 
 use std::{
@@ -20,11 +19,12 @@ use anyhow::{Context as _, Result, bail};
 use xtask::ebpf;
 
 use crate::{
-    cargo, exec, setup,
+    cargo,
+    debian::Apt,
+    exec, setup,
     targets::{self, Target},
     tests,
 };
-use debian::Apt;
 
 /// A kernel that tests run on.
 struct Kernel {

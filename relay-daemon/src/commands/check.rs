@@ -69,7 +69,9 @@ fn probes() -> Vec<Finding> {
         }
     };
     let mut tracepoint = program("tracepoint", ProgramType::TracePoint, true);
-    if let Ok(catalogue) = machine::tracefs().and_then(|path| relay_daemon::tracer::events::Catalogue::read(&path)) {
+    if tracepoint.ok
+        && let Ok(catalogue) = machine::tracefs().and_then(|path| relay_daemon::tracer::events::Catalogue::read(&path))
+    {
         tracepoint.detail = format!("{} of them", catalogue.names().len());
     }
     vec![

@@ -48,6 +48,7 @@ fn parse_duration(text: &str) -> std::result::Result<std::time::Duration, humant
 }
 
 /// A size in bytes, like 64K or 1M.
-fn parse_size(text: &str) -> std::result::Result<u64, parse_size::Error> {
-    parse_size::Config::new().with_binary().parse_size(text)
+fn parse_size(text: &str) -> std::result::Result<u64, &'static str> {
+    let parsed = parse_size::Config::new().with_binary().parse_size(text);
+    parsed.map_err(|_| "this is no size in bytes, like 4096, 64K or 1M")
 }

@@ -132,6 +132,12 @@ impl Whose {
         if let Some(cpu) = cpus.iter().find(|cpu| !possible.contains(cpu)) {
             bail!("--cpu: there is no CPU {cpu} here; the last is {}", possible.last().unwrap_or(&0));
         }
+        if (!self.pids.is_empty() || !self.tids.is_empty()) && machine::is_pid_namespace() {
+            bail!(
+                "--pid and --tid are the host's numbers, and this container counts its processes by itself: start it with --pid=host, \
+                 or choose by --comm or --cgroup"
+            );
+        }
         for task in
             self.pids.iter().chain(&self.tids).filter(|task| !Path::new("/proc").join(task.to_string()).exists())
         {

@@ -10,6 +10,7 @@ use relay_common::recipe::context;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{choice::cgroup_root, session::replace};
+use crate::machine;
 
 pub(super) const FILE: &str = "tasks.json";
 pub(super) const CGROUPS_FILE: &str = "cgroups.json";
@@ -17,9 +18,10 @@ pub(super) const CGROUPS_FILE: &str = "cgroups.json";
 const ROOM: usize = 64 * 1024;
 
 /// What has been seen so far.
-#[derive(Default)]
 pub(super) struct Tasks {
     names: BTreeMap<u32, String>,
+    /// In a PID namespace, `/proc` and perf call threads otherwise than records do.
+    knows_threads: bool,
     /// By id; only where records have ids of cgroups.
     cgroups: Option<BTreeMap<u64, String>>,
     samplers: Vec<Sampler>,
@@ -29,14 +31,24 @@ impl Tasks {
     /// Nothing, of a session with this context, but what there will be when it is saved.
     pub(super) fn new(context: u32) -> Self {
         let names_cgroups = context & context::CGROUP != 0;
-        Self { cgroups: names_cgroups.then(BTreeMap::new), ..Self::default() }
+        Self {
+            names: BTreeMap::new(),
+            knows_threads: !machine::is_pid_namespace(),
+            cgroups: names_cgroups.then(BTreeMap::new),
+            samplers: Vec::new(),
+        }
     }
 
     /// Begins to collect what threads on `cpus` are called, and what those are called that there are by now.
     pub(super) fn watch(context: u32, cpus: &[u32]) -> Self {
         let mut tasks = Self::new(context);
+        if !tasks.knows_threads {
+            log::warn!(
+                "threads have names only where events tell them: this container counts its processes by itself (start it with --pid=host)"
+            );
+        }
         for &cpu in cpus {
-            match sampler(cpu, tasks.cgroups.is_some()) {
+            match tasks.sampler(cpu) {
                 Ok(sampler) => tasks.samplers.push(sampler),
                 // Offline.
                 Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
@@ -45,6 +57,16 @@ impl Tasks {
         }
         tasks.look();
         tasks
+    }
+
+    /// Has the kernel tell what threads on a CPU are called, and what cgroups are made.
+    fn sampler(&self, cpu: u32) -> io::Result<Sampler> {
+        let cpu = usize::try_from(cpu).map_err(io::Error::other)?;
+        let mut builder = Builder::new(Software::DUMMY);
+        builder.any_pid().one_cpu(cpu).comm(self.knows_threads).task(self.knows_threads).cgroup(self.cgroups.is_some());
+        let mut sampler = builder.build()?.sampled(ROOM)?;
+        sampler.enable()?;
+        Ok(sampler)
     }
 
     /// Adds what a recorder that was killed had saved: its threads may be gone.
@@ -93,7 +115,7 @@ impl Tasks {
 
     /// Adds the threads and cgroups that there are and that are not known.
     fn look(&mut self) {
-        for process in numbers("/proc") {
+        for process in numbers("/proc").into_iter().filter(|_| self.knows_threads) {
             for thread in numbers(&format!("/proc/{process}/task")) {
                 // It may have ended meanwhile.
                 if !self.names.contains_key(&thread)
@@ -124,16 +146,6 @@ fn add_cgroups(root: &Path, folder: &Path, cgroups: &mut BTreeMap<u64, String>) 
 /// Up to the NUL.
 fn text(comm: &[u8]) -> String {
     String::from_utf8_lossy(comm.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
-}
-
-/// Has the kernel tell what threads on a CPU are called, and what cgroups are made.
-fn sampler(cpu: u32, cgroups: bool) -> io::Result<Sampler> {
-    let cpu = usize::try_from(cpu).map_err(io::Error::other)?;
-    let mut builder = Builder::new(Software::DUMMY);
-    builder.any_pid().one_cpu(cpu).comm(true).task(true).cgroup(cgroups);
-    let mut sampler = builder.build()?.sampled(ROOM)?;
-    sampler.enable()?;
-    Ok(sampler)
 }
 
 /// The names of a trace's threads; none when it has not kept them.

@@ -9,8 +9,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{Machine, RESULT, debian::Apt, folder};
-use crate::{exec, find};
+use super::{Machine, RESULT, folder};
+use crate::{debian::Apt, exec, find};
 
 /// The real ones, where busybox's differ, or have another name once they are copied.
 const PROGRAMS: [&str; 12] =

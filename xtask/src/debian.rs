@@ -8,18 +8,19 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::folder;
+use xtask::ebpf;
+
 use crate::exec;
 
 /// apt for one of Debian's architectures, like `arm64`.
-pub(super) struct Apt {
+pub(crate) struct Apt {
     architecture: &'static str,
     state: PathBuf,
 }
 
 impl Apt {
-    pub(super) fn new(architecture: &'static str) -> Result<Self> {
-        let state = folder().join("apt").join(architecture);
+    pub(crate) fn new(architecture: &'static str) -> Result<Self> {
+        let state = folder().join(format!("apt-{architecture}"));
         for name in ["lists/partial", "archives/partial"] {
             let path = state.join(name);
             fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
@@ -28,7 +29,7 @@ impl Apt {
     }
 
     /// The package that a metapackage depends on, in its newest version, unpacked into a folder, which is returned with the package's name.
-    pub(super) fn unpack_newest(&self, metapackage: &str) -> Result<(String, PathBuf)> {
+    pub(crate) fn unpack_newest(&self, metapackage: &str) -> Result<(String, PathBuf)> {
         let package = match self.depends(metapackage) {
             Some(package) if self.folder_of(&package).exists() => package,
             // What was newest some time ago is no longer to be had.
@@ -46,7 +47,7 @@ impl Apt {
     }
 
     /// Packages with all that they depend on, unpacked into one folder.
-    pub(super) fn unpack_with_dependencies(&self, packages: &[&str]) -> Result<PathBuf> {
+    pub(crate) fn unpack_with_dependencies(&self, packages: &[&str]) -> Result<PathBuf> {
         let folder = self.folder_of(&packages.join("+"));
         if !folder.exists() {
             self.update()?;
@@ -108,4 +109,8 @@ impl Apt {
         }
         command
     }
+}
+
+fn folder() -> PathBuf {
+    ebpf::target_dir().join("debian")
 }

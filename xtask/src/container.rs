@@ -1,0 +1,110 @@
+//! `cargo xtask container`: the tests in a privileged container: by podman or docker where they can start one, else by the namespaces that
+//! both are made of. What is in it is made of Debian's packages, so that no registry is needed.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result};
+use xtask::ebpf;
+
+use crate::{as_root, debian::Apt, dist, exec, find, tests};
+
+/// What is in the container beside relayd and the tests.
+const PACKAGES: [&str; 7] = ["babeltrace2", "bash", "coreutils", "dash", "grep", "mount", "util-linux"];
+/// The tests that a container may change something for, by the beginning of their names.
+const TESTS: [&str; 5] = ["container::", "environment::", "choices::", "trace::", "flight::a_session_records"];
+const ENGINES: [&str; 2] = ["podman", "docker"];
+const IMAGE: &str = "relayd-tests";
+
+/// Runs the tests whose names contain one of `filter`, or those of [`TESTS`].
+pub(crate) fn run(filter: &[String]) -> Result<()> {
+    run_in(&root()?, filter)
+}
+
+/// Runs them as a part of all tests: on a machine that can. Otherwise says why not.
+pub(crate) fn run_if_possible() -> Result<()> {
+    match root() {
+        Ok(root) => run_in(&root, &[]),
+        Err(error) => {
+            eprintln!("xtask: not run: the tests in a container: {error:#}");
+            Ok(())
+        }
+    }
+}
+
+fn run_in(root: &Path, filter: &[String]) -> Result<()> {
+    let filter: Vec<&str> =
+        if filter.is_empty() { TESTS.to_vec() } else { filter.iter().map(String::as_str).collect() };
+    let run = |name: &str| format!("kernel --test-threads=1 --color never '{name}' || failures=1\n");
+    let script = format!(
+        "export PATH=/usr/sbin:/usr/bin:/sbin:/bin RELAYD=/usr/bin/relayd RUST_BACKTRACE=0\nfailures=0\n{}exit $failures",
+        filter.into_iter().map(run).collect::<String>()
+    );
+    match engine(root)? {
+        Some(engine) => {
+            // The numbers of processes are the host's, as tests expect them.
+            let options = ["run", "--rm", "--privileged", "--pid=host", "--cgroupns=host", IMAGE, "sh", "-c"];
+            exec(as_root(&engine)?.args(options).arg(script))
+        }
+        None => exec(
+            as_root(Path::new("unshare"))?
+                .args(["--mount", "--uts", "--ipc", "--fork", "sh", "-ec", ENTER, "sh"])
+                .arg(root)
+                .arg(script),
+        ),
+    }
+}
+
+/// Goes into a root file system of its own, as a privileged container's, and runs a script.
+const ENTER: &str = "
+    mount --make-rprivate /
+    mount -t proc proc $1/proc
+    mount -t sysfs sysfs $1/sys
+    mount -t cgroup2 cgroup2 $1/sys/fs/cgroup
+    mount --rbind /dev $1/dev
+    mount -t tmpfs tmpfs $1/tmp
+    exec chroot $1 /bin/sh -c \"$2\"";
+
+/// A root file system with the tests, made anew of packages that are kept.
+fn root() -> Result<PathBuf> {
+    let (relayd, target) = dist::program()?;
+    let kernel = tests::kernel_tests_for(target)?;
+    let architecture = if std::env::consts::ARCH == "aarch64" { "arm64" } else { "amd64" };
+    let packages = Apt::new(architecture)?.unpack_with_dependencies(&PACKAGES)?;
+    let root = ebpf::target_dir().join("container");
+    if root.exists() {
+        fs::remove_dir_all(&root).with_context(|| format!("removing {}", root.display()))?;
+    }
+    exec(Command::new("cp").arg("-a").args([&packages, &root]))?;
+    for folder in ["proc", "sys", "dev", "tmp", "etc"] {
+        fs::create_dir_all(root.join(folder)).with_context(|| format!("making {}", root.display()))?;
+    }
+    for file in ["passwd", "group"] {
+        copy(&Path::new("/etc").join(file), &root.join("etc").join(file))?;
+    }
+    copy(&relayd, &root.join("usr/bin/relayd"))?;
+    copy(&kernel, &root.join("usr/bin/kernel"))?;
+    Ok(root)
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::copy(from, to).with_context(|| format!("copying {} to {}", from.display(), to.display()))?;
+    Ok(())
+}
+
+/// podman or docker with an image of `root`, if there is one that starts containers here.
+fn engine(root: &Path) -> Result<Option<PathBuf>> {
+    for engine in ENGINES.iter().filter_map(|name| find(name)) {
+        let import = format!("tar -C {} -c . | {} import - {IMAGE}", root.display(), engine.display());
+        let works = exec(as_root(Path::new("sh"))?.args(["-c", &import]).stdout(Stdio::null()))
+            .and_then(|()| exec(as_root(&engine)?.args(["run", "--rm", IMAGE, "true"])));
+        match works {
+            Ok(()) => return Ok(Some(engine)),
+            Err(error) => eprintln!("xtask: {} starts no container here: {error:#}", engine.display()),
+        }
+    }
+    Ok(None)
+}
