@@ -47,6 +47,14 @@ enum Task {
         #[arg(last = true)]
         filter: Vec<String>,
     },
+    /// Of these, those that need no root and no eBPF programs.
+    UnitTest,
+    /// Of these, those that need the running kernel, and root.
+    Kernel {
+        /// Only tests whose names contain this.
+        #[arg(last = true)]
+        filter: Vec<String>,
+    },
     /// Check the account of a billion records in each mode, on the running kernel, against the kernel's own count.
     Account {
         /// So many records instead.
@@ -75,8 +83,6 @@ enum Task {
         #[arg(long)]
         architecture: Option<String>,
     },
-    /// Run the tests that need no root and no eBPF toolchain.
-    UnitTest,
     /// Look for known vulnerabilities and unfit licences among the dependencies, installing cargo-deny if need be.
     Audit,
     /// Check that a second build does nothing.
@@ -110,6 +116,8 @@ enum Task {
     },
     /// Check formatting, clippy on both targets, and the documentation.
     Lint,
+    /// Make the library's documentation; warnings are errors.
+    Doc,
     /// What must pass before a change lands: lint, test, then explore, loom, miri and a short fuzz.
     Ci,
 }
@@ -138,6 +146,7 @@ fn main() -> ExitCode {
         Task::Vm { kernel, filter } => vm::run(kernel.as_deref(), &filter).map(|()| ExitCode::SUCCESS),
         Task::Container { filter } => container::run(&filter).map(|()| ExitCode::SUCCESS),
         Task::Dist { architecture } => dist::run(architecture.as_deref()).map(|()| ExitCode::SUCCESS),
+        Task::Kernel { filter } => tests::kernel(&filter).map(|()| ExitCode::SUCCESS),
         Task::UnitTest => tests::unit().map(|()| ExitCode::SUCCESS),
         Task::Audit => audit().map(|()| ExitCode::SUCCESS),
         Task::Rebuild => rebuild().map(|()| ExitCode::SUCCESS),
@@ -150,6 +159,7 @@ fn main() -> ExitCode {
             bench::read(records, rounds).map(|()| ExitCode::SUCCESS)
         }
         Task::Fuzz { seconds, target } => fuzz::run(seconds, target.as_deref()).map(|()| ExitCode::SUCCESS),
+        Task::Doc => setup::ebpf_toolchain().and_then(|()| document()).map(|()| ExitCode::SUCCESS),
         Task::Lint => lint().map(|()| ExitCode::SUCCESS),
         Task::Ci => lint()
             .and_then(|()| tests::run(&[]))
@@ -187,6 +197,10 @@ fn lint() -> Result<()> {
     exec(cargo().args(["clippy", "--all-targets", "--locked", "--", "-Dwarnings"]))?;
     exec(cargo().args(["clippy", "--all-targets", "--locked", "--package", "relay-tests", "--", "-Dwarnings"]))?;
     ebpf::clippy(&["relay-ebpf", "relay-tests-ebpf", "example-klog", "example-kleak-ebpf"])?;
+    document()
+}
+
+fn document() -> Result<()> {
     let documented = ["--package", "relay-common", "--package", "relay-ebpf", "--package", "relay-daemon"];
     exec(cargo().args(["doc", "--no-deps", "--locked"]).args(documented).env("RUSTDOCFLAGS", "-Dwarnings"))
 }
@@ -252,4 +266,26 @@ fn exec(command: &mut Command) -> Result<()> {
         bail!("{line} failed: {status}");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests_of_workflows {
+    use super::{Cli, Parser as _};
+
+    #[test]
+    fn every_job_is_a_task() {
+        let workflow = include_str!("../../.github/workflows/ci.yml");
+        let matrix = |name: &str| -> Vec<String> {
+            let (_, list) = workflow.split_once(&format!("{name}: [")).expect("a matrix");
+            let (list, _) = list.split_once(']').expect("its end");
+            list.split(',').map(|entry| entry.trim().trim_matches('"').to_owned()).collect()
+        };
+        let vm = matrix("kernel").into_iter().map(|kernel| format!("vm --kernel {kernel}"));
+        let tasks: Vec<String> = matrix("task").into_iter().chain(vm).collect();
+        assert!(tasks.len() > 10, "{tasks:?}");
+        for task in tasks {
+            let arguments = std::iter::once("xtask").chain(task.split(' '));
+            assert!(Cli::try_parse_from(arguments).is_ok(), "there is no task {task}");
+        }
+    }
 }

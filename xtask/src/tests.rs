@@ -16,6 +16,18 @@ pub(crate) fn run(filter: &[String]) -> Result<()> {
     setup::ebpf_toolchain()?;
     setup::test_tools()?;
     exec(cargo().args(["test", "--locked", "--"]).args(filter))?;
+    kernel(filter)?;
+    if !filter.is_empty() {
+        return Ok(());
+    }
+    container::run_if_possible()?;
+    vm::run_if_possible()
+}
+
+/// Runs those that need the running kernel, and the examples in the documentation, whose names contain `filter`.
+pub(crate) fn kernel(filter: &[String]) -> Result<()> {
+    setup::ebpf_toolchain()?;
+    setup::test_tools()?;
     exec(cargo().args(["test", "--locked", "--doc", "--package", "relay-ebpf", "--"]).args(filter))?;
     if is_root() {
         let examples = ["test", "--locked", "--doc", "--package", "relay-daemon", "--", "--ignored"];
@@ -26,12 +38,7 @@ pub(crate) fn run(filter: &[String]) -> Result<()> {
     exec(cargo().args(["build", "--locked", "--package", "relay-daemon", "--package", "example-kleak"]))?;
     let mut tests = as_root(&kernel_tests(&[])?)?;
     // The tests share one kernel, and measure its tracepoints: one at a time.
-    exec(tests.arg("--test-threads=1").args(filter).env("RELAYD", ebpf::target_dir().join("debug/relayd")))?;
-    if !filter.is_empty() {
-        return Ok(());
-    }
-    container::run_if_possible()?;
-    vm::run_if_possible()
+    exec(tests.arg("--test-threads=1").args(filter).env("RELAYD", ebpf::target_dir().join("debug/relayd")))
 }
 
 /// Runs the tests that need no root. Nothing is loaded into a kernel, so no eBPF program is built.
