@@ -26,6 +26,10 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+// Here, where nothing that is built for it comes before.
+#[cfg(target_endian = "big")]
+compile_error!("big-endian machines are not supported: traces, and what both sides share in memory, are little-endian");
+
 mod committed;
 mod geometry;
 mod layout;

@@ -8,6 +8,9 @@
 //!
 //! Examples that are marked as ignored need root: `cargo test --doc -p relay-daemon -- --ignored` runs them.
 
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+compile_error!("relayd knows the registers of x86-64 and arm64, and of no other machine");
+
 pub mod channel;
 pub mod consumer;
 pub mod environment;

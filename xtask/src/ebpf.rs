@@ -22,6 +22,10 @@ const TARGET: &str = "bpfel-unknown-none";
 /// The linker's version. Later ones want a later LLVM.
 pub const BPF_LINKER: &str = "0.10.0";
 
+/// Why such a machine is refused.
+pub const BIG_ENDIAN: &str =
+    "big-endian machines are not supported: traces, and what both sides share in memory, are little-endian";
+
 /// The workspace's root.
 #[must_use]
 pub fn root() -> PathBuf {
@@ -79,8 +83,9 @@ pub fn clippy(packages: &[&str]) -> Result<()> {
 
 /// Cargo, to do something with a package for the BPF target.
 fn cargo(command: &str, package: &str) -> Result<Command> {
-    if cfg!(target_endian = "big") {
-        bail!("big-endian machines are not supported: the trace format is little-endian");
+    // Set for build scripts: what is built for may be another machine.
+    if env::var("CARGO_CFG_TARGET_ENDIAN").is_ok_and(|endian| endian == "big") || cfg!(target_endian = "big") {
+        bail!(BIG_ENDIAN);
     }
     let toolchain = toolchain()?;
     let flags = [

@@ -138,6 +138,11 @@ enum Bench {
 }
 
 fn main() -> ExitCode {
+    // Before dependencies say it in their ways.
+    if cfg!(target_endian = "big") {
+        eprintln!("xtask: {}", ebpf::BIG_ENDIAN);
+        return ExitCode::FAILURE;
+    }
     let result = match Cli::parse().task {
         Task::BuildEbpf => build_ebpf().map(|()| ExitCode::SUCCESS),
         Task::Run { arguments } => run(&arguments),
