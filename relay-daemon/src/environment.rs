@@ -32,20 +32,19 @@ pub struct Condition {
 /// ```
 #[must_use]
 pub fn conditions() -> Vec<Condition> {
-    let findings: [(&str, fn() -> Result<String>); 6] = [
-        ("kernel 5.15 or later", kernel),
-        ("capabilities", capabilities),
-        ("system calls", system_calls),
-        ("lockdown", lockdown),
-        ("tracefs", tracefs),
-        ("bpffs", bpffs),
-    ];
+    let mut looks: Vec<(&'static str, fn() -> Result<String>)> =
+        vec![("kernel 5.15 or later", kernel), ("capabilities", capabilities)];
+    // Without, they are refused anyway.
+    if capabilities().is_ok() {
+        looks.push(("system calls", system_calls));
+    }
+    looks.extend([("lockdown", lockdown as fn() -> Result<String>), ("tracefs", tracefs), ("bpffs", bpffs)]);
     let condition = |(name, look): (&'static str, fn() -> Result<String>)| {
         let found = look();
         let ok = found.is_ok();
         Condition { name, ok, detail: found.unwrap_or_else(|error| format!("{error:#}")) }
     };
-    findings.map(condition).into()
+    looks.into_iter().map(condition).collect()
 }
 
 fn kernel() -> Result<String> {
@@ -94,9 +93,7 @@ fn allowed<T>(call: &str, result: io::Result<T>) -> Result<()> {
     let Err(error) = result else { return Ok(()) };
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let is_filtered = field(&status, "Seccomp:") == Some("2");
-    let advice = if !Capabilities::read().missing().0.is_empty() || is_user_namespace() {
-        "for want of capabilities"
-    } else if is_filtered {
+    let advice = if is_filtered {
         "a seccomp filter is the likely cause: start the container with --security-opt seccomp=unconfined or a profile that \
          allows bpf and perf_event_open, or in a unit add both to SystemCallFilter="
     } else if error.kind() == io::ErrorKind::PermissionDenied {

@@ -2,6 +2,7 @@
 
 use std::{fs, process::Command};
 
+use relay_daemon::machine;
 use relay_tests::{babeltrace, fail, record, relayd, succeed, text};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
@@ -10,10 +11,17 @@ const RECORD: &str = "trace -q -e sched:sched_switch -d 200ms -o";
 
 /// A shell that runs a script in a mount namespace of its own. `$RELAYD` records into `$1`.
 fn in_namespace(script: &str, folder: &tempfile::TempDir) -> Command {
+    mounted();
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-ec", script, "sh"]).arg(folder.path().join("trace"));
     command.env("RELAYD", relayd().get_program());
     command
+}
+
+/// Both file systems are there, whatever else is missing.
+fn mounted() {
+    machine::tracefs().unwrap();
+    machine::bpffs().unwrap();
 }
 
 /// Checks what relayd says when a script has prepared its environment, and that it leaves nothing behind.
@@ -28,6 +36,7 @@ fn says(script: &str, expected: &[&str]) {
 }
 
 pub(crate) fn without_capabilities_the_error_says_so() {
+    mounted();
     let folder = tempfile::tempdir().unwrap();
     let mut command = Command::new("setpriv");
     command.args(["--inh-caps=-all", "--reuid=65534", "--regid=65534", "--clear-groups"]);

@@ -58,15 +58,20 @@ fn run_in(root: &Path, filter: &[String]) -> Result<()> {
     }
 }
 
-/// Goes into a root file system of its own, as a privileged container's, and runs a script.
+/// Goes into a root file system of its own, as a privileged container's, and runs a script. Not by chroot, from where no user namespace can be made.
 const ENTER: &str = "
     mount --make-rprivate /
+    mount --bind $1 $1
     mount -t proc proc $1/proc
     mount -t sysfs sysfs $1/sys
     mount -t cgroup2 cgroup2 $1/sys/fs/cgroup
     mount --rbind /dev $1/dev
     mount -t tmpfs tmpfs $1/tmp
-    exec chroot $1 /bin/sh -c \"$2\"";
+    mkdir -p $1/.old
+    cd $1
+    pivot_root . .old
+    umount --lazy /.old
+    exec /bin/sh -c \"$2\"";
 
 /// A root file system with the tests, made anew of packages that are kept.
 fn root() -> Result<PathBuf> {

@@ -58,7 +58,7 @@ pub fn build(package: &str, binary: &str) -> Result<Vec<u8>> {
 /// When the build fails.
 pub fn embed(package: &str, binary: &str, folder: &str) -> Result<()> {
     println!("cargo:rerun-if-env-changed=RELAYD_SKIP_EBPF");
-    for source in [folder, "relay-ebpf", "relay-common/src", "xtask/src", "Cargo.lock"] {
+    for source in [folder, "relay-ebpf", "relay-common/src", "xtask/src/ebpf.rs", "xtask/src/btf.rs", "Cargo.lock"] {
         println!("cargo:rerun-if-changed={}", root().join(source).display());
     }
     let object = Path::new(&env::var_os("OUT_DIR").context("OUT_DIR is not set")?).join(binary);
