@@ -23,6 +23,9 @@ pub struct Condition {
     pub detail: String,
 }
 
+/// Tells what there is, or what is wrong.
+type Look = fn() -> Result<String>;
+
 /// All that recording needs.
 ///
 /// ```
@@ -32,14 +35,14 @@ pub struct Condition {
 /// ```
 #[must_use]
 pub fn conditions() -> Vec<Condition> {
-    let mut looks: Vec<(&'static str, fn() -> Result<String>)> =
-        vec![("kernel 5.15 or later", kernel), ("capabilities", capabilities)];
+    let mut looks: Vec<(&'static str, Look)> = vec![("kernel 5.15 or later", kernel), ("capabilities", capabilities)];
     // Without, they are refused anyway.
     if capabilities().is_ok() {
         looks.push(("system calls", system_calls));
     }
-    looks.extend([("lockdown", lockdown as fn() -> Result<String>), ("tracefs", tracefs), ("bpffs", bpffs)]);
-    let condition = |(name, look): (&'static str, fn() -> Result<String>)| {
+    let places: [(&str, Look); 3] = [("lockdown", lockdown), ("tracefs", tracefs), ("bpffs", bpffs)];
+    looks.extend(places);
+    let condition = |(name, look): (&'static str, Look)| {
         let found = look();
         let ok = found.is_ok();
         Condition { name, ok, detail: found.unwrap_or_else(|error| format!("{error:#}")) }

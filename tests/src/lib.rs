@@ -63,8 +63,8 @@ pub fn text(bytes: &[u8]) -> String {
 pub fn library_of(program: &str) -> String {
     let linked = text(&succeed(Command::new("ldd").arg(program)).stdout);
     let line = linked.lines().find(|line| line.contains("libc.so")).unwrap_or_else(|| panic!("no libc in {linked}"));
-    let path = line.split_whitespace().find(|word| word.starts_with('/')).unwrap();
-    fs::canonicalize(path).unwrap().display().to_string()
+    let path = line.split_whitespace().find(|word| word.starts_with('/')).expect("its path");
+    fs::canonicalize(path).expect("it is there").display().to_string()
 }
 
 /// Where `cargo xtask test` has installed Python packages.

@@ -212,9 +212,11 @@ fn document() -> Result<()> {
 
 fn audit() -> Result<()> {
     let deny = setup::cargo_deny()?;
-    exec(Command::new(&deny).current_dir(ebpf::root()).args(["--locked", "check"]))?;
-    let fuzz = ebpf::root().join("tests/fuzz");
-    exec(Command::new(&deny).current_dir(fuzz).args(["--locked", "check", "--config", "../../deny.toml"]))
+    for manifest in ["Cargo.toml", "tests/fuzz/Cargo.toml"] {
+        let options = ["--locked", "--config", "deny.toml", "--manifest-path", manifest];
+        exec(Command::new(&deny).current_dir(ebpf::root()).args(options).arg("check"))?;
+    }
+    Ok(())
 }
 
 /// Builds twice: a build script that cargo takes for changed each time would have everybody wait for the eBPF programs.
