@@ -625,7 +625,7 @@ fn create(attr: MapCreate) -> Result<OwnedFd> {
     let (kind, size) = (attr.map_type, attr.value_size);
     create_map(attr).map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => anyhow::Error::new(error)
-            .context("making a BPF map was not permitted (it takes CAP_BPF and CAP_PERFMON)"),
+            .context("making a BPF map was not permitted"),
         io::ErrorKind::ArgumentListTooLong => anyhow::Error::new(error).context(format!(
             "making a BPF map with values of {size} bytes: before Linux 6.0 at most 4 MiB; make the sub-buffers (-b) smaller or fewer (-n)"
         )),

@@ -5,10 +5,10 @@
 use std::{fs, io};
 
 use anyhow::{Context as _, Result, bail};
-use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
+use rustix::fs::{Access, AtFlags, CWD, StatVfsMountFlags, accessat, statvfs};
 
 use crate::{
-    machine,
+    machine::{self, Namespace, is_in_own},
     sys::{MapCreate, create_map, open_sampler},
 };
 
@@ -35,19 +35,23 @@ type Look = fn() -> Result<String>;
 /// ```
 #[must_use]
 pub fn conditions() -> Vec<Condition> {
-    let mut looks: Vec<(&'static str, Look)> = vec![("kernel 5.15 or later", kernel), ("capabilities", capabilities)];
-    // Without, they are refused anyway.
-    if capabilities().is_ok() {
-        looks.push(("system calls", system_calls));
-    }
-    let places: [(&str, Look); 3] = [("lockdown", lockdown), ("tracefs", tracefs), ("bpffs", bpffs)];
-    looks.extend(places);
+    let looks: [(&str, Look); 6] = [
+        ("kernel 5.15 or later", kernel),
+        ("capabilities", capabilities),
+        ("system calls", system_calls),
+        ("lockdown", lockdown),
+        ("tracefs", tracefs),
+        ("bpffs", bpffs),
+    ];
+    let may = capabilities().is_ok();
+    // Without capabilities they are refused anyway.
+    let looks = looks.into_iter().filter(|(name, _)| may || *name != "system calls");
     let condition = |(name, look): (&'static str, Look)| {
         let found = look();
         let ok = found.is_ok();
         Condition { name, ok, detail: found.unwrap_or_else(|error| format!("{error:#}")) }
     };
-    looks.into_iter().map(condition).collect()
+    looks.map(condition).collect()
 }
 
 fn kernel() -> Result<String> {
@@ -59,25 +63,40 @@ fn kernel() -> Result<String> {
 }
 
 fn capabilities() -> Result<String> {
-    let missing = Capabilities::read().missing();
-    let needed = "CAP_BPF and CAP_PERFMON";
-    if is_user_namespace() {
+    const NEEDED: &str = "CAP_BPF and CAP_PERFMON";
+    if is_in_own(Namespace::User) {
         // Whatever capabilities a process has in one, they do not reach as far.
         bail!(
-            "{needed} of the host are needed, and this is a user namespace: run relayd, or the container, as the host's root"
+            "{NEEDED} of the host are needed, and this is a user namespace: run relayd, or the container, as the host's root"
         );
     }
-    match missing {
-        (_, missing) if !missing.is_empty() => {
-            let missing = missing.join(" and ");
-            bail!(
-                "this container or service may not have {missing}: start it with --privileged or \
-                 --cap-add BPF --cap-add PERFMON, or in a unit add them to CapabilityBoundingSet="
-            )
-        }
-        (missing, _) if !missing.is_empty() => bail!("{} missing: run as root", missing.join(" and ")),
-        _ => Ok(needed.to_owned()),
+    // What is effective, and what can ever be.
+    let (effective, bounding) = (lacking("CapEff:"), lacking("CapBnd:"));
+    if !bounding.is_empty() {
+        bail!(
+            "this container or service may not have {}: start it with --privileged or --cap-add BPF --cap-add PERFMON, or in a unit \
+             add them to CapabilityBoundingSet=",
+            bounding.join(" and ")
+        );
     }
+    if !effective.is_empty() {
+        bail!("{} missing: run as root", effective.join(" and "));
+    }
+    Ok(NEEDED.to_owned())
+}
+
+/// Which of the capabilities that are needed a set of this process lacks.
+fn lacking(set: &str) -> Vec<&'static str> {
+    const SYS_ADMIN: u32 = 21;
+    let set = status(set).and_then(|hex| u64::from_str_radix(&hex, 16).ok()).unwrap_or(0);
+    let has = |capability: u32| set >> capability & 1 == 1 || set >> SYS_ADMIN & 1 == 1;
+    [(39, "CAP_BPF"), (38, "CAP_PERFMON")].into_iter().filter(|(bit, _)| !has(*bit)).map(|(_, name)| name).collect()
+}
+
+/// A line of `/proc/self/status`, by its beginning.
+fn status(name: &str) -> Option<String> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    status.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned())
 }
 
 /// Tries the two that may be forbidden.
@@ -94,17 +113,19 @@ fn system_calls() -> Result<String> {
 
 fn allowed<T>(call: &str, result: io::Result<T>) -> Result<()> {
     let Err(error) = result else { return Ok(()) };
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let is_filtered = field(&status, "Seccomp:") == Some("2");
-    let advice = if is_filtered {
-        "a seccomp filter is the likely cause: start the container with --security-opt seccomp=unconfined or a profile that \
-         allows bpf and perf_event_open, or in a unit add both to SystemCallFilter="
-    } else if error.kind() == io::ErrorKind::PermissionDenied {
-        "a security module is the likely cause (SELinux, AppArmor): its log tells (dmesg, ausearch)"
-    } else {
-        "the kernel was built without (CONFIG_BPF_SYSCALL, CONFIG_PERF_EVENTS)"
+    let is_filtered = status("Seccomp:").is_some_and(|mode| mode == "2");
+    let advice = match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES | libc::ENOSYS) if is_filtered => {
+            ": a seccomp filter is the likely cause: start the container with --security-opt seccomp=unconfined or a profile that \
+             allows bpf and perf_event_open, or in a unit add both to SystemCallFilter="
+        }
+        Some(libc::EPERM | libc::EACCES) => {
+            ": a security module is the likely cause (SELinux, AppArmor): its log tells (dmesg, ausearch)"
+        }
+        Some(libc::ENOSYS) => ": the kernel was built without (CONFIG_BPF_SYSCALL, CONFIG_PERF_EVENTS)",
+        _ => "",
     };
-    bail!("{call} is refused ({error}): {advice}")
+    bail!("{call} is refused ({error}){advice}")
 }
 
 fn lockdown() -> Result<String> {
@@ -137,44 +158,9 @@ fn bpffs() -> Result<String> {
             "{shown} is mounted read-only: as root: mount -o remount,rw {shown}; in a container: --volume {shown}:{shown}"
         );
     }
-    access(&path, Access::WRITE_OK).with_context(|| format!("{shown} cannot be written to: run as root"))?;
+    // What relayd writes to, if it is there already.
+    let own = Some(path.join("relayd")).filter(|own| own.exists()).unwrap_or_else(|| path.clone());
+    accessat(CWD, &own, Access::WRITE_OK, AtFlags::EACCESS)
+        .with_context(|| format!("{} cannot be written to: run as root", own.display()))?;
     Ok(shown.to_string())
-}
-
-/// The sets of this process, from `/proc/self/status`.
-struct Capabilities {
-    effective: u64,
-    /// More than these it can never have.
-    bounding: u64,
-}
-
-impl Capabilities {
-    const SYS_ADMIN: u32 = 21;
-    const NEEDED: [(u32, &str); 2] = [(39, "CAP_BPF"), (38, "CAP_PERFMON")];
-
-    fn read() -> Self {
-        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let set = |name| field(&status, name).and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or(0);
-        Self { effective: set("CapEff:"), bounding: set("CapBnd:") }
-    }
-
-    /// What is needed and not effective; and what of that cannot be.
-    fn missing(&self) -> (Vec<&'static str>, Vec<&'static str>) {
-        let lacking = |set: u64| {
-            let has = |capability: u32| set >> capability & 1 == 1 || set >> Self::SYS_ADMIN & 1 == 1;
-            Self::NEEDED.into_iter().filter(|(bit, _)| !has(*bit)).map(|(_, name)| name).collect()
-        };
-        (lacking(self.effective), lacking(self.bounding))
-    }
-}
-
-fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
-    status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
-}
-
-/// Whether this is another user namespace than that of the machine's root.
-fn is_user_namespace() -> bool {
-    // PROC_USER_INIT_INO in include/linux/proc_ns.h.
-    const INITIAL: &str = "user:[4026531837]";
-    fs::read_link("/proc/self/ns/user").is_ok_and(|namespace| namespace.as_os_str() != INITIAL)
 }

@@ -371,17 +371,32 @@ pub fn host_and_kernel() -> (String, String) {
     (uname.nodename().to_string_lossy().into_owned(), uname.release().to_string_lossy().into_owned())
 }
 
-/// Whether this process is in a PID namespace, as in a container: what it calls a process is not what the kernel calls it, and eBPF
-/// programs.
+/// Kinds of namespaces in which this process may see other numbers and names than the kernel, and eBPF programs, do.
+#[derive(Clone, Copy, Debug)]
+pub enum Namespace {
+    /// Paths and levels of cgroups.
+    Cgroup,
+    /// Numbers of processes and threads.
+    Pid,
+    /// Users, and what capabilities are good for.
+    User,
+}
+
+/// Whether this process is in a namespace of its own, as in a container, and not in the kernel's first.
 ///
 /// ```
-/// println!("{}", relay_daemon::machine::is_pid_namespace());
+/// # use relay_daemon::machine::{Namespace, is_in_own};
+/// println!("{}", is_in_own(Namespace::Pid));
 /// ```
 #[must_use]
-pub fn is_pid_namespace() -> bool {
-    // PROC_PID_INIT_INO in include/linux/proc_ns.h.
-    const INITIAL: &str = "pid:[4026531836]";
-    fs::read_link("/proc/self/ns/pid").is_ok_and(|namespace| namespace.as_os_str() != INITIAL)
+pub fn is_in_own(namespace: Namespace) -> bool {
+    // PROC_*_INIT_INO in include/linux/proc_ns.h.
+    let (path, first) = match namespace {
+        Namespace::Cgroup => ("/proc/self/ns/cgroup", "cgroup:[4026531835]"),
+        Namespace::Pid => ("/proc/self/ns/pid", "pid:[4026531836]"),
+        Namespace::User => ("/proc/self/ns/user", "user:[4026531837]"),
+    };
+    fs::read_link(path).is_ok_and(|namespace| namespace.as_os_str() != first)
 }
 
 /// Whether the kernel has kprobes.

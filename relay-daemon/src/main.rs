@@ -2,16 +2,19 @@
 
 mod commands;
 
-use std::process::ExitCode;
+use std::{io, process::ExitCode};
 
 use clap::{CommandFactory as _, Parser, Subcommand};
-use relay_daemon::environment;
+use relay_daemon::environment::{self, Condition};
+use rustix::io::Errno;
 
 /// Record kernel events into per-CPU relay channels, with every loss counted.
 #[derive(Debug, Parser)]
 #[command(name = "relayd", version, propagate_version = true, arg_required_else_help = true)]
 #[command(
-    after_help = "Exit status: 0 done; 1 failed, or recording stopped early; 2 wrong usage; with a COMMAND, its own status."
+    after_help = "Exit status: 0 done; 1 failed, or recording stopped early; 2 wrong usage; with a COMMAND, its own status.
+
+Environment: RUST_LOG=info or debug says more on stderr; NO_COLOR=1 takes the colours away."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -43,7 +46,17 @@ enum Command {
 fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).format_timestamp(None).init();
     let command = Cli::parse().command;
-    let records = matches!(command, Command::Trace(_) | Command::Start(_) | Command::Klog(_));
+    let asks_the_kernel = !matches!(
+        command,
+        Command::Print(_)
+            | Command::Stat(_)
+            | Command::Export(_)
+            | Command::Verify(_)
+            | Command::Repair(_)
+            | Command::Symbolize(_)
+            | Command::Completions(_)
+            | Command::Man(_)
+    );
     let result = match command {
         Command::Trace(arguments) => commands::trace::run(*arguments),
         Command::Recover(arguments) => commands::recover::run(&arguments),
@@ -69,18 +82,32 @@ fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("relayd: {error:#}");
-            if records {
-                show_obstacles();
+            if asks_the_kernel && is_refusal(&error) {
+                show_obstacles(&format!("{error:#}"));
             }
             ExitCode::FAILURE
         }
     }
 }
 
-/// Nothing can be recorded where the kernel lets us not: that, rather than what failed first, is what the user has to change.
-fn show_obstacles() {
-    for condition in environment::conditions().into_iter().filter(|condition| !condition.ok) {
-        eprintln!("relayd cannot record here: {}: {}", condition.name, condition.detail);
+/// The kernel's answers to what is not allowed or not there, and not to what is misspelt.
+fn is_refusal(error: &anyhow::Error) -> bool {
+    let kind = |cause: &(dyn std::error::Error + 'static)| {
+        let errno = cause.downcast_ref::<Errno>().map(|errno| io::Error::from(*errno).kind());
+        errno.or_else(|| cause.downcast_ref::<io::Error>().map(io::Error::kind))
+    };
+    error.chain().filter_map(kind).any(|kind| {
+        use io::ErrorKind::{InvalidInput, NotFound, PermissionDenied, ReadOnlyFilesystem, Unsupported};
+        matches!(kind, InvalidInput | NotFound | PermissionDenied | ReadOnlyFilesystem | Unsupported)
+    })
+}
+
+/// Where the kernel lets us record nothing, that, rather than what failed first, is what the user has to change.
+fn show_obstacles(said: &str) {
+    for Condition { name, detail, .. } in environment::conditions().into_iter().filter(|condition| !condition.ok) {
+        if !said.contains(&detail) {
+            eprintln!("relayd cannot record here: {name}: {detail}");
+        }
     }
 }
 
@@ -88,6 +115,6 @@ fn show_obstacles() {
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error
         .chain()
-        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
-        .any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
 }

@@ -147,7 +147,7 @@ fn every_command_has_a_manual_page() {
     for command in COMMANDS {
         let page = std::fs::read_to_string(folder.path().join(format!("relayd-{command}.1"))).unwrap();
         assert_eq!(page, text(&relayd(&["man", command]).stdout), "{command}");
-        assert!(page.contains(".SH NAME") && page.contains(".SH SYNOPSIS"), "{command}");
+        assert!(page.contains("\"relayd ") && page.contains(".SH NAME") && page.contains(".SH SYNOPSIS"), "{command}");
     }
     assert!(folder.path().join("relayd.1").exists());
 }

@@ -65,6 +65,16 @@ pub(crate) fn numbers_that_mean_other_processes_are_refused() {
     }
 }
 
+pub(crate) fn paths_that_mean_other_cgroups_are_refused() {
+    let mut trace = relayd();
+    let arguments = ["trace", "-e", "sched:sched_switch", "-d", "100ms", "--cgroup", "/", "-o", "/nowhere"];
+    trace.args(arguments);
+    let mut inside = Command::new("unshare");
+    inside.arg("--cgroup").arg(trace.get_program()).args(trace.get_args());
+    let said = fail(&mut inside, 1);
+    assert!(said.contains("start it with --cgroupns=host"), "{said}");
+}
+
 pub(crate) fn a_container_that_comes_and_goes_is_named() {
     let hierarchy = Hierarchy::find();
     let name = format!("relayd-test-container-{}", std::process::id());

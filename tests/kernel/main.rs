@@ -241,6 +241,7 @@ fn main() {
             [] a_structure_has_members_with_offsets;
         container: [] processes_have_the_numbers_that_the_host_gives_them,
             [] numbers_that_mean_other_processes_are_refused,
+            [] paths_that_mean_other_cgroups_are_refused,
             [] a_container_that_comes_and_goes_is_named,
             [SETPRIV] the_smallest_rights_are_enough;
         environment: [SETPRIV] without_capabilities_the_error_says_so,
@@ -252,7 +253,7 @@ fn main() {
             [BABELTRACE] a_read_only_tracefs_is_enough,
             [BABELTRACE] file_systems_that_are_not_mounted_are_mounted,
             [LOCKDOWN] a_kernel_in_lockdown_is_named,
-            [] what_stands_in_the_way_is_only_said_where_something_does;
+            [SETPRIV] what_stands_in_the_way_is_only_said_where_something_does;
         cli: [] an_unknown_event_offers_the_nearest_name,
             [] a_glob_that_matches_nothing_is_an_error,
             [] sizes_that_cannot_be_are_refused,

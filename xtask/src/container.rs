@@ -21,13 +21,15 @@ const IMAGE: &str = "relayd-tests";
 
 /// Runs the tests whose names contain one of `filter`, or those of [`TESTS`].
 pub(crate) fn run(filter: &[String]) -> Result<()> {
-    run_in(&root()?, filter)
+    let programs = programs()?;
+    run_in(&root(&packages()?, &programs)?, filter)
 }
 
 /// Runs them as a part of all tests: on a machine that can. Otherwise says why not.
 pub(crate) fn run_if_possible() -> Result<()> {
-    match root() {
-        Ok(root) => run_in(&root, &[]),
+    let programs = programs()?;
+    match packages() {
+        Ok(packages) => run_in(&root(&packages, &programs)?, &[]),
         Err(error) => {
             eprintln!("xtask: not run: the tests in a container: {error:#}");
             Ok(())
@@ -38,60 +40,63 @@ pub(crate) fn run_if_possible() -> Result<()> {
 fn run_in(root: &Path, filter: &[String]) -> Result<()> {
     let filter: Vec<&str> =
         if filter.is_empty() { TESTS.to_vec() } else { filter.iter().map(String::as_str).collect() };
-    let run = |name: &str| format!("kernel --test-threads=1 --color never '{name}' || failures=1\n");
+    let run = |name: &str| format!("{{ {}; }} || failures=1\n", tests::in_shell(name));
     let script = format!(
         "export PATH=/usr/sbin:/usr/bin:/sbin:/bin RELAYD=/usr/bin/relayd RUST_BACKTRACE=0\nfailures=0\n{}exit $failures",
         filter.into_iter().map(run).collect::<String>()
     );
-    match engine(root)? {
-        Some(engine) => {
-            // The numbers of processes are the host's, as tests expect them.
-            let options = ["run", "--rm", "--privileged", "--pid=host", "--cgroupns=host", IMAGE, "sh", "-c"];
-            exec(as_root(&engine)?.args(options).arg(script))
-        }
-        None => exec(
-            as_root(Path::new("unshare"))?
-                .args(["--mount", "--uts", "--ipc", "--fork", "sh", "-ec", ENTER, "sh"])
-                .arg(root)
-                .arg(script),
-        ),
-    }
+    let Some(engine) = engine(root)? else {
+        let namespaces = ["--mount", "--uts", "--ipc", "--fork", "sh", "-ec", ENTER, "sh"];
+        return exec(as_root(Path::new("unshare"))?.args(namespaces).arg(root).arg(script));
+    };
+    // The numbers of processes and the paths of cgroups are the host's, as tests expect them.
+    let options = ["run", "--rm", "--privileged", "--pid=host", "--cgroupns=host", IMAGE, "sh", "-c"];
+    let result = exec(as_root(&engine)?.args(options).arg(script));
+    exec(as_root(&engine)?.args(["rmi", IMAGE]).stdout(Stdio::null()))?;
+    result
 }
 
 /// Goes into a root file system of its own, as a privileged container's, and runs a script. Not by chroot, from where no user namespace can be made.
 const ENTER: &str = "
     mount --make-rprivate /
-    mount --bind $1 $1
-    mount -t proc proc $1/proc
-    mount -t sysfs sysfs $1/sys
-    mount -t cgroup2 cgroup2 $1/sys/fs/cgroup
-    mount --rbind /dev $1/dev
-    mount -t tmpfs tmpfs $1/tmp
-    mkdir -p $1/.old
-    cd $1
+    mount --bind \"$1\" \"$1\"
+    cd \"$1\"
+    mount -t proc proc proc
+    mount -t sysfs sysfs sys
+    mount -t cgroup2 cgroup2 sys/fs/cgroup
+    mount --rbind /dev dev
+    mount -t tmpfs tmpfs tmp
+    mkdir -p .old
     pivot_root . .old
     umount --lazy /.old
     exec /bin/sh -c \"$2\"";
 
-/// A root file system with the tests, made anew of packages that are kept.
-fn root() -> Result<PathBuf> {
+/// relayd and the tests, built for any machine.
+fn programs() -> Result<[PathBuf; 2]> {
     let (relayd, target) = dist::program()?;
-    let kernel = tests::kernel_tests_for(target)?;
+    Ok([relayd, tests::kernel_tests_for(target)?])
+}
+
+fn packages() -> Result<PathBuf> {
     let architecture = if std::env::consts::ARCH == "aarch64" { "arm64" } else { "amd64" };
-    let packages = Apt::new(architecture)?.unpack_with_dependencies(&PACKAGES)?;
+    Apt::new(architecture)?.unpack_with_dependencies(&PACKAGES)
+}
+
+/// A root file system with the tests, made anew of packages that are kept.
+fn root(packages: &Path, [relayd, kernel]: &[PathBuf; 2]) -> Result<PathBuf> {
     let root = ebpf::target_dir().join("container");
     if root.exists() {
         fs::remove_dir_all(&root).with_context(|| format!("removing {}", root.display()))?;
     }
-    exec(Command::new("cp").arg("-a").args([&packages, &root]))?;
+    exec(Command::new("cp").arg("-a").args([packages, &root]))?;
     for folder in ["proc", "sys", "dev", "tmp", "etc"] {
         fs::create_dir_all(root.join(folder)).with_context(|| format!("making {}", root.display()))?;
     }
     for file in ["passwd", "group"] {
         copy(&Path::new("/etc").join(file), &root.join("etc").join(file))?;
     }
-    copy(&relayd, &root.join("usr/bin/relayd"))?;
-    copy(&kernel, &root.join("usr/bin/kernel"))?;
+    copy(relayd, &root.join("usr/bin/relayd"))?;
+    copy(kernel, &root.join("usr/bin/kernel"))?;
     Ok(root)
 }
 
@@ -103,9 +108,16 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 /// podman or docker with an image of `root`, if there is one that starts containers here.
 fn engine(root: &Path) -> Result<Option<PathBuf>> {
     for engine in ENGINES.iter().filter_map(|name| find(name)) {
-        let import = format!("tar -C {} -c . | {} import - {IMAGE}", root.display(), engine.display());
-        let works = exec(as_root(Path::new("sh"))?.args(["-c", &import]).stdout(Stdio::null()))
-            .and_then(|()| exec(as_root(&engine)?.args(["run", "--rm", IMAGE, "true"])));
+        let import = "tar -C \"$1\" -cf \"$1.tar\" . && \"$2\" import \"$1.tar\" \"$3\"; result=$?; rm -f \"$1.tar\"; exit $result";
+        let import = exec(
+            as_root(Path::new("sh"))?
+                .args(["-c", import, "sh"])
+                .arg(root)
+                .arg(&engine)
+                .arg(IMAGE)
+                .stdout(Stdio::null()),
+        );
+        let works = import.and_then(|()| exec(as_root(&engine)?.args(["run", "--rm", IMAGE, "true"])));
         match works {
             Ok(()) => return Ok(Some(engine)),
             Err(error) => eprintln!("xtask: {} starts no container here: {error:#}", engine.display()),

@@ -12,6 +12,9 @@ use xtask::ebpf;
 
 use crate::exec;
 
+/// In every folder that is complete.
+const STAMP: &str = ".unpacked";
+
 /// apt for one of Debian's architectures, like `arm64`.
 pub(crate) struct Apt {
     architecture: &'static str,
@@ -25,13 +28,15 @@ impl Apt {
             let path = state.join(name);
             fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
         }
+        let status = state.join("status");
+        fs::write(&status, "").with_context(|| format!("making {}", status.display()))?;
         Ok(Self { architecture, state })
     }
 
     /// The package that a metapackage depends on, in its newest version, unpacked into a folder, which is returned with the package's name.
     pub(crate) fn unpack_newest(&self, metapackage: &str) -> Result<(String, PathBuf)> {
         let package = match self.depends(metapackage) {
-            Some(package) if self.folder_of(&package).exists() => package,
+            Some(package) if is_complete(&self.folder_of(&package)) => package,
             // What was newest some time ago is no longer to be had.
             _ => {
                 self.update()?;
@@ -40,7 +45,7 @@ impl Apt {
             }
         };
         let folder = self.folder_of(&package);
-        if !folder.exists() {
+        if !is_complete(&folder) {
             self.unpack(&["download", &package], &folder)?;
         }
         Ok((package, folder))
@@ -49,7 +54,7 @@ impl Apt {
     /// Packages with all that they depend on, unpacked into one folder.
     pub(crate) fn unpack_with_dependencies(&self, packages: &[&str]) -> Result<PathBuf> {
         let folder = self.folder_of(&packages.join("+"));
-        if !folder.exists() {
+        if !is_complete(&folder) {
             self.update()?;
             let install = ["install", "-q", "-y", "--download-only", "--no-install-recommends"];
             self.unpack(&[&install, packages].concat(), &folder)?;
@@ -75,19 +80,15 @@ impl Apt {
     fn unpack(&self, arguments: &[&str], folder: &Path) -> Result<()> {
         let archives = self.state.join("archives");
         exec(self.command("apt-get").current_dir(&archives).args(arguments))?;
-        // Complete or not there at all.
-        let mut partial = folder.as_os_str().to_owned();
-        partial.push(".partial");
-        let partial = PathBuf::from(partial);
-        fs::create_dir_all(&partial).with_context(|| format!("making {}", partial.display()))?;
+        fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
         for entry in fs::read_dir(&archives).with_context(|| format!("reading {}", archives.display()))? {
             let path = entry?.path();
             if path.extension().is_some_and(|extension| extension == "deb") {
-                exec(Command::new("dpkg").arg("-x").args([&path, &partial]))?;
+                exec(Command::new("dpkg").arg("-x").arg(&path).arg(folder))?;
                 fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
             }
         }
-        fs::rename(&partial, folder).with_context(|| format!("naming {}", folder.display()))
+        fs::write(folder.join(STAMP), "").with_context(|| format!("writing into {}", folder.display()))
     }
 
     /// apt as if nothing were installed.
@@ -97,7 +98,8 @@ impl Apt {
             ("APT::Architecture", self.architecture.into()),
             ("APT::Architectures", self.architecture.into()),
             ("Dir::State", self.state.as_os_str().to_owned()),
-            ("Dir::State::status", "/dev/null".into()),
+            // An empty file: beside it apt makes its locks.
+            ("Dir::State::status", self.state.join("status").into_os_string()),
             ("Dir::Cache", self.state.as_os_str().to_owned()),
             ("Dir::Cache::archives", self.state.join("archives").into_os_string()),
             // The user that apt downloads as may not write here.
@@ -113,4 +115,8 @@ impl Apt {
 
 fn folder() -> PathBuf {
     ebpf::target_dir().join("debian")
+}
+
+fn is_complete(folder: &Path) -> bool {
+    folder.join(STAMP).exists()
 }

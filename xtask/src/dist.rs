@@ -38,7 +38,12 @@ pub(crate) fn run(name: Option<&str>) -> Result<()> {
     // Whatever it is built for, what it says of itself is the same.
     let here = self::architecture(env::consts::ARCH)?.program()?;
     let documents = folder();
-    exec(Command::new(&here).args(["man", "--output"]).arg(documents.join("man")))?;
+    let pages = documents.join("man");
+    if pages.exists() {
+        // Of commands that there are no more.
+        fs::remove_dir_all(&pages).with_context(|| format!("removing {}", pages.display()))?;
+    }
+    exec(Command::new(&here).args(["man", "--output"]).arg(&pages))?;
     for (shell, file) in COMPLETIONS {
         let path = documents.join("completions").join(file);
         make_folder_of(&path)?;

@@ -228,6 +228,9 @@ fn rebuild() -> Result<()> {
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
     let is_work = |line: &&str| ["Compiling", "Dirty"].iter().any(|word| line.trim_start().starts_with(word));
     let again: Vec<_> = said.lines().filter(is_work).collect();
+    if !second.status.success() {
+        bail!("the second build has failed: {said}");
+    }
     if !again.is_empty() {
         bail!("a second build does it all again: {}", again.join("; "));
     }

@@ -193,7 +193,11 @@ fn install(tools: &[Tool]) -> Result<()> {
 fn package(tool: &Tool) -> String {
     let ubuntu =
         std::fs::read_to_string("/etc/os-release").is_ok_and(|text| text.lines().any(|line| line == "ID=ubuntu"));
-    if ubuntu && tool.program == "perf" { "linux-tools-generic".to_owned() } else { tool.package.to_owned() }
+    if !ubuntu || tool.program != "perf" {
+        return tool.package.to_owned();
+    }
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!("linux-tools-{}", kernel.trim())
 }
 
 fn apt(arguments: &[&str]) -> Result<()> {

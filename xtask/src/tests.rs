@@ -53,6 +53,11 @@ pub(crate) fn account(records: u64) -> Result<()> {
     exec(tests.args(["--test-threads=1", "--nocapture", "long::"]).env("RELAY_RECORDS", records.to_string()))
 }
 
+/// What a shell runs to run the kernel tests, which it has as `kernel`, whose names contain this. That none does is a failure.
+pub(crate) fn in_shell(filter: &str) -> String {
+    format!("kernel --list '{filter}' | grep -q . && kernel --test-threads=1 --color never '{filter}'")
+}
+
 /// Builds the tests on the running kernel for this machine, and returns their program.
 fn kernel_tests(profile: &[&str]) -> Result<PathBuf> {
     built(cargo().args(["test", "--locked", "--test", "kernel"]).args(profile))

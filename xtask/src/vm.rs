@@ -95,7 +95,7 @@ const ARM64_TESTS: [&str; 9] = [
 ];
 /// The last: there is no way out of it.
 const IN_LOCKDOWN: &str = "mount -t securityfs securityfs /sys/kernel/security && \
-    echo confidentiality > /sys/kernel/security/lockdown && kernel --color never 'environment::a_kernel_in_lockdown'";
+    echo confidentiality > /sys/kernel/security/lockdown && kernel --include-ignored --exact --color never environment::a_kernel_in_lockdown_is_named";
 /// Longest that the tests may take on one kernel, in seconds.
 const TIME_LIMIT: &str = "900";
 /// A guest that says nothing for so long hangs: no test takes half of that.
@@ -144,11 +144,10 @@ fn run_on(images: &[(&Kernel, PathBuf)], filter: &[String]) -> Result<()> {
             (target.program("relayd"), "relayd"),
             (target.program("kleak"), "kleak"),
         ];
-        let run = |name: &str| format!("kernel --test-threads=1 --color never '{name}'");
         let runs: Vec<_> = if filter.is_empty() {
-            worthwhile.iter().copied().map(run).chain([IN_LOCKDOWN.to_owned()]).collect()
+            worthwhile.iter().copied().map(tests::in_shell).chain([IN_LOCKDOWN.to_owned()]).collect()
         } else {
-            filter.iter().map(|name| run(name)).collect()
+            filter.iter().map(|name| tests::in_shell(name)).collect()
         };
         let initrd = guest::initrd(kernel.machine, &programs, &runs)?;
         // An emulated kernel hangs now and then, while it patches its own code: seen once in some ten runs of 6.1, at tests that had passed

@@ -46,22 +46,33 @@ pub(crate) fn completions(arguments: &CompletionsArguments, mut relayd: Command)
 pub(crate) fn man(arguments: &ManArguments, relayd: Command) -> Result<ExitCode> {
     // `help` is no page of its own.
     let mut relayd = relayd.disable_help_subcommand(true);
+    relayd.build();
     if let Some(folder) = &arguments.output {
         fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
-        clap_mangen::generate_to(relayd, folder)
-            .with_context(|| format!("writing manual pages into {}", folder.display()))?;
+        let write = |name: String, page: Vec<u8>| {
+            let path = folder.join(name);
+            fs::write(&path, page).with_context(|| format!("writing {}", path.display()))
+        };
+        for command in relayd.get_subcommands() {
+            write(format!("relayd-{}.1", command.get_name()), page(command)?)?;
+        }
+        write("relayd.1".to_owned(), page(&relayd)?)?;
         return Ok(ExitCode::SUCCESS);
     }
-    relayd.build();
-    let page = match &arguments.command {
-        None => Man::new(relayd),
+    let text = match &arguments.command {
+        None => page(&relayd)?,
         Some(name) => {
             let command = relayd.find_subcommand(name);
-            Man::new(command.with_context(|| format!("there is no command '{name}': see relayd --help"))?.clone())
+            page(command.with_context(|| format!("there is no command '{name}': see relayd --help"))?)?
         }
     };
-    let mut text = Vec::new();
-    page.render(&mut text).context("making the manual page")?;
     io::stdout().write_all(&text).context("writing the manual page")?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn page(command: &Command) -> Result<Vec<u8>> {
+    let mut text = Vec::new();
+    let page = Man::new(command.clone()).source(concat!("relayd ", env!("CARGO_PKG_VERSION")));
+    page.render(&mut text).context("making the manual page")?;
+    Ok(text)
 }

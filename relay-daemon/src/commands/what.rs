@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use relay_common::{Geometry, MAX_BUFFER_SIZE, MAX_SUBBUF_SIZE, recipe::context};
 use relay_daemon::{
-    machine,
+    machine::{self, Namespace, is_in_own},
     tracer::{
         choice::{Choice, parse_cpus},
         selection::Selection,
@@ -132,10 +132,16 @@ impl Whose {
         if let Some(cpu) = cpus.iter().find(|cpu| !possible.contains(cpu)) {
             bail!("--cpu: there is no CPU {cpu} here; the last is {}", possible.last().unwrap_or(&0));
         }
-        if (!self.pids.is_empty() || !self.tids.is_empty()) && machine::is_pid_namespace() {
+        if (!self.pids.is_empty() || !self.tids.is_empty()) && is_in_own(Namespace::Pid) {
             bail!(
                 "--pid and --tid are the host's numbers, and this container counts its processes by itself: start it with --pid=host, \
-                 or choose by --comm or --cgroup"
+                 or choose by --comm"
+            );
+        }
+        if !self.cgroups.is_empty() && is_in_own(Namespace::Cgroup) {
+            bail!(
+                "--cgroup is a path from the host's root, and this container has a root of its own: start it with --cgroupns=host, or \
+                 choose by --comm"
             );
         }
         for task in

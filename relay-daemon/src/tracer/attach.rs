@@ -288,7 +288,6 @@ fn explain(error: io::Error, what: &str, event: &Event) -> anyhow::Error {
     }
     let is_tracepoint = matches!(event.probe, Probe::Tracepoint { .. });
     let advice = match error.kind() {
-        io::ErrorKind::PermissionDenied => "; it takes CAP_BPF and CAP_PERFMON",
         io::ErrorKind::InvalidInput if is_tracepoint => {
             "; it may be no static tracepoint, or the kernel older than 5.15"
         }

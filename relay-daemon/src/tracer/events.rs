@@ -259,10 +259,10 @@ fn without_located(format: &str) -> String {
 }
 
 fn subfolders(folder: &Path) -> Result<Vec<String>> {
-    let read = |error| format!("reading {}: {error}", folder.display());
+    let reading = || format!("reading {}", folder.display());
     let mut names = Vec::new();
-    for entry in fs::read_dir(folder).map_err(|e| anyhow::anyhow!(read(e)))? {
-        let entry = entry.map_err(|e| anyhow::anyhow!(read(e)))?;
+    for entry in fs::read_dir(folder).with_context(reading)? {
+        let entry = entry.with_context(reading)?;
         if entry.file_type()?.is_dir()
             && let Ok(name) = entry.file_name().into_string()
         {

@@ -10,7 +10,7 @@ use relay_common::recipe::context;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{choice::cgroup_root, session::replace};
-use crate::machine;
+use crate::machine::{Namespace, is_in_own};
 
 pub(super) const FILE: &str = "tasks.json";
 pub(super) const CGROUPS_FILE: &str = "cgroups.json";
@@ -33,7 +33,7 @@ impl Tasks {
         let names_cgroups = context & context::CGROUP != 0;
         Self {
             names: BTreeMap::new(),
-            knows_threads: !machine::is_pid_namespace(),
+            knows_threads: !is_in_own(Namespace::Pid),
             cgroups: names_cgroups.then(BTreeMap::new),
             samplers: Vec::new(),
         }
@@ -46,6 +46,14 @@ impl Tasks {
             log::warn!(
                 "threads have names only where events tell them: this container counts its processes by itself (start it with --pid=host)"
             );
+        }
+        if tasks.cgroups.is_some() && is_in_own(Namespace::Cgroup) {
+            log::warn!(
+                "cgroups that are there already have no names: this container has a root of its own (start it with --cgroupns=host)"
+            );
+        }
+        if !tasks.knows_threads && tasks.cgroups.is_none() {
+            return tasks;
         }
         for &cpu in cpus {
             match tasks.sampler(cpu) {
@@ -125,8 +133,8 @@ impl Tasks {
                 }
             }
         }
-        // Where there is no unified hierarchy, ids mean nothing either.
-        if let (Some(cgroups), Ok(root)) = (&mut self.cgroups, cgroup_root()) {
+        // Where there is no unified hierarchy, ids mean nothing either. In a namespace paths begin elsewhere; perf tells them from the root.
+        if let (Some(cgroups), Ok(root), false) = (&mut self.cgroups, cgroup_root(), is_in_own(Namespace::Cgroup)) {
             add_cgroups(&root, &root, cgroups);
         }
     }

@@ -19,7 +19,8 @@ const PROGRAMS: [&str; 12] =
 const PLUGINS: &str = "/usr/lib/x86_64-linux-gnu/babeltrace2/plugins";
 
 /// What tests on arm64 are compared with, and busybox.
-const ARM64_PACKAGES: [&str; 5] = ["babeltrace2", "busybox-static", "coreutils", "dash", "util-linux"];
+const ARM64_PACKAGES: [&str; 7] =
+    ["babeltrace2", "bash", "busybox-static", "coreutils", "dash", "libc-bin", "util-linux"];
 
 /// Packs programs under their names, what they are compared with, busybox, and what is to be run.
 pub(super) fn initrd(machine: &Machine, programs: &[(PathBuf, &str)], runs: &[String]) -> Result<PathBuf> {
@@ -42,8 +43,8 @@ pub(super) fn initrd(machine: &Machine, programs: &[(PathBuf, &str)], runs: &[St
     fs::write(&init, script(runs)).with_context(|| format!("writing {}", init.display()))?;
     let initrd = folder().join("initrd");
     // Not compressed: the emulated CPU would take longer than the host's disk.
-    let pack = format!("chmod +x init && find . | cpio -o -H newc --quiet > {}", initrd.display());
-    exec(Command::new("sh").current_dir(&root).args(["-c", &pack]))?;
+    let pack = "chmod +x init && find . | cpio -o -H newc --quiet > \"$1\"";
+    exec(Command::new("sh").current_dir(&root).args(["-c", pack, "sh"]).arg(&initrd))?;
     Ok(initrd)
 }
 
