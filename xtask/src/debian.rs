@@ -7,7 +7,6 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-
 use xtask::ebpf;
 
 use crate::exec;
