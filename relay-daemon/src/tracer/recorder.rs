@@ -200,10 +200,11 @@ impl Recording {
     fn write_session(&mut self) -> Result<()> {
         let private = self.directory.private();
         self.directory.write_metadata(&self.standing.metadata()?)?;
-        let written = self.standing.description.session.write(&private)?;
-        self.directory.set_aside(self.room_for_account(written))?;
         self.addresses.save(&private)?;
-        self.tasks.save(&private)
+        self.tasks.save(&private)?;
+        // Last: a recorder that is killed from then on leaves a trace that can be recovered, with its names.
+        let written = self.standing.description.session.write(&private)?;
+        self.directory.set_aside(self.room_for_account(written))
     }
 
     /// Where the trace is.
