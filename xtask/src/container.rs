@@ -67,7 +67,7 @@ const ENTER: &str = "
     mount --rbind /dev dev
     mount -t tmpfs tmpfs tmp
     mkdir -p .old
-    pivot_root . .old
+    PATH=$PATH:/usr/sbin:/sbin pivot_root . .old
     umount --lazy /.old
     exec /bin/sh -c \"$2\"";
 
