@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use xtask::ebpf;
 
-use crate::{as_root, debian::Apt, dist, exec, find, tests};
+use crate::{as_root, copy, debian::Apt, dist, exec, find, tests};
 
 /// What is in the container beside relayd and the tests.
 const PACKAGES: [&str; 7] = ["babeltrace2", "bash", "coreutils", "dash", "grep", "mount", "util-linux"];
@@ -98,11 +98,6 @@ fn root(packages: &Path, [relayd, kernel]: &[PathBuf; 2]) -> Result<PathBuf> {
     copy(relayd, &root.join("usr/bin/relayd"))?;
     copy(kernel, &root.join("usr/bin/kernel"))?;
     Ok(root)
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    fs::copy(from, to).with_context(|| format!("copying {} to {}", from.display(), to.display()))?;
-    Ok(())
 }
 
 /// podman or docker with an image of `root`, if there is one that starts containers here.

@@ -3,7 +3,7 @@
 use std::{
     env,
     fs::{self, File},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
 };
 
@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use xtask::ebpf;
 
 use crate::{
-    exec, setup,
+    exec, make_folder_of, setup,
     targets::{self, Target},
 };
 
@@ -36,7 +36,7 @@ const ARCHITECTURES: [Architecture; 2] = [
 pub(crate) fn run(name: Option<&str>) -> Result<()> {
     let architecture = architecture(name.unwrap_or(env::consts::ARCH))?;
     // Whatever it is built for, what it says of itself is the same.
-    let here = self::architecture(env::consts::ARCH)?.program()?;
+    let (here, target) = program()?;
     let documents = folder();
     let pages = documents.join("man");
     if pages.exists() {
@@ -50,7 +50,7 @@ pub(crate) fn run(name: Option<&str>) -> Result<()> {
         let file = File::create(&path).with_context(|| format!("making {}", path.display()))?;
         exec(Command::new(&here).args(["completions", shell]).stdout(file))?;
     }
-    let program = architecture.program()?;
+    let program = if architecture.target.triple == target.triple { here } else { architecture.program()? };
     let deb = setup::cargo_deb()?;
     let package = ["--package", "relay-daemon", "--no-build", "--target", architecture.target.triple];
     exec(Command::new(deb).current_dir(ebpf::root()).args(package).arg("--output").arg(folder()))?;
@@ -83,11 +83,6 @@ impl Architecture {
         exec(Command::new(self.strip).arg(&program).arg("-o").arg(&stripped))?;
         Ok(stripped)
     }
-}
-
-fn make_folder_of(path: &Path) -> Result<()> {
-    let folder = path.parent().unwrap_or(path);
-    fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))
 }
 
 fn folder() -> PathBuf {

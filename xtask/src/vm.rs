@@ -113,19 +113,22 @@ pub(crate) fn run(kernel: Option<&str>, filter: &[String]) -> Result<()> {
     if chosen.is_empty() {
         bail!("no such kernel; there are {}", names());
     }
-    let images = chosen.into_iter().map(|kernel| Ok((kernel, kernel.image()?))).collect::<Result<Vec<_>>>()?;
-    run_on(&images, filter)
+    run_on(&images(&chosen)?, filter)
 }
 
 /// Runs them as a part of all tests: on a machine that can. Otherwise says why not.
 pub(crate) fn run_if_possible() -> Result<()> {
-    match KERNELS.iter().map(|kernel| Ok((kernel, kernel.image()?))).collect::<Result<Vec<_>>>() {
+    match images(&KERNELS.iter().collect::<Vec<_>>()) {
         Ok(images) => run_on(&images, &[]),
         Err(error) => {
             eprintln!("xtask: not run: the tests on other kernels in QEMU ({}): {error:#}", names());
             Ok(())
         }
     }
+}
+
+fn images<'k>(kernels: &[&'k Kernel]) -> Result<Vec<(&'k Kernel, PathBuf)>> {
+    kernels.iter().map(|kernel| Ok((*kernel, kernel.image()?))).collect()
 }
 
 fn names() -> String {
@@ -166,6 +169,7 @@ fn run_on(images: &[(&Kernel, PathBuf)], filter: &[String]) -> Result<()> {
 /// Counts the instructions of a record on the newer kernel, on one CPU whose clock advances by a nanosecond with each instruction.
 pub(crate) fn count_instructions() -> Result<()> {
     setup::ebpf_toolchain()?;
+    setup::test_tools()?;
     setup::vm_tools()?;
     let kernel = KERNELS.iter().find(|kernel| kernel.name == "6.12").context("no kernel")?;
     let image = kernel.image()?;

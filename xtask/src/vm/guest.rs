@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::{Machine, RESULT, folder};
-use crate::{debian::Apt, exec, find};
+use crate::{copy, debian::Apt, exec, find};
 
 /// The real ones, where busybox's differ, or have another name once they are copied.
 const PROGRAMS: [&str; 12] =
@@ -81,13 +81,6 @@ fn of_this_machine(root: &Path) -> Result<()> {
         }
     }
     files.iter().try_for_each(|(from, to)| copy(from, to))
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    let folder = to.parent().unwrap_or(to);
-    fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
-    fs::copy(from, to).with_context(|| format!("copying {} to {}", from.display(), to.display()))?;
-    Ok(())
 }
 
 /// What runs in the guest.
