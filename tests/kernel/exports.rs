@@ -111,7 +111,7 @@ pub(crate) fn perfetto_is_told_of_losses_and_machines() {
 }
 
 pub(crate) fn duckdb_reads_every_record() {
-    let trace = trace(&["--context", "uid,kstack"]);
+    let trace = trace(&["--context", "cgroup,uid,kstack"]);
     let lines = trace.print(&[]);
     let folder = export(&trace, "parquet");
     let query = |sql: &str| sql.replace("DIR", folder.to_str().unwrap());
@@ -119,7 +119,7 @@ pub(crate) fn duckdb_reads_every_record() {
         query(
             "select file, count(*) from read_parquet('DIR/*.parquet', union_by_name=true, filename='file') group by 1",
         ),
-        query("select time, cpu, tid, uid, prev_comm, prev_state, next_pid from 'DIR/sched.sched_switch.parquet'"),
+        query("select time, cpu, tid, cgroup, cgroup_path, uid, prev_comm, prev_state, next_pid from 'DIR/sched.sched_switch.parquet'"),
         query("select args, len(kstack) from 'DIR/raw_syscalls.sys_enter.parquet'"),
         query("select count(*) from 'DIR/syscall.openat.parquet' where ret < 0"),
         query("select epoch_us(wall) from 'DIR/sched.sched_switch.parquet'"),
@@ -144,6 +144,8 @@ pub(crate) fn duckdb_reads_every_record() {
                 line["time"],
                 line["cpu"],
                 line["tid"],
+                line["cgroup"],
+                line["cgroup_path"],
                 line["uid"],
                 fields["prev_comm"],
                 fields["prev_state"],

@@ -43,7 +43,8 @@ const WAITING: usize = 32 << 20;
 /// The file of losses, which no event can have: names of events have a colon.
 const LOST: &str = "lost";
 /// Names that columns of every file have.
-const COMMON: [&str; 11] = ["time", "wall", "host", "cpu", "pid", "tid", "comm", "cgroup", "uid", "kstack", "ustack"];
+const COMMON: [&str; 12] =
+    ["time", "wall", "host", "cpu", "pid", "tid", "comm", "cgroup", "cgroup_path", "uid", "kstack", "ustack"];
 
 /// What a column holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,10 +146,12 @@ fn layouts(traces: &[Trace]) -> Result<BTreeMap<String, Columns>> {
     common.extend([("pid", NUMBER), ("tid", NUMBER), ("comm", Sort::Text)].map(|(name, sort)| (name.to_owned(), sort)));
     let contexts = [
         ("cgroup", Sort::Integer { bits: 64, signed: false }),
+        ("cgroup_path", Sort::Text),
         ("uid", Sort::Integer { bits: 64, signed: false }),
         ("kstack", ADDRESSES),
         ("ustack", ADDRESSES),
     ];
+    let has = |name: &str| has(name) || name == "cgroup_path" && has("cgroup");
     common.extend(contexts.into_iter().filter(|(name, _)| has(name)).map(|(name, sort)| (name.to_owned(), sort)));
     let mut layouts = BTreeMap::from([(LOST.to_owned(), lost)]);
     for trace in traces {
@@ -189,7 +192,9 @@ fn add_record(part: &mut Part, traces: &[Trace], layouts: &BTreeMap<String, Colu
     row.text(comm(context, seen.record.tid, names));
     let has = |name: &str| columns.iter().any(|(column, _)| column == name);
     if has("cgroup") {
-        row.number(context.cgroup.unwrap_or(0).cast_signed());
+        let cgroup = context.cgroup.unwrap_or(0);
+        row.number(cgroup.cast_signed());
+        row.text(names.cgroup(cgroup).unwrap_or_default().as_bytes());
     }
     if has("uid") {
         row.number(context.uid.unwrap_or(0).into());
