@@ -3,6 +3,7 @@
 use std::{
     io::{self, IsTerminal as _, Write as _},
     process::ExitCode,
+    sync::Mutex,
     thread::sleep,
     time::Duration,
 };
@@ -115,26 +116,29 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         output.write_all(&columns.header()?)?;
     }
     let slicer = arguments.chosen.slicer(&traces, arguments.follow)?;
+    // Texts that can be written over: to ask the system for memory each time would cost a fault for every page.
+    let written: Mutex<Vec<Vec<u8>>> = Mutex::default();
     let worker = || {
         let mut writer = match &columns {
             Some(columns) => Writer::Csv(CsvWriter::new(&traces, columns, &style)),
             None if arguments.json => Writer::Json(JsonWriter::new(&traces, &style)),
             None => Writer::Text(TextWriter::new(&traces, &style)),
         };
-        let (traces, choice) = (&traces, &choice);
-        let mut size = 0;
+        let (traces, choice, written) = (&traces, &choice, &written);
         move |mut slice: Slice| {
-            // As much as the last one took, and some more: growing costs a copy.
-            let mut text = Vec::with_capacity(size + size / 8);
+            let mut text = written.lock().ok().and_then(|mut written| written.pop()).unwrap_or_default();
             choice.show(&slice, traces, |item, names| writer.write(&item, names, &mut text));
-            size = text.len();
             (text, std::mem::take(&mut slice.damages))
         }
     };
     let next = pace(slicer, &traces, &arguments.chosen, arguments.follow);
-    pipeline::run(next, worker, |(text, found)| {
+    pipeline::run(next, worker, |(mut text, found)| {
         output.write_all(&text)?;
         output.flush()?;
+        text.clear();
+        if let Ok(mut written) = written.lock() {
+            written.push(text);
+        }
         damages.add(found);
         Ok(())
     })?;
