@@ -665,9 +665,11 @@ pub struct Snapshot {
 /// When the buffer is corrupt or the output does not take one.
 pub fn snapshot(buffer: &MappedBuffer, output: &mut dyn Output) -> Result<Option<Snapshot>, ConsumeError> {
     let reader = buffer.reader();
+    // Memory for the copy before the cut: after it writers race with every fault on a page.
+    let mut copy = BytesMut::new();
+    copy.resize(usize::try_from(buffer.geometry().subbuf_size()).unwrap_or_default(), 0);
     let Some(count) = reader.count() else { return Ok(None) };
     let mut snapshot = Snapshot { produced: count.produced, recorded: count.closed, taken: 0, subbufs: 0, bytes: 0 };
-    let mut copy = BytesMut::new();
     let pass = reader.pass(0, Mode::Overwrite);
     let first = pass.map_err(|corrupt| ConsumeError::Corrupt { cpu: buffer.cpu(), corrupt })?.first;
     for number in first..count.produced {
