@@ -88,7 +88,12 @@ pub(crate) fn an_execve_shows_the_program_that_was_run() {
 
 pub(crate) fn a_raw_tracepoint_has_the_arguments_of_the_kernel() {
     let selected = "rawtracepoint:sched_switch(pid=prev->pid, prev->comm, to=next->pid, next->prio)";
-    let (trace, _) = record_dd(10, &["-e", selected, "-e", "sched:sched_switch"]);
+    let work = Work::new("/bin/dd");
+    // Not the last to end: while its last switch away is recorded, by one program and then by the other, the recording must go on.
+    let script = format!("{} if=/dev/zero of=/dev/null bs=16 count=10 status=none; sleep 0.2", work.path());
+    let command = ["--comm", "relaywork", "--bpf-stats", "--", "sh", "-c", &script];
+    let trace = record(&[&["-e", selected, "-e", "sched:sched_switch"], &command[..]].concat());
+    adds_up(&trace);
     let lines = trace.named();
     let raw: Vec<_> = lines.iter().filter(|line| line.contains("rawtracepoint:")).collect();
     let cooked: Vec<_> = lines.iter().filter(|line| !line.contains("rawtracepoint:")).collect();
