@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     io,
     os::fd::AsFd as _,
+    process::{Child, Command},
     sync::{Arc, Mutex, atomic::AtomicBool, atomic::Ordering::Relaxed},
     thread,
 };
@@ -20,6 +21,7 @@ use relay_daemon::{
     consumer::{Content, Output},
     machine,
 };
+use rustix::process::{Pid, Signal, kill_process};
 
 /// The object.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/clients"));
@@ -95,17 +97,25 @@ impl Clients {
 
 /// What CPUs have written, in memory.
 #[derive(Clone, Debug, Default)]
-pub struct Collected(Arc<Mutex<BTreeMap<u32, Vec<u8>>>>);
+pub struct Collected(Arc<Mutex<BTreeMap<u32, Collector>>>);
 
 impl Collected {
+    /// Bytes that there is room for without asking the system for memory, which would take longer than to copy them.
+    const ROOM: usize = 64 << 10;
+
     /// The output of a CPU.
     ///
     /// # Panics
     /// When another thread has.
     #[must_use]
     pub fn output(&self, cpu: u32) -> Box<dyn Output> {
-        self.0.lock().expect("nobody panicked").entry(cpu).or_default();
-        Box::new(Collector { all: self.clone(), cpu })
+        let mut bytes = BytesMut::zeroed(Self::ROOM);
+        // Not only reserved: every page is touched.
+        bytes.fill(1);
+        bytes.clear();
+        let collector = Collector { cpu, bytes: Arc::new(Mutex::new(bytes)) };
+        self.0.lock().expect("nobody panicked").insert(cpu, collector.clone());
+        Box::new(collector)
     }
 
     /// What is there, by CPU.
@@ -113,23 +123,22 @@ impl Collected {
     /// # Panics
     /// When another thread has.
     #[must_use]
-    pub fn take(&self) -> BTreeMap<u32, Vec<u8>> {
-        std::mem::take(&mut self.0.lock().expect("nobody panicked"))
+    pub fn take(&self) -> BTreeMap<u32, BytesMut> {
+        let taken =
+            |(cpu, collector): (&u32, &Collector)| (*cpu, collector.bytes.lock().expect("nobody panicked").split());
+        self.0.lock().expect("nobody panicked").iter().map(taken).collect()
     }
 }
 
+#[derive(Clone, Debug)]
 struct Collector {
-    all: Collected,
     cpu: u32,
+    bytes: Arc<Mutex<BytesMut>>,
 }
 
 impl Output for Collector {
     fn append(&mut self, content: &Content<'_>) -> io::Result<()> {
-        let mut copy = BytesMut::new();
-        content.copy_to(&mut copy)?;
-        let mut all = self.all.0.lock().map_err(|_| io::Error::other("a thread panicked"))?;
-        all.entry(self.cpu).or_default().extend_from_slice(&copy);
-        Ok(())
+        content.copy_to(&mut *self.bytes.lock().map_err(|_| io::Error::other("a thread panicked"))?)
     }
 
     fn name(&self) -> String {
@@ -158,40 +167,40 @@ pub fn number(record: &[u8]) -> u64 {
     number
 }
 
-/// A storm of system calls: on each of these CPUs a thread that does nothing else, until this is dropped.
+/// A storm of system calls: on each of these CPUs a process that does nothing else, until this is dropped.
+///
+/// Not threads: whenever this process gives memory back, the kernel has every CPU that runs one of its threads take part, and an emulated
+/// CPU in a storm takes milliseconds to.
 #[derive(Debug)]
-pub struct Storm {
-    stop: Arc<AtomicBool>,
-    threads: Vec<thread::JoinHandle<()>>,
-}
+pub struct Storm(Vec<Child>);
 
 impl Storm {
     /// Starts it.
     ///
     /// # Panics
-    /// When a thread cannot be started.
+    /// When a process cannot be started.
     #[must_use]
     pub fn start(cpus: &[u32]) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
         let storm = |&cpu: &u32| {
-            let stop = Arc::clone(&stop);
-            thread::spawn(move || {
+            let start = move || {
+                // What a thread starts runs where it does.
                 run_on(cpu);
-                while !stop.load(Relaxed) {
-                    for _ in 0..1000 {
-                        let _ = rustix::process::getppid();
-                    }
-                }
-            })
+                // Not for ever, should nobody come to end it.
+                let dd = ["3600", "dd", "if=/dev/zero", "of=/dev/null", "bs=1", "status=none"];
+                Command::new("timeout").args(dd).spawn().expect("timeout and dd are there")
+            };
+            thread::spawn(start).join().expect("it was started")
         };
-        let threads = cpus.iter().map(storm).collect();
-        Self { stop, threads }
+        Self(cpus.iter().map(storm).collect())
     }
 }
 
 /// A load that can be told in a trace: on each CPU a thread makes system calls (`kill` without a signal), each with a number one higher than the last.
 #[derive(Debug)]
-pub struct Numbers(Storm);
+pub struct Numbers {
+    stop: Arc<AtomicBool>,
+    threads: Vec<thread::JoinHandle<()>>,
+}
 
 /// The condition under which `raw_syscalls:sys_enter` is one of [`Numbers`], of whatever process.
 #[must_use]
@@ -212,7 +221,7 @@ impl Numbers {
                 while !stop.load(Relaxed) {
                     for _ in 0..100 {
                         number += 1;
-                        if let Some(pid) = rustix::process::Pid::from_raw(number) {
+                        if let Some(pid) = Pid::from_raw(number) {
                             let _ = rustix::process::test_kill_process(pid);
                         }
                     }
@@ -223,12 +232,20 @@ impl Numbers {
             })
         };
         let threads = cpus.iter().map(work).collect();
-        Self(Storm { stop, threads })
+        Self { stop, threads }
     }
 
     /// Ends it.
-    pub fn stop(self) {
-        drop(self.0);
+    pub fn stop(self) {}
+}
+
+impl Drop for Numbers {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+        for thread in self.threads.drain(..) {
+            // It does nothing that could fail.
+            let _ = thread.join();
+        }
     }
 }
 
@@ -244,10 +261,10 @@ pub fn run_on(cpu: u32) {
 
 impl Drop for Storm {
     fn drop(&mut self) {
-        self.stop.store(true, Relaxed);
-        for thread in self.threads.drain(..) {
-            // It does nothing that could fail.
-            let _ = thread.join();
+        for process in &mut self.0 {
+            // It may have ended before.
+            let _ = kill_process(Pid::from_child(process), Signal::TERM);
+            let _ = process.wait();
         }
     }
 }

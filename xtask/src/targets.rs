@@ -19,8 +19,6 @@ pub(crate) struct Target {
 
 /// Any x86-64 machine, whatever its C library.
 pub(crate) const X86_64: Target = Target { triple: "x86_64-unknown-linux-musl", profile: "release", compiler: None };
-/// An x86-64 machine with this machine's C library.
-pub(crate) const X86_64_GNU: Target = Target { triple: "x86_64-unknown-linux-gnu", profile: "release", compiler: None };
 /// Any arm64 machine, whatever its C library.
 pub(crate) const ARM64: Target = Target {
     triple: "aarch64-unknown-linux-musl",

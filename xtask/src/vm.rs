@@ -54,7 +54,7 @@ const X86_64: Machine = Machine {
     architecture: "amd64",
     qemu: &["qemu-system-x86_64", "-cpu", "max"],
     console: "ttyS0",
-    target: targets::X86_64_GNU,
+    target: targets::X86_64,
     tests: &TESTS,
 };
 const ARM64: Machine = Machine {
