@@ -1,5 +1,15 @@
 //! The `relayd` command. What the user types is parsed here; each subcommand has a file.
 
+#![deny(clippy::print_stdout, clippy::print_stderr, reason = "they panic when the reader has gone")]
+
+/// Says something on stderr. Nobody may be there to read it, and recording goes on.
+macro_rules! say {
+    ($($what:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($what)*);
+    }};
+}
+
 mod commands;
 
 use std::{io, process::ExitCode};
@@ -12,7 +22,7 @@ use rustix::io::Errno;
 #[derive(Debug, Parser)]
 #[command(name = "relayd", version, propagate_version = true, arg_required_else_help = true)]
 #[command(
-    after_help = "Exit status: 0 done; 1 failed, or recording stopped early; 2 wrong usage; with a COMMAND, its own status.
+    after_long_help = "Exit status: 0 done; 1 failed, or recording stopped early; 2 wrong usage; with a COMMAND, its own status.
 
 Environment: RUST_LOG=info or debug says more on stderr; NO_COLOR=1 takes the colours away."
 )]
@@ -81,9 +91,10 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("relayd: {error:#}");
+            let said = format!("{error:#}");
+            say!("relayd: {said}");
             if asks_the_kernel && is_refusal(&error) {
-                show_obstacles(&format!("{error:#}"));
+                show_obstacles(&said);
             }
             ExitCode::FAILURE
         }
@@ -106,7 +117,7 @@ fn is_refusal(error: &anyhow::Error) -> bool {
 fn show_obstacles(said: &str) {
     for Condition { name, detail, .. } in environment::conditions().into_iter().filter(|condition| !condition.ok) {
         if !said.contains(&detail) {
-            eprintln!("relayd cannot record here: {name}: {detail}");
+            say!("relayd cannot record here: {name}: {detail}");
         }
     }
 }

@@ -48,9 +48,23 @@ fn refusal(arguments: &[&str]) -> String {
 
 #[test]
 fn every_help_text() {
-    assert_snapshot!("relayd", text(&relayd(&["--help"]).stdout));
+    // The short one leaves out what follows the options, and what long texts of options go on with.
+    let both = |command: &[&str]| {
+        let help = |form| relayd(&[command, &[form]].concat()).stdout;
+        let (short, long) = (help("-h"), help("--help"));
+        assert!(short.len() < long.len(), "{command:?}");
+        format!(
+            "{}
+$ relayd {} -h
+{}",
+            text(&long),
+            command.join(" "),
+            text(&short)
+        )
+    };
+    assert_snapshot!("relayd", both(&[]));
     for command in COMMANDS {
-        assert_snapshot!(command, text(&relayd(&[command, "--help"]).stdout));
+        assert_snapshot!(command, both(&[command]));
     }
 }
 
@@ -108,6 +122,14 @@ fn a_reader_that_has_enough_is_no_error() {
         let output = child.wait_with_output().unwrap();
         assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""), "{arguments:?}");
     }
+}
+
+#[test]
+fn an_error_that_nobody_reads_has_its_exit_status() {
+    let mut child =
+        Command::new(env!("CARGO_BIN_EXE_relayd")).args(["verify", "/nosuch"]).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stderr.take());
+    assert_eq!(child.wait().unwrap().code(), Some(1));
 }
 
 #[test]

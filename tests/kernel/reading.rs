@@ -167,6 +167,18 @@ pub(crate) fn a_reader_that_has_enough_is_no_error() {
     let mut said = String::new();
     print.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert!(print.wait().unwrap().success() && said.is_empty(), "{said}");
+    // And one that never wanted any.
+    let folder = tempfile::tempdir().unwrap();
+    let repaired = folder.path().join("repaired");
+    let commands: [&[&str]; 3] = [&["verify"], &["stat"], &["repair", repaired.to_str().unwrap()]];
+    for command in commands {
+        let mut relayd = relayd();
+        relayd.arg(command[0]).arg(&trace.path).args(&command[1..]);
+        let mut relayd = relayd.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(relayd.stdout.take());
+        let output = relayd.wait_with_output().unwrap();
+        assert!(output.status.success() && !text(&output.stderr).contains("panicked"), "{command:?}: {output:?}");
+    }
 }
 
 pub(crate) fn a_trace_is_followed_while_it_is_recorded() {

@@ -13,6 +13,12 @@ use serde::Serialize;
 
 /// Say what this machine has, and lacks, for each kind of probe.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Exit status: 0; 1 when relayd trace cannot record here.
+
+Examples:
+  relayd check
+  relayd check --json | jq -r '.[] | select(.ok | not) | .detail'")]
 pub(crate) struct Arguments {
     /// Print one JSON document.
     #[arg(long)]

@@ -19,13 +19,15 @@ use super::reading::{Chosen, Damages, progress_bar};
 
 /// Write traces in the form of another program.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(after_long_help = "\
 perfetto  protobuf: ui.perfetto.dev, trace_processor; scheduling as Perfetto itself records it
 json      Chrome's JSON: chrome://tracing, speedscope, and what reads only that
 parquet   a directory with a file for each event: DuckDB, Spark, pandas, ClickHouse
 folded    stacks and how often each was seen: inferno-flamegraph, flamegraph.pl, speedscope
 
 With several directories (hosts) all go into one export, brought to the first one's clock by the wall time that each has kept.
+
+Exit status: 0; 1 when something in the files could not be read (what could is exported, the rest is named).
 
 Examples:
   relayd export DIR --to perfetto -o trace.pftrace

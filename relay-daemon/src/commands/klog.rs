@@ -27,7 +27,7 @@ const SHOW_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Show what eBPF programs log with klog!, live, all CPUs in the order of time.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(after_long_help = "\
 Examples:
   relayd klog                   (a line for every process that starts or ends)
   relayd klog my-programs.o     (an object that declares channel!(KLOG) and uses klog!)
@@ -35,10 +35,10 @@ Examples:
 pub(crate) struct Arguments {
     /// eBPF object whose programs log; they are attached where their sections say [default: the built-in example].
     object: Option<PathBuf>,
-    /// Stop after this long, like 500ms, 5s or 2m [default: at Ctrl-C].
+    /// Stop after this long, like 500ms, 5s or 2m; a number alone is seconds [default: at Ctrl-C].
     #[arg(short, long, value_name = "TIME", value_parser = super::parse_duration)]
     duration: Option<Duration>,
-    /// Bytes of a sub-buffer, a power of two.
+    /// Bytes of a sub-buffer, like 64K or 1M: a power of two from 4K to 16M.
     #[arg(short = 'b', long, value_name = "SIZE", default_value = "64K", value_parser = super::parse_size)]
     subbuf_size: u64,
     /// Sub-buffers per CPU, a power of two.
@@ -91,7 +91,7 @@ async fn klog(arguments: &Arguments) -> Result<ExitCode> {
         show.take(&lines);
     }
     show.print(u64::MAX)?;
-    eprintln!("relayd: {} lines, {} lost", show.lines, show.lost.values().sum::<u64>());
+    say!("relayd: {} lines, {} lost", show.lines, show.lost.values().sum::<u64>());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -132,9 +132,9 @@ impl Show {
             let said = self.lost.insert(cpu, counters.lost()).unwrap_or(0);
             let full = counters.lost() > said;
             match (self.full.insert(cpu, full).unwrap_or(false), full) {
-                (false, true) => eprintln!("relayd: cpu {cpu}: buffer full, lines are being lost"),
+                (false, true) => say!("relayd: cpu {cpu}: buffer full, lines are being lost"),
                 (true, false) => {
-                    eprintln!("relayd: cpu {cpu}: buffer no longer full, {} lines lost so far", counters.lost())
+                    say!("relayd: cpu {cpu}: buffer no longer full, {} lines lost so far", counters.lost())
                 }
                 _ => {}
             }

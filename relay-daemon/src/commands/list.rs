@@ -16,7 +16,7 @@ relayd: 'uprobe:PATH:*', 'usdt:PATH:*'; a WORD finds what has it in its name; -v
 
 /// List what can be traced on this machine, in the spelling of relayd trace -e.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(after_long_help = "\
 Examples:
   relayd list                       (all tracepoints)
   relayd list open                  (whatever has `open` in its name)
@@ -52,7 +52,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     };
     print(&mut out).context("writing the list")?;
     if arguments.patterns.is_empty() && io::stderr().is_terminal() {
-        eprintln!("{MORE}");
+        say!("{MORE}");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -14,7 +14,7 @@ use clap_mangen::Man;
 
 /// Print what makes a shell complete relayd's commands and options.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(after_long_help = "Examples:
   relayd completions bash > /usr/share/bash-completion/completions/relayd
   relayd completions zsh > /usr/share/zsh/vendor-completions/_relayd
   relayd completions fish > ~/.config/fish/completions/relayd.fish")]
@@ -25,7 +25,7 @@ pub(crate) struct CompletionsArguments {
 
 /// Print the manual page of relayd, or of one of its commands.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(after_long_help = "Examples:
   relayd man trace | man -l -
   relayd man -o /usr/local/share/man/man1")]
 pub(crate) struct ManArguments {

@@ -34,8 +34,14 @@ fn share_with(group: Option<&str>, session: Option<&Standing>) -> Result<()> {
         let mut fields = line.split(':');
         (fields.next() == Some(group)).then(|| fields.nth(1)?.parse::<u32>().ok())?
     };
-    let groups = std::fs::read_to_string("/etc/group").context("reading /etc/group")?;
-    let gid = group.parse().ok().or_else(|| groups.lines().find_map(named));
+    let gid = match group.parse() {
+        Ok(gid) => Some(gid),
+        Err(_) => {
+            let groups =
+                std::fs::read_to_string("/etc/group").context("reading /etc/group (a group's number needs none)")?;
+            groups.lines().find_map(named)
+        }
+    };
     make(gid.with_context(|| format!("there is no group '{group}'"))?, group)
 }
 

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use relay_daemon::{
     consumer::SETTLED,
@@ -31,7 +31,7 @@ use super::reading::{Chosen, Damages};
 const POLL: Duration = Duration::from_millis(100);
 /// Print traces: the records of all CPUs in the order of time, a line each.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(after_long_help = "\
 A line is COMM-TID [CPU] SECONDS: EVENT: FIELD=VALUE …, as in ftrace; numbers that the kernel has words for are shown by them. Where
 records were lost there is a line that says so. With several directories the traces are merged; those of other machines or
 boots by the wall clock.
@@ -47,7 +47,7 @@ Examples:
 pub(crate) struct Arguments {
     #[command(flatten)]
     chosen: Chosen,
-    /// Show only these fields.
+    /// Show only these fields, separated by commas [default: all].
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     fields: Vec<String>,
     /// How times are shown.
@@ -133,8 +133,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     };
     let next = pace(slicer, &traces, &arguments.chosen, arguments.follow);
     pipeline::run(next, worker, |(mut text, found)| {
-        output.write_all(&text)?;
-        output.flush()?;
+        output.write_all(&text).and_then(|()| output.flush()).context("writing to standard output")?;
         text.clear();
         if let Ok(mut written) = written.lock() {
             written.push(text);

@@ -137,14 +137,14 @@ impl Damages {
     fn name(&mut self, damage: &str) {
         self.count += 1;
         if self.count <= NAMED {
-            eprintln!("relayd: {damage}");
+            say!("relayd: {damage}");
         }
     }
 
     /// Says how many there were; the exit status of a command that has named them.
     pub(crate) fn finish(&self) -> ExitCode {
         if self.count > NAMED {
-            eprintln!("relayd: {} places in all could not be read; relayd verify names each", self.count);
+            say!("relayd: {} places in all could not be read; relayd verify names each", self.count);
         }
         if self.count > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
     }

@@ -10,7 +10,7 @@ use super::summary;
 
 /// Complete a trace whose recorder was killed, by what the kernel side still holds.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(after_long_help = "\
 The kernel side has gone on recording since, as long as its buffers had room; what came then is counted as lost. Nothing is written twice.
 To go on recording instead: relayd trace --resume -o DIR. When the machine was booted since, nothing is left: relayd repair.
 

@@ -1,8 +1,12 @@
 //! `relayd repair`: a sound trace from a damaged one.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use relay_daemon::reading::{repair, trace::Trace};
 
@@ -10,7 +14,7 @@ use super::reading::{Damages, progress_bar};
 
 /// Save every whole record of a damaged trace into a new one.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(after_long_help = "\
 For traces that a recorder which was killed, a full disk or a bad one has left. The damaged trace is not changed. The account of the new one has
 what is missing as `unwritten`; if there was no account, it is made from what is in the files.
 
@@ -37,11 +41,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut damages = Damages::default();
     damages.add(saved.damages);
     damages.finish();
-    println!(
+    let mut out = io::stdout();
+    writeln!(
+        out,
         "{}: {} records saved, {} bytes could not be read",
         arguments.output.display(),
         saved.records,
         saved.left_out
-    );
+    )
+    .context("writing the result")?;
     Ok(ExitCode::SUCCESS)
 }

@@ -24,7 +24,7 @@ const POLL: Duration = Duration::from_millis(50);
 
 /// Write what a flight recorder holds as a trace directory, cut at one instant on all CPUs. It goes on recording.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(after_long_help = "\
 Examples:
   relayd snapshot flight
   relayd snapshot flight -o /tmp/now && relayd stat /tmp/now")]
@@ -42,7 +42,7 @@ pub(crate) struct Arguments {
 
 /// Wait until a record stops a flight recorder (relayd start --until), then write what led to it as a trace directory.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(after_long_help = "\
 Exit status: 0 when there is a snapshot; 1 when the time was over before, or the session was stopped.
 
 Examples:
@@ -51,7 +51,7 @@ Examples:
 pub(crate) struct WaitArguments {
     #[command(flatten)]
     snapshot: Arguments,
-    /// Wait at most so long, like 90s or 2h.
+    /// Wait at most so long, like 90s or 2h; a number alone is seconds [default: for ever].
     #[arg(long, value_name = "TIME", value_parser = super::parse_duration)]
     timeout: Option<Duration>,
     /// Afterwards go on recording, until the next such record.
@@ -61,7 +61,7 @@ pub(crate) struct WaitArguments {
 
 /// Stop a flight recorder and give its memory back; what it holds is gone, unless a snapshot is asked for.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(after_long_help = "\
 Removes what an older relayd, or one that was killed, has left under that name too.
 
 Examples:
@@ -118,7 +118,7 @@ pub(crate) fn wait(arguments: &WaitArguments) -> Result<ExitCode> {
         thread::sleep(POLL);
     };
     super::share_with(group.as_deref(), Some(&standing))?;
-    eprintln!("relayd: {name} was stopped by {} on cpu {}", standing.event_name(fired.event), fired.cpu);
+    say!("relayd: {name} was stopped by {} on cpu {}", standing.event_name(fired.event), fired.cpu);
     take(&standing, name, output.as_deref())?;
     if arguments.rearm {
         standing.rearm()?;
@@ -132,7 +132,7 @@ pub(crate) fn stop(arguments: &StopArguments) -> Result<ExitCode> {
         Ok(standing) => standing,
         Err(OpenError::Other(error)) if !arguments.snapshot => {
             standing::remove(name).map_err(|error| explain(name, error))?;
-            eprintln!("relayd: removed what was left of {name} ({error:#})");
+            say!("relayd: removed what was left of {name} ({error:#})");
             return Ok(ExitCode::SUCCESS);
         }
         Err(error) => return Err(explain(name, error)),
@@ -179,7 +179,7 @@ fn take(standing: &Standing, name: &str, output: Option<&Path>) -> Result<Sessio
     let output = output.map_or_else(|| default_output(name), Path::to_path_buf);
     let session = snapshot::write(standing, &output).with_context(|| format!("taking a snapshot of {name}"))?;
     let total = |count: fn(&Cpu) -> u64| session.cpus.iter().map(count).sum::<u64>();
-    eprintln!(
+    say!(
         "relayd: snapshot of {} records in {}; {} overrun before, {} lost",
         total(Cpu::in_file),
         output.display(),

@@ -17,7 +17,7 @@ use super::{
 
 /// Start a flight recorder: a session in the kernel that goes on recording by itself, in overwrite mode, without any process.
 #[derive(Debug, Args)]
-#[command(after_help = concat!(event_help!(), "
+#[command(after_long_help = concat!(event_help!(), "
 Examples:
   relayd start flight -e 'sched:*,irq:*' -b 1M -n 16      the newest 16 MiB of each CPU
   relayd status flight
@@ -37,7 +37,7 @@ pub(crate) struct Arguments {
     /// several. `relayd wait` tells when, and takes the snapshot.
     #[arg(long, value_name = "EVENT", help_heading = "What is recorded")]
     until: Vec<String>,
-    /// Go on for so long after the record that stops it, like 50ms.
+    /// Go on for so long after the record that stops it, like 50ms; a number alone is seconds [default: not at all].
     #[arg(long, value_name = "TIME", requires = "until", value_parser = super::parse_duration, help_heading = "What is recorded")]
     after: Option<Duration>,
     #[command(flatten)]
@@ -101,7 +101,7 @@ fn start(arguments: &Arguments) -> Result<()> {
     standing.start()?;
     standing.keep();
     let cpus = standing.channel.buffers().len();
-    eprintln!(
+    say!(
         "relayd: {name} records {} events, the newest {} MiB on each of {cpus} CPUs",
         standing.description.session.events.len(),
         geometry.buffer_size() as f64 / f64::from(1 << 20),
@@ -121,7 +121,7 @@ fn add(arguments: &Arguments) -> Result<()> {
         bail!("{name} records {} already", event.name);
     }
     let added = standing.add(&selection.events, &selection.patterns)?;
-    eprintln!("relayd: {name} records {added} more events");
+    say!("relayd: {name} records {added} more events");
     Ok(())
 }
 
@@ -142,6 +142,6 @@ fn remove(arguments: &Arguments) -> Result<()> {
     ids.sort_unstable();
     ids.dedup();
     standing.remove(&ids).with_context(|| format!("removing events from {name}"))?;
-    eprintln!("relayd: {name} records {} fewer events", ids.len());
+    say!("relayd: {name} records {} fewer events", ids.len());
     Ok(())
 }

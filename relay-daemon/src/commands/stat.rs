@@ -27,7 +27,7 @@ const OF_TASK: [&str; 6] = ["event", "cpu", "pid", "tid", "uid", "comm"];
 
 /// Count what is in traces: records by event and CPU, over time, and by the values of a field; and what was lost.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(after_long_help = "\
 Exit status: 0; 1 when something in the files could not be read.
 
 Examples:

@@ -16,7 +16,7 @@ use super::snapshot::explain;
 
 /// Show the flight recorders: what they record, how much, and how far back their buffers reach.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(after_long_help = "\
 `holds` is the time before now of which every CPU's buffer has all records. Traces whose recorder was killed are shown too, with the command
 that completes them.
 
@@ -44,7 +44,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             Ok(standing) => sessions.push(Status::of(name, &standing)?),
             // It has ended since it was listed.
             Err(OpenError::Missing(_)) if arguments.name.is_none() => {}
-            Err(error) if arguments.name.is_none() => eprintln!("relayd: {:#}", explain(name, error)),
+            Err(error) if arguments.name.is_none() => say!("relayd: {:#}", explain(name, error)),
             Err(error) => return Err(explain(name, error)),
         }
     }

@@ -12,7 +12,7 @@ use relay_daemon::tracer::symbolize::TextSymbols;
 
 /// Copy babeltrace2's text of a trace from standard input to standard output, with names in place of the addresses in stacks.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(after_long_help = "\
 A frame is shown as FUNCTION+OFFSET [MODULE] in the kernel and FUNCTION+OFFSET (FILE) in a process. Names of the kernel come from the
 trace itself; those of processes from the files that they ran, as long as these have the same build id.
 

@@ -37,7 +37,7 @@ const STATUS_INTERVAL: Duration = Duration::from_millis(500);
 /// Record events of the kernel and of programs into a trace directory: cpu0…cpuN and metadata, which any CTF reader opens.
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("rotates").args(["rotate_size", "rotate_time"]).multiple(true))]
-#[command(after_help = concat!(event_help!(), "
+#[command(after_long_help = concat!(event_help!(), "
 Examples:
   relayd trace -e sched:sched_switch -d 5s
   relayd trace -e 'sched:*,irq:*' -o /tmp/boot -- make -j2
@@ -251,7 +251,7 @@ fn snapshot(recording: &mut Recording) {
         Ok((path, session)) => {
             let total = |count: fn(&Cpu) -> u64| session.cpus.iter().map(count).sum::<u64>();
             let records = total(|cpu| cpu.recorded - cpu.overrun);
-            eprintln!("relayd: snapshot of {records} records in {}", path.display());
+            say!("relayd: snapshot of {records} records in {}", path.display());
         }
         Err(error) => log::error!("no snapshot: {error:#}"),
     }

@@ -1,8 +1,12 @@
 //! `relayd verify`: does everything in a trace add up?
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Args;
 use relay_daemon::reading::{trace::Trace, verify};
 
@@ -10,7 +14,7 @@ use super::reading::progress_bar;
 
 /// Verify a trace: every byte of every file, and the account.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(after_long_help = "\
 Checked are: that packets follow each other without a gap, that no time falls, that every record lies within its packet and is as long as its
 fields say, and that records, bytes, packets and losses are as many as the account says.
 
@@ -33,7 +37,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let report = verify::verify(&trace, |bytes| bar.set_position(bytes))?;
     bar.finish_and_clear();
     for finding in &report.findings {
-        eprintln!("relayd: {finding}");
+        say!("relayd: {finding}");
     }
     let total = |of: fn(&verify::Walked) -> u64| report.cpus.values().map(of).sum::<u64>();
     let (records, packets, bytes) = (total(|cpu| cpu.records), total(|cpu| cpu.packets), total(|cpu| cpu.bytes));
@@ -42,10 +46,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         let lost = trace.session.cpus.iter().flat_map(|cpu| [cpu.lost(), cpu.overrun]).fold(0, u64::saturating_add);
         let verdict =
             if report.is_sound() { "all adds up".to_owned() } else { format!("{} findings", report.findings.len()) };
-        println!(
+        let mut out = io::stdout();
+        writeln!(
+            out,
             "{path}: {records} records in {packets} packets, {bytes} bytes in {} files, {lost} lost or overrun: {verdict}",
             report.cpus.len()
-        );
+        )
+        .context("writing the result")?;
     }
     Ok(if report.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

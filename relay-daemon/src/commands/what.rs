@@ -171,7 +171,7 @@ impl Size {
             }
             let rounded = value.max(least).next_power_of_two();
             if rounded != value {
-                eprintln!("relayd: {name} {value} rounded up to {rounded}");
+                say!("relayd: {name} {value} rounded up to {rounded}");
             }
             Ok(rounded)
         };
