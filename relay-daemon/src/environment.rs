@@ -23,9 +23,6 @@ pub struct Condition {
     pub detail: String,
 }
 
-/// Tells what there is, or what is wrong.
-type Look = fn() -> Result<String>;
-
 /// All that recording needs.
 ///
 /// ```
@@ -35,23 +32,15 @@ type Look = fn() -> Result<String>;
 /// ```
 #[must_use]
 pub fn conditions() -> Vec<Condition> {
-    let looks: [(&str, Look); 6] = [
-        ("kernel 5.15 or later", kernel),
-        ("capabilities", capabilities),
-        ("system calls", system_calls),
-        ("lockdown", lockdown),
-        ("tracefs", tracefs),
-        ("bpffs", bpffs),
-    ];
-    let may = capabilities().is_ok();
-    // Without capabilities they are refused anyway.
-    let looks = looks.into_iter().filter(|(name, _)| may || *name != "system calls");
-    let condition = |(name, look): (&'static str, Look)| {
-        let found = look();
+    let condition = |name, found: Result<String>| {
         let ok = found.is_ok();
         Condition { name, ok, detail: found.unwrap_or_else(|error| format!("{error:#}")) }
     };
-    looks.map(condition).collect()
+    let capabilities = condition("capabilities", capabilities());
+    // Without capabilities they are refused anyway.
+    let system_calls = capabilities.ok.then(|| condition("system calls", system_calls()));
+    let rest = [condition("lockdown", lockdown()), condition("tracefs", tracefs()), condition("bpffs", bpffs())];
+    [condition("kernel 5.15 or later", kernel()), capabilities].into_iter().chain(system_calls).chain(rest).collect()
 }
 
 fn kernel() -> Result<String> {
@@ -120,7 +109,7 @@ fn allowed<T>(call: &str, result: io::Result<T>) -> Result<()> {
              allows bpf and perf_event_open, or in a unit add both to SystemCallFilter="
         }
         Some(libc::EPERM | libc::EACCES) => {
-            ": a security module is the likely cause (SELinux, AppArmor): its log tells (dmesg, ausearch)"
+            return Err(error).context(format!("{call} is refused{}", security_module()));
         }
         Some(libc::ENOSYS) => ": the kernel was built without (CONFIG_BPF_SYSCALL, CONFIG_PERF_EVENTS)",
         _ => "",
@@ -128,16 +117,37 @@ fn allowed<T>(call: &str, result: io::Result<T>) -> Result<()> {
     bail!("{call} is refused ({error}){advice}")
 }
 
+/// What a security module has to do with a refusal that nothing else explains.
+fn security_module() -> String {
+    // AppArmor's profile with its mode, like `docker-default (enforce)`, or SELinux's label.
+    let confined = fs::read_to_string("/proc/self/attr/current").unwrap_or_default();
+    match confined.trim_matches(['\0', '\n', ' ']) {
+        "" | "unconfined" => {
+            " (a security module is the likely cause, SELinux or AppArmor: its log tells, by dmesg or ausearch)"
+                .to_owned()
+        }
+        label => format!(
+            " (relayd is confined as '{label}', which is the likely cause: start the container with --security-opt \
+             apparmor=unconfined, or with SELinux --security-opt label=disable)"
+        ),
+    }
+}
+
 fn lockdown() -> Result<String> {
+    const CONFIDENTIALITY: &str = "the kernel is locked down (confidentiality) and lets nobody read its memory or its events: boot it \
+         with lockdown=integrity, or none";
     let Ok(levels) = fs::read_to_string("/sys/kernel/security/lockdown") else {
-        return Ok("none that can be seen".to_owned());
+        // Containers do not see it, but its effect: EPERM, where a lack of rights is EACCES (`tracing_open_generic` in
+        // kernel/trace/trace.c).
+        let opened = machine::tracefs().map(|tracefs| fs::File::open(tracefs.join("available_events")));
+        return match opened {
+            Ok(Err(error)) if error.raw_os_error() == Some(libc::EPERM) => bail!(CONFIDENTIALITY),
+            _ => Ok("none that can be seen".to_owned()),
+        };
     };
     // All levels, that which is in force in brackets.
     match levels.split_whitespace().find_map(|level| level.strip_prefix('[')?.strip_suffix(']')) {
-        Some("confidentiality") => bail!(
-            "the kernel is locked down (confidentiality) and lets nobody read its memory or its events: boot it with \
-             lockdown=integrity, or none"
-        ),
+        Some("confidentiality") => bail!(CONFIDENTIALITY),
         level => Ok(level.unwrap_or("none").to_owned()),
     }
 }
@@ -162,5 +172,12 @@ fn bpffs() -> Result<String> {
     let own = Some(path.join("relayd")).filter(|own| own.exists()).unwrap_or_else(|| path.clone());
     accessat(CWD, &own, Access::WRITE_OK, AtFlags::EACCESS)
         .with_context(|| format!("{} cannot be written to: run as root", own.display()))?;
+    // Security modules have their own mind of it, which access(2) does not ask for.
+    if accessat(CWD, &path, Access::WRITE_OK, AtFlags::EACCESS).is_ok() {
+        let tried = path.join(format!("relayd-check-{}", std::process::id()));
+        fs::create_dir(&tried)
+            .and_then(|()| fs::remove_dir(&tried))
+            .with_context(|| format!("making {} is refused{}", tried.display(), security_module()))?;
+    }
     Ok(shown.to_string())
 }
