@@ -202,8 +202,8 @@ pub struct CpuFile {
     file: File,
     path: PathBuf,
     len: u64,
-    /// How far the file system has been asked for room.
-    room: u64,
+    /// How far the file system has been asked for room; `None` when it is no longer.
+    room: Option<u64>,
 }
 
 /// For so many bytes at most room is asked for ahead. A file system that is asked for each block as it is written to takes a fifth of the reader's
@@ -228,7 +228,7 @@ impl CpuFile {
             _ => OpenOptions::new().write(true).create_new(true).mode(0o640).open(&path),
         };
         let file = file.with_context(|| format!("making {}", path.display()))?;
-        Ok(Self { file, path, len: 0, room: 0 })
+        Ok(Self { file, path, len: 0, room: Some(0) })
     }
 
     /// Opens the `cpuN` of a consumer that was killed when it had written `len` bytes for good. What it has begun to write after them is cut
@@ -260,7 +260,7 @@ impl CpuFile {
             bail!("{} has {} bytes and had {len}: somebody has cut it", path.display(), metadata.len());
         }
         file.set_len(len).with_context(what)?;
-        Ok(Self { file, path, len, room: len })
+        Ok(Self { file, path, len, room: Some(len) })
     }
 }
 
@@ -274,10 +274,10 @@ impl CpuFile {
     /// Asks for room for `len` bytes, and for as many as there are already. A file system that cannot do that, or has no such room, still takes
     /// what it can.
     fn make_room(&mut self, len: u64) {
-        if self.len > 0 && self.len + len > self.room {
+        if self.len > 0 && self.room.is_some_and(|room| self.len + len > room) {
             let room = len + self.len.min(ROOM);
             let _ = fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.len, room);
-            self.room = self.len + room;
+            self.room = Some(self.len + room);
         }
     }
 
@@ -312,17 +312,16 @@ impl Output for CpuFile {
     }
 
     fn finish(&mut self) {
+        let room = self.room.take();
         let result = match self.file.metadata() {
             // Somebody else has cut it, or goes on with it.
             Ok(metadata) if metadata.len() != self.len => Ok(()),
-            Ok(_) if self.room > self.len && self.room != u64::MAX => self.file.set_len(self.len),
+            Ok(_) if room.is_some_and(|room| room > self.len) => self.file.set_len(self.len),
             other => other.map(drop),
         };
         if let Err(error) = result {
             log::warn!("{}: room that was set aside is not given back: {error}", self.path.display());
         }
-        // Nor asked for again.
-        self.room = u64::MAX;
     }
 
     fn bytes(&self) -> u64 {
