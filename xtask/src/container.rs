@@ -2,15 +2,14 @@
 //! both are made of. What is in it is made of Debian's packages, so that no registry is needed.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Stdio,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use xtask::ebpf;
 
-use crate::{as_root, copy, debian::Apt, dist, exec, find, tests};
+use crate::{as_root, debian::Apt, dist, exec, find, root, tests};
 
 /// What is in the container beside relayd and the tests.
 const PACKAGES: [&str; 7] = ["babeltrace2", "bash", "coreutils", "dash", "grep", "mount", "util-linux"];
@@ -22,14 +21,13 @@ const IMAGE: &str = "relayd-tests";
 /// Runs the tests whose names contain one of `filter`, or those of [`TESTS`].
 pub(crate) fn run(filter: &[String]) -> Result<()> {
     let programs = programs()?;
-    run_in(&root(&packages()?, &programs)?, filter)
+    run_in(&make_root(&packages()?, &programs)?, filter)
 }
 
 /// Runs them as a part of all tests: on a machine that can. Otherwise says why not.
 pub(crate) fn run_if_possible() -> Result<()> {
-    let programs = programs()?;
     match packages() {
-        Ok(packages) => run_in(&root(&packages, &programs)?, &[]),
+        Ok(packages) => run_in(&make_root(&packages, &programs()?)?, &[]),
         Err(error) => {
             eprintln!("xtask: not run: the tests in a container: {error:#}");
             Ok(())
@@ -52,8 +50,7 @@ fn run_in(root: &Path, filter: &[String]) -> Result<()> {
     // The numbers of processes and the paths of cgroups are the host's, as tests expect them.
     let options = ["run", "--rm", "--privileged", "--pid=host", "--cgroupns=host", IMAGE, "sh", "-c"];
     let result = exec(as_root(&engine)?.args(options).arg(script));
-    exec(as_root(&engine)?.args(["rmi", IMAGE]).stdout(Stdio::null()))?;
-    result
+    result.and(remove_image(&engine))
 }
 
 /// Goes into a root file system of its own, as a privileged container's, and runs a script. Not by chroot, from where no user namespace can be made.
@@ -72,9 +69,9 @@ const ENTER: &str = "
     exec /bin/sh -c \"$2\"";
 
 /// relayd and the tests, built for any machine.
-fn programs() -> Result<[PathBuf; 2]> {
+fn programs() -> Result<[(PathBuf, &'static str); 2]> {
     let (relayd, target) = dist::program()?;
-    Ok([relayd, tests::kernel_tests_for(target)?])
+    Ok([(relayd, "relayd"), (tests::kernel_tests_for(target)?, "kernel")])
 }
 
 fn packages() -> Result<PathBuf> {
@@ -82,21 +79,9 @@ fn packages() -> Result<PathBuf> {
     Apt::new(architecture)?.unpack_with_dependencies(&PACKAGES)
 }
 
-/// A root file system with the tests, made anew of packages that are kept.
-fn root(packages: &Path, [relayd, kernel]: &[PathBuf; 2]) -> Result<PathBuf> {
+fn make_root(packages: &Path, programs: &[(PathBuf, &str)]) -> Result<PathBuf> {
     let root = ebpf::target_dir().join("container");
-    if root.exists() {
-        fs::remove_dir_all(&root).with_context(|| format!("removing {}", root.display()))?;
-    }
-    exec(Command::new("cp").arg("-a").args([packages, &root]))?;
-    for folder in ["proc", "sys", "dev", "tmp", "etc"] {
-        fs::create_dir_all(root.join(folder)).with_context(|| format!("making {}", root.display()))?;
-    }
-    for file in ["passwd", "group"] {
-        copy(&Path::new("/etc").join(file), &root.join("etc").join(file))?;
-    }
-    copy(relayd, &root.join("usr/bin/relayd"))?;
-    copy(kernel, &root.join("usr/bin/kernel"))?;
+    root::make(&root, programs, |root| root::fill_with(packages, root))?;
     Ok(root)
 }
 
@@ -115,8 +100,16 @@ fn engine(root: &Path) -> Result<Option<PathBuf>> {
         let works = import.and_then(|()| exec(as_root(&engine)?.args(["run", "--rm", IMAGE, "true"])));
         match works {
             Ok(()) => return Ok(Some(engine)),
-            Err(error) => eprintln!("xtask: {} starts no container here: {error:#}", engine.display()),
+            Err(error) => {
+                eprintln!("xtask: {} starts no container here: {error:#}", engine.display());
+                // There is none when that was what failed.
+                let _ = remove_image(&engine);
+            }
         }
     }
     Ok(None)
+}
+
+fn remove_image(engine: &Path) -> Result<()> {
+    exec(as_root(engine)?.args(["rmi", IMAGE]).stdout(Stdio::null()).stderr(Stdio::null()))
 }

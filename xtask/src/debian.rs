@@ -78,6 +78,10 @@ impl Apt {
     /// Unpacks what apt-get downloads with these arguments.
     fn unpack(&self, arguments: &[&str], folder: &Path) -> Result<()> {
         let archives = self.state.join("archives");
+        // What an interrupted download has left belongs to another folder.
+        fs::remove_dir_all(&archives).with_context(|| format!("removing {}", archives.display()))?;
+        let partial = archives.join("partial");
+        fs::create_dir_all(&partial).with_context(|| format!("making {}", partial.display()))?;
         exec(self.command("apt-get").current_dir(&archives).args(arguments))?;
         fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
         for entry in fs::read_dir(&archives).with_context(|| format!("reading {}", archives.display()))? {

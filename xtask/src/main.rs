@@ -8,6 +8,7 @@ mod dist;
 mod fuzz;
 mod mutants;
 mod proofs;
+mod root;
 mod setup;
 mod targets;
 mod tests;

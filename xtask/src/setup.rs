@@ -1,11 +1,14 @@
 //! Installs what building and testing take, and says so. Quick when everything is there.
 
-use std::{path::PathBuf, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use xtask::ebpf;
 
-use crate::{exec, find, is_root};
+use crate::{as_root, exec, find};
 
 /// What a program is needed for, and the Debian package that has it.
 struct Tool {
@@ -172,7 +175,7 @@ pub(crate) fn vm_tools() -> Result<()> {
 }
 
 fn install(tools: &[Tool]) -> Result<()> {
-    let missing: Vec<&Tool> = tools.iter().filter(|tool| find(tool.program).is_none()).collect();
+    let missing: Vec<&Tool> = tools.iter().filter(|tool| !is_there(tool)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -189,26 +192,29 @@ fn install(tools: &[Tool]) -> Result<()> {
         .with_context(|| format!("installing {}", programs.join(", ")))
 }
 
-/// Ubuntu has perf in a package for each kernel.
-fn package(tool: &Tool) -> String {
-    let ubuntu =
-        std::fs::read_to_string("/etc/os-release").is_ok_and(|text| text.lines().any(|line| line == "ID=ubuntu"));
-    if !ubuntu || tool.program != "perf" {
-        return tool.package.to_owned();
+fn is_there(tool: &Tool) -> bool {
+    match ubuntu_tools(tool) {
+        // What is called perf there only looks for this one.
+        Some(tools) => Path::new("/usr/lib/linux-tools").join(tools).join(tool.program).exists(),
+        None => find(tool.program).is_some(),
     }
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    format!("linux-tools-{}", kernel.trim())
+}
+
+fn package(tool: &Tool) -> String {
+    ubuntu_tools(tool).map_or(tool.package.to_owned(), |kernel| format!("linux-tools-{kernel}"))
+}
+
+/// Ubuntu has perf in a package for each kernel: which is running, if this is that.
+fn ubuntu_tools(tool: &Tool) -> Option<String> {
+    let release = std::fs::read_to_string("/etc/os-release").ok()?;
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
+    (tool.program == "perf" && release.lines().any(|line| line == "ID=ubuntu")).then(|| kernel.trim().to_owned())
 }
 
 fn apt(arguments: &[&str]) -> Result<()> {
-    let mut command = if is_root() { Command::new("apt-get") } else { Command::new("sudo") };
-    if !is_root() {
-        if find("sudo").is_none() {
-            bail!("installing packages takes root, and there is no sudo: run as root: apt-get {}", arguments.join(" "));
-        }
-        command.arg("apt-get");
-    }
-    exec(command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive"))
+    // sudo keeps none of our environment.
+    let mut command = as_root(Path::new("env"))?;
+    exec(command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]).args(arguments))
 }
 
 fn say(text: &str) {

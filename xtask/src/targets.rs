@@ -36,8 +36,7 @@ impl Target {
         setup::rust_target(self.triple)?;
         match self.compiler {
             Some(_) => setup::arm64_compiler(),
-            None if self.triple.ends_with("musl") => setup::musl_compiler(),
-            None => Ok(()),
+            None => setup::musl_compiler(),
         }
     }
 

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::{Machine, RESULT, folder};
-use crate::{copy, debian::Apt, exec, find};
+use crate::{copy, debian::Apt, exec, find, root};
 
 /// The real ones, where busybox's differ, or have another name once they are copied.
 const PROGRAMS: [&str; 12] =
@@ -25,20 +25,10 @@ const ARM64_PACKAGES: [&str; 7] =
 /// Packs programs under their names, what they are compared with, busybox, and what is to be run.
 pub(super) fn initrd(machine: &Machine, programs: &[(PathBuf, &str)], runs: &[String]) -> Result<PathBuf> {
     let root = folder().join("root");
-    if root.exists() {
-        fs::remove_dir_all(&root).with_context(|| format!("removing {}", root.display()))?;
-    }
-    match machine.architecture {
-        "arm64" => of_packages(&root, &Apt::new(machine.architecture)?.unpack_with_dependencies(&ARM64_PACKAGES)?)?,
-        _ => of_this_machine(&root)?,
-    }
-    for (program, name) in programs {
-        copy(program, &root.join("bin").join(name))?;
-    }
-    copy(Path::new("/etc/passwd"), &root.join("etc/passwd"))?;
-    for folder in ["proc", "sys", "dev", "tmp"] {
-        fs::create_dir_all(root.join(folder)).with_context(|| format!("making {}", root.display()))?;
-    }
+    root::make(&root, programs, |root| match machine.architecture {
+        "arm64" => of_packages(root, &Apt::new(machine.architecture)?.unpack_with_dependencies(&ARM64_PACKAGES)?),
+        _ => of_this_machine(root),
+    })?;
     let init = root.join("init");
     fs::write(&init, script(runs)).with_context(|| format!("writing {}", init.display()))?;
     let initrd = folder().join("initrd");
@@ -50,7 +40,7 @@ pub(super) fn initrd(machine: &Machine, programs: &[(PathBuf, &str)], runs: &[St
 
 /// A root of Debian's packages, but for what is only read by people.
 fn of_packages(root: &Path, packages: &Path) -> Result<()> {
-    exec(Command::new("cp").arg("-a").args([packages, root]))?;
+    root::fill_with(packages, root)?;
     let shared = root.join("usr/share");
     fs::remove_dir_all(&shared).with_context(|| format!("removing {}", shared.display()))
 }
@@ -89,7 +79,7 @@ fn script(runs: &[String]) -> String {
     format!(
         "#!/bin/busybox sh\n\
          /bin/busybox --install -s /bin 2>/dev/null\n\
-         export PATH=/bin:/usr/bin RELAYD=/bin/relayd RUST_BACKTRACE=0\n\
+         export PATH=/bin:/usr/bin RELAYD=/usr/bin/relayd RUST_BACKTRACE=0\n\
          mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev; mount -t tmpfs tmp /tmp\n\
          uname -r\nfailures=0\n\
          {runs}echo {RESULT} $failures\npoweroff -f\n"
