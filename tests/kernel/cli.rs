@@ -27,6 +27,41 @@ fn refuses(arguments: &[&str], expected: &str) {
     assert!(!folder.path().join("trace").exists(), "{arguments:?} leaves a directory");
 }
 
+pub(crate) fn frequent_errors_are_said_to_the_letter() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("letter"), "not ours").unwrap();
+    let full = folder.path().to_str().unwrap();
+    let wrong: [(&[&str], &str); 8] = [
+        (
+            &["trace"],
+            "no event is given: name at least one with -e, like -e sched:sched_switch; relayd list shows what there is",
+        ),
+        (&["trace", "-e", "syscall:opena"], "there is no system call 'opena'; did you mean openat, open, openat2?"),
+        (
+            &["trace", "-e", "sched:sched_switch if prev_pdi == 3"],
+            "'sched:sched_switch': in the condition, column 1: sched:sched_switch has no field 'prev_pdi'; did you mean prev_pid, ",
+        ),
+        (
+            &["trace", "-e", "sched:sched_switch(prev_pid)"],
+            "'sched:sched_switch(prev_pid)': tracepoints are recorded as they are: leave out the parentheses",
+        ),
+        (
+            &["trace", "-e", "sched:sched_switch", "-o", full],
+            "DIR is not empty and is not a trace of relayd; give another with -o",
+        ),
+        (&["trace", "-e", "sched:sched_switch", "--group", "nosuch"], "there is no group 'nosuch'"),
+        (&["snapshot", "nosuch"], "there is no session nosuch; "),
+        (&["print", full], "DIR is not a trace of relayd: it has no .relayd"),
+    ];
+    for (arguments, expected) in wrong {
+        let mut command = relayd();
+        let said = fail(command.current_dir("/").args(arguments), 1).replace(full, "DIR");
+        assert!(said.starts_with(&format!("relayd: {expected}")), "{arguments:?} says {said}");
+        assert!(said.lines().count() <= 3, "{said}");
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
 pub(crate) fn an_unknown_event_offers_the_nearest_name() {
     refuses(&["-e", "sched:sched_swich", "-d", "1s"], "did you mean sched:sched_switch");
     refuses(&["-e", "sched", "-d", "1s"], "-e 'sched:*'");

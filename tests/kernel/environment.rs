@@ -48,7 +48,16 @@ pub(crate) fn without_capabilities_the_error_says_so() {
     std::os::unix::fs::chown(folder.path(), Some(65534), Some(65534)).unwrap();
     command.arg(&program).args(RECORD.split(' ')).arg(folder.path().join("trace"));
     let said = fail(&mut command, 1);
-    assert!(said.contains("capabilities: CAP_BPF and CAP_PERFMON missing: run as root"), "{said}");
+    let tracefs = machine::tracefs().unwrap().join("events");
+    let tracefs = tracefs.display();
+    let expected = [
+        format!("relayd: listing tracepoints: reading {tracefs}: Permission denied (os error 13)"),
+        "relayd cannot record here: capabilities: CAP_BPF and CAP_PERFMON missing: run as root".to_owned(),
+        format!(
+            "relayd cannot record here: tracefs: {tracefs} cannot be read: run as root: Permission denied (os error 13)"
+        ),
+    ];
+    assert!(said.starts_with(&(expected.join("\n") + "\n")), "{said}");
     let mut list = Command::new("setpriv");
     list.args(["--inh-caps=-all", "--reuid=65534", "--regid=65534", "--clear-groups"]);
     let said = fail(list.arg(folder.path().join("relayd")).args(["list", "sched"]), 1);

@@ -254,7 +254,8 @@ fn main() {
             [BABELTRACE] file_systems_that_are_not_mounted_are_mounted,
             [LOCKDOWN] a_kernel_in_lockdown_is_named,
             [SETPRIV] what_stands_in_the_way_is_only_said_where_something_does;
-        cli: [] an_unknown_event_offers_the_nearest_name,
+        cli: [] frequent_errors_are_said_to_the_letter,
+            [] an_unknown_event_offers_the_nearest_name,
             [] a_glob_that_matches_nothing_is_an_error,
             [] sizes_that_cannot_be_are_refused,
             [] sizes_are_rounded_up_and_that_is_said,
