@@ -664,6 +664,9 @@ pub struct Snapshot {
 /// When the buffer is corrupt or the output does not take one.
 pub fn snapshot(buffer: &MappedBuffer, output: &mut dyn Output) -> Result<Option<Snapshot>, ConsumeError> {
     let reader = buffer.reader();
+    if reader.count().is_none() {
+        return Ok(None);
+    }
     // Memory for the copy before the cut: after it writers race with every fault on a page.
     let mut copy = BytesMut::new();
     copy.resize(usize::try_from(buffer.geometry().subbuf_size()).unwrap_or_default(), 0);

@@ -236,7 +236,9 @@ impl Numbers {
     }
 
     /// Ends it.
-    pub fn stop(self) {}
+    pub fn stop(self) {
+        drop(self);
+    }
 }
 
 impl Drop for Numbers {

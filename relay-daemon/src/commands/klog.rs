@@ -38,7 +38,7 @@ pub(crate) struct Arguments {
     /// Stop after this long, like 500ms, 5s or 2m; a number alone is seconds [default: at Ctrl-C].
     #[arg(short, long, value_name = "TIME", value_parser = super::parse_duration)]
     duration: Option<Duration>,
-    /// Bytes of a sub-buffer, like 64K or 1M: a power of two from 4K to 16M.
+    /// Bytes of a sub-buffer, like 64K or 1M: a power of two, at most 16M.
     #[arg(short = 'b', long, value_name = "SIZE", default_value = "64K", value_parser = super::parse_size)]
     subbuf_size: u64,
     /// Sub-buffers per CPU, a power of two.
