@@ -32,7 +32,7 @@ struct Kernel {
     /// The Debian package that depends on its newest build,
     package: &'static str,
     /// and how that one's name begins: what it depends on is another in each Debian.
-    image: &'static str,
+    prefix: &'static str,
     machine: &'static Machine,
 }
 
@@ -48,9 +48,9 @@ struct Machine {
 }
 
 const KERNELS: [Kernel; 3] = [
-    Kernel { name: "6.1", package: "linux-image-cloud-amd64", image: "linux-image-6.1.", machine: &X86_64 },
-    Kernel { name: "6.12", package: "linux-image-6.12-cloud-amd64", image: "linux-image-6.12.", machine: &X86_64 },
-    Kernel { name: "arm64", package: "linux-image-6.12-cloud-arm64", image: "linux-image-6.12.", machine: &ARM64 },
+    Kernel { name: "6.1", package: "linux-image-cloud-amd64", prefix: "linux-image-6.1.", machine: &X86_64 },
+    Kernel { name: "6.12", package: "linux-image-6.12-cloud-amd64", prefix: "linux-image-6.12.", machine: &X86_64 },
+    Kernel { name: "arm64", package: "linux-image-6.12-cloud-arm64", prefix: "linux-image-6.12.", machine: &ARM64 },
 ];
 const X86_64: Machine = Machine {
     architecture: "amd64",
@@ -197,7 +197,7 @@ impl Kernel {
     /// Downloads and unpacks it, unless that was done before, and returns its image.
     fn image(&self) -> Result<PathBuf> {
         let (package, folder) = Apt::new(self.machine.architecture)?.unpack_newest(self.package)?;
-        if !package.starts_with(self.image) {
+        if !package.starts_with(self.prefix) {
             bail!("apt gives {package} for {}: this Debian has no kernel {}", self.package, self.name);
         }
         Ok(folder.join("boot").join(package.replacen("linux-image", "vmlinuz", 1)))

@@ -41,9 +41,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut damages = Damages::default();
     damages.add(saved.damages);
     damages.finish();
-    let mut out = io::stdout();
     writeln!(
-        out,
+        io::stdout(),
         "{}: {} records saved, {} bytes could not be read",
         arguments.output.display(),
         saved.records,

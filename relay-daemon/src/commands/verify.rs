@@ -46,9 +46,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         let lost = trace.session.cpus.iter().flat_map(|cpu| [cpu.lost(), cpu.overrun]).fold(0, u64::saturating_add);
         let verdict =
             if report.is_sound() { "all adds up".to_owned() } else { format!("{} findings", report.findings.len()) };
-        let mut out = io::stdout();
         writeln!(
-            out,
+            io::stdout(),
             "{path}: {records} records in {packets} packets, {bytes} bytes in {} files, {lost} lost or overrun: {verdict}",
             report.cpus.len()
         )
