@@ -3,10 +3,10 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{BufRead as _, BufReader, Read as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, Output, Stdio},
     sync::OnceLock,
     thread::sleep,
     time::Duration,
@@ -172,13 +172,21 @@ pub(crate) fn a_reader_that_has_enough_is_no_error() {
     let repaired = folder.path().join("repaired");
     let commands: [&[&str]; 3] = [&["verify"], &["stat"], &["repair", repaired.to_str().unwrap()]];
     for command in commands {
-        let mut relayd = relayd();
-        relayd.arg(command[0]).arg(&trace.path).args(&command[1..]);
-        let mut relayd = relayd.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        drop(relayd.stdout.take());
-        let output = relayd.wait_with_output().unwrap();
+        let output = unread(relayd_on(command[0], &trace.path).args(&command[1..]));
         assert!(output.status.success() && !text(&output.stderr).contains("panicked"), "{command:?}: {output:?}");
     }
+    // The status is for those who read nothing.
+    let (_folder, damaged) = copied();
+    fs::OpenOptions::new().append(true).open(damaged.join("cpu0")).unwrap().write_all(b"more").unwrap();
+    let output = unread(&mut relayd_on("verify", &damaged));
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+}
+
+/// Runs a command whose standard output nobody reads.
+fn unread(command: &mut Command) -> Output {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    child.wait_with_output().unwrap()
 }
 
 pub(crate) fn a_trace_is_followed_while_it_is_recorded() {

@@ -46,12 +46,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         let lost = trace.session.cpus.iter().flat_map(|cpu| [cpu.lost(), cpu.overrun]).fold(0, u64::saturating_add);
         let verdict =
             if report.is_sound() { "all adds up".to_owned() } else { format!("{} findings", report.findings.len()) };
-        writeln!(
+        let told = writeln!(
             io::stdout(),
             "{path}: {records} records in {packets} packets, {bytes} bytes in {} files, {lost} lost or overrun: {verdict}",
             report.cpus.len()
-        )
-        .context("writing the result")?;
+        );
+        match told {
+            // A reader that has gone makes no trace sound.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            other => other.context("writing the result")?,
+        }
     }
     Ok(if report.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
