@@ -193,6 +193,7 @@ impl<C: Client<CpuBuffer> + Copy> Channel<C> {
     /// Why it was lost. That is counted already.
     #[inline(always)]
     pub fn reserve(&self, len: u64) -> Result<Record<C>, Lost> {
+        sys::refuse_private_stack();
         let Some(buffer) = self.buffer() else {
             if let Some(control) = self.control.get(sys::cpu()) {
                 control.producer.lost_no_buffer.count(1);
@@ -282,6 +283,7 @@ impl<C: Client<CpuBuffer> + Copy> Channel<C> {
     #[doc(hidden)]
     #[inline(always)]
     pub fn request(&self, ctx: *mut core::ffi::c_void) {
+        sys::refuse_private_stack();
         let Some(buffer) = self.buffer() else { return };
         let writer = self.writer(&buffer);
         let ctx = RawTracePointContext::new(ctx);

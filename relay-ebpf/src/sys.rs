@@ -108,6 +108,7 @@ macro_rules! tracepoint {
         #[unsafe(no_mangle)]
         #[unsafe(link_section = $section)]
         fn $name(ctx: *mut core::ffi::c_void) -> u32 {
+            $crate::sys::refuse_private_stack();
             $record(&aya_ebpf::programs::TracePointContext::new(ctx));
             1
         }
@@ -330,6 +331,30 @@ impl CpuBuffer {
         Some((unsafe { self.at::<u8>(place).add(skip as usize) }, len))
     }
 }
+
+/// Keeps the kernel from giving the program that calls this a stack of its own.
+///
+/// Since Linux 6.13 a program with 64 bytes of stack or more gets one private stack for each CPU, on the promise that a program never runs twice on
+/// one CPU (kernel/bpf/verifier.c, `bpf_enable_priv_stack`). That promise is the hook's, and not every hook keeps it: uprobes have no guard
+/// against recursion, and a program that is attached to hooks with different guards has none in effect. Two runs then share one stack, and
+/// exchange values that the verifier has bounded. A program with a tail call gets no private stack: the kernel looks for one
+/// (`check_max_stack_depth`) before it removes what is never reached.
+///
+/// [`Channel::reserve`](crate::channel::Channel::reserve) and the macros of this crate call it; a program that does neither need not.
+///
+/// ```
+/// relay_ebpf::sys::refuse_private_stack();
+/// ```
+#[cfg(target_arch = "bpf")]
+#[inline(always)]
+pub fn refuse_private_stack() {
+    // SAFETY: the branch is always taken, so that nothing is called; the verifier knows the register's value, and removes the call.
+    unsafe { core::arch::asm!("r0 = 0", "if r0 == 0 goto +1", "call 12", out("r0") _, options(nomem, nostack)) };
+}
+
+#[cfg(not(target_arch = "bpf"))]
+#[doc(hidden)]
+pub fn refuse_private_stack() {}
 
 /// The same number, of which the compiler knows nothing, unless it is a constant.
 ///
@@ -738,6 +763,7 @@ macro_rules! program {
         #[unsafe(no_mangle)]
         #[unsafe(link_section = $section)]
         fn $name(ctx: *mut core::ffi::c_void) -> u32 {
+            $crate::sys::refuse_private_stack();
             $record(&<$context>::new(ctx.cast()));
             0
         }

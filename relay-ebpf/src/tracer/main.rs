@@ -348,6 +348,7 @@ fn task_ends(ctx: &TracePointContext) {
 /// Run by the daemon, by BPF_PROG_TEST_RUN, in its own context: so the kernel says who that is.
 #[raw_tracepoint]
 fn on_request(ctx: RawTracePointContext) {
+    sys::refuse_private_stack();
     let request: u64 = ctx.arg(0);
     let argument: u64 = ctx.arg(1);
     let current = sys::current();
