@@ -9,7 +9,11 @@ use std::{
 use anyhow::Result;
 use xtask::ebpf;
 
-use crate::{as_root, debian::Apt, dist, exec, find, root, tests};
+use crate::{
+    as_root,
+    debian::{Apt, Suite},
+    dist, exec, find, root, tests,
+};
 
 /// What is in the container beside relayd and the tests.
 const PACKAGES: [&str; 7] = ["babeltrace2", "bash", "coreutils", "dash", "grep", "mount", "util-linux"];
@@ -76,7 +80,7 @@ fn programs() -> Result<[(PathBuf, &'static str); 2]> {
 
 fn packages() -> Result<PathBuf> {
     let architecture = if std::env::consts::ARCH == "aarch64" { "arm64" } else { "amd64" };
-    Apt::new(architecture)?.unpack_with_dependencies(&PACKAGES)
+    Apt::new(architecture, Suite::Own)?.unpack_with_dependencies(&PACKAGES)
 }
 
 fn make_root(packages: &Path, programs: &[(PathBuf, &str)]) -> Result<PathBuf> {

@@ -11,36 +11,68 @@ use xtask::ebpf;
 
 use crate::exec;
 
+/// What Debian's suites are signed with.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// In every folder that is complete.
 const STAMP: &str = ".unpacked";
 
-/// apt for one of Debian's architectures, like `arm64`.
+/// apt for one of Debian's architectures, like `arm64`, and one of its suites.
 pub(crate) struct Apt {
     architecture: &'static str,
+    suite: Suite,
     state: PathBuf,
 }
 
+/// Which of Debian's suites packages are taken from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Suite {
+    /// Those that this machine installs from.
+    Own,
+    /// Another, by its name, from the mirror that this machine installs from.
+    Other(&'static str),
+}
+
+impl Suite {
+    /// What the names of folders end with.
+    fn suffix(self) -> String {
+        match self {
+            Self::Own => String::new(),
+            Self::Other(name) => format!("-{name}"),
+        }
+    }
+}
+
 impl Apt {
-    pub(crate) fn new(architecture: &'static str) -> Result<Self> {
-        let state = folder().join(format!("apt-{architecture}"));
+    pub(crate) fn new(architecture: &'static str, suite: Suite) -> Result<Self> {
+        let state = folder().join(format!("apt-{architecture}{}", suite.suffix()));
         for name in ["lists/partial", "archives/partial"] {
             let path = state.join(name);
             fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
         }
-        let status = state.join("status");
-        fs::write(&status, "").with_context(|| format!("making {}", status.display()))?;
-        Ok(Self { architecture, state })
+        let write = |name: &str, content: &str| {
+            let path = state.join(name);
+            fs::write(&path, content).with_context(|| format!("writing {}", path.display()))
+        };
+        write("status", "")?;
+        if let Suite::Other(name) = suite {
+            write("suite.list", &format!("deb [signed-by={KEYRING}] {} {name} main\n", mirror()?))?;
+        }
+        Ok(Self { architecture, suite, state })
     }
 
-    /// The package that a metapackage depends on, in its newest version, unpacked into a folder, which is returned with the package's name.
-    pub(crate) fn unpack_newest(&self, metapackage: &str) -> Result<(String, PathBuf)> {
-        let package = match self.depends(metapackage) {
+    /// The package at the end of a chain of dependencies, in its newest version, unpacked into a folder, which is returned with the package's
+    /// name. The chain begins with a metapackage; what follows are the beginnings of names.
+    pub(crate) fn unpack_newest(&self, metapackage: &str, chain: &[&str]) -> Result<(String, PathBuf)> {
+        let follow = || chain.iter().try_fold(metapackage.to_owned(), |package, prefix| self.depends(&package, prefix));
+        let package = match follow() {
             Some(package) if is_complete(&self.folder_of(&package)) => package,
             // What was newest some time ago is no longer to be had.
             _ => {
                 self.update()?;
-                let package = self.depends(metapackage);
-                package.with_context(|| format!("apt knows no package {metapackage} for {}", self.architecture))?
+                follow().with_context(|| {
+                    let chain = chain.join("…, ");
+                    format!("apt gives no {chain}… for {metapackage} on {} here", self.architecture)
+                })?
             }
         };
         let folder = self.folder_of(&package);
@@ -62,13 +94,15 @@ impl Apt {
     }
 
     fn folder_of(&self, packages: &str) -> PathBuf {
-        folder().join(format!("{packages}_{}", self.architecture))
+        folder().join(format!("{packages}_{}{}", self.architecture, self.suite.suffix()))
     }
 
-    fn depends(&self, metapackage: &str) -> Option<String> {
-        let output = self.command("apt-cache").args(["depends", metapackage]).output().ok()?;
+    /// What a package depends on whose name begins with `prefix`.
+    fn depends(&self, package: &str, prefix: &str) -> Option<String> {
+        let output = self.command("apt-cache").args(["depends", package]).output().ok()?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        text.lines().find_map(|line| line.trim().strip_prefix("Depends: ")).map(str::to_owned)
+        let mut names = text.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
+        names.find(|name| name.starts_with(prefix)).map(str::to_owned)
     }
 
     fn update(&self) -> Result<()> {
@@ -97,6 +131,11 @@ impl Apt {
     /// apt as if nothing were installed.
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
+        if self.suite != Suite::Own {
+            let mut list: std::ffi::OsString = "Dir::Etc::sourcelist=".into();
+            list.push(self.state.join("suite.list"));
+            command.args(["-o", "Dir::Etc::sourceparts=/dev/null", "-o"]).arg(list);
+        }
         for (name, value) in [
             ("APT::Architecture", self.architecture.into()),
             ("APT::Architectures", self.architecture.into()),
@@ -114,6 +153,16 @@ impl Apt {
         }
         command
     }
+}
+
+/// The mirror that this machine installs Debian's packages from.
+fn mirror() -> Result<String> {
+    let mut list = Command::new("apt-get");
+    list.args(["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Origin: Debian", "Component: main"]);
+    let output = list.output().context("asking apt-get for its mirror")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mirror = text.lines().find(|line| !line.contains("security"));
+    mirror.map(str::to_owned).context("apt has no mirror of Debian: run apt-get update once, on a Debian")
 }
 
 fn folder() -> PathBuf {

@@ -64,7 +64,7 @@ enum Task {
     },
     /// Run tests on other kernels, in QEMU: those that need nothing but a kernel, or those named.
     Vm {
-        /// Only this kernel: 6.1, 6.12 or arm64.
+        /// Only this kernel: 6.1, 6.12, 6.12-full, 7.2 or arm64.
         #[arg(long)]
         kernel: Option<String>,
         /// Tests whose names contain one of these.

@@ -20,7 +20,7 @@ use xtask::ebpf;
 
 use crate::{
     cargo,
-    debian::Apt,
+    debian::{Apt, Suite},
     exec, setup,
     targets::{self, Target},
     tests,
@@ -29,10 +29,13 @@ use crate::{
 /// A kernel that tests run on.
 struct Kernel {
     name: &'static str,
-    /// The Debian package that depends on its newest build,
+    /// The suite of Debian that it is in, the package that depends on its newest build,
+    suite: Suite,
     package: &'static str,
-    /// and how that one's name begins: what it depends on is another in each Debian.
-    prefix: &'static str,
+    /// and how the names begin of what leads from there to the package that has the image.
+    chain: &'static [&'static str],
+    /// What is added to its command line.
+    options: &'static str,
     machine: &'static Machine,
 }
 
@@ -47,10 +50,24 @@ struct Machine {
     tests: &'static [&'static str],
 }
 
-const KERNELS: [Kernel; 3] = [
-    Kernel { name: "6.1", package: "linux-image-cloud-amd64", prefix: "linux-image-6.1.", machine: &X86_64 },
-    Kernel { name: "6.12", package: "linux-image-6.12-cloud-amd64", prefix: "linux-image-6.12.", machine: &X86_64 },
-    Kernel { name: "arm64", package: "linux-image-6.12-cloud-arm64", prefix: "linux-image-6.12.", machine: &ARM64 },
+const V6_1: Kernel = Kernel {
+    name: "6.1",
+    suite: Suite::Own,
+    package: "linux-image-cloud-amd64",
+    chain: &["linux-image-6.1."],
+    options: "",
+    machine: &X86_64,
+};
+const V6_12: Kernel =
+    Kernel { name: "6.12", package: "linux-image-6.12-cloud-amd64", chain: &["linux-image-6.12."], ..V6_1 };
+const KERNELS: [Kernel; 5] = [
+    V6_1,
+    V6_12,
+    // Programs are preempted wherever the kernel does not forbid it.
+    Kernel { name: "6.12-full", options: "preempt=full", ..V6_12 },
+    // Debian's newest, whatever it is by now.
+    Kernel { name: "7.2", suite: Suite::Other("sid"), chain: &["linux-image-", "linux-binary-"], ..V6_1 },
+    Kernel { name: "arm64", package: "linux-image-6.12-cloud-arm64", machine: &ARM64, ..V6_12 },
 ];
 const X86_64: Machine = Machine {
     architecture: "amd64",
@@ -166,7 +183,9 @@ fn run_on(images: &[(&Kernel, PathBuf)], filter: &[String]) -> Result<()> {
         // An emulated kernel hangs now and then, while it patches its own code: seen once in some ten runs of 6.1, at tests that had passed
         // before and passed after.
         let mut boots = 1;
-        while kernel.machine.boot(image, &initrd, &["-accel", "tcg,thread=multi", "-smp", "4"])? == Outcome::NoEnd {
+        while kernel.machine.boot(image, &initrd, &["-accel", "tcg,thread=multi", "-smp", "4"], kernel.options)?
+            == Outcome::NoEnd
+        {
             if boots == BOOTS {
                 bail!("the tests on {} did not come to their end, {BOOTS} times", image.display());
             }
@@ -187,7 +206,12 @@ pub(crate) fn count_instructions() -> Result<()> {
     let programs = [(tests::benchmarks()?, "bench"), (ebpf::target_dir().join("release/relayd"), "relayd")];
     let runs = ["mount -t tracefs tracefs /sys/kernel/tracing && bench --count".to_owned()];
     let initrd = guest::initrd(kernel.machine, &programs, &runs)?;
-    match kernel.machine.boot(&image, &initrd, &["-accel", "tcg,thread=single", "-icount", "shift=0", "-smp", "1"])? {
+    match kernel.machine.boot(
+        &image,
+        &initrd,
+        &["-accel", "tcg,thread=single", "-icount", "shift=0", "-smp", "1"],
+        "",
+    )? {
         Outcome::Passed => Ok(()),
         Outcome::NoEnd => bail!("the guest did not come to its end"),
     }
@@ -196,11 +220,12 @@ pub(crate) fn count_instructions() -> Result<()> {
 impl Kernel {
     /// Downloads and unpacks it, unless that was done before, and returns its image.
     fn image(&self) -> Result<PathBuf> {
-        let (package, folder) = Apt::new(self.machine.architecture)?.unpack_newest(self.package)?;
-        if !package.starts_with(self.prefix) {
-            bail!("apt gives {package} for {}: this Debian has no kernel {}", self.package, self.name);
-        }
-        Ok(folder.join("boot").join(package.replacen("linux-image", "vmlinuz", 1)))
+        let apt = Apt::new(self.machine.architecture, self.suite)?;
+        let (package, folder) = apt.unpack_newest(self.package, self.chain)?;
+        let version = package.trim_start_matches("linux-image-").trim_start_matches("linux-binary-");
+        let places = [format!("boot/vmlinuz-{version}"), format!("usr/lib/modules/{version}/vmlinuz")];
+        let image = places.iter().map(|place| folder.join(place)).find(|image| image.is_file());
+        image.with_context(|| format!("{package} has no image of a kernel at {}", places.join(" or ")))
     }
 }
 
@@ -219,11 +244,11 @@ impl Machine {
     }
 
     /// Boots a kernel, shows what it prints, and fails when a test has.
-    fn boot(&self, image: &Path, initrd: &Path, options: &[&str]) -> Result<Outcome> {
+    fn boot(&self, image: &Path, initrd: &Path, options: &[&str], line: &str) -> Result<Outcome> {
         let mut qemu = Command::new("timeout");
         qemu.arg(TIME_LIMIT).args(self.qemu).args(options).args(["-m", "3G", "-nodefaults", "-no-reboot"]);
         qemu.args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-append"]);
-        qemu.arg(format!("console={} panic=-1 quiet", self.console));
+        qemu.arg(format!("console={} panic=-1 quiet {line}", self.console));
         qemu.arg("-kernel").arg(image).arg("-initrd").arg(initrd);
         let mut child = qemu.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("running QEMU")?;
         let console = BufReader::new(child.stdout.take().context("the guest's console")?);

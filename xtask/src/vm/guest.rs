@@ -10,7 +10,11 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::{Machine, RESULT, folder};
-use crate::{copy, debian::Apt, exec, find, root};
+use crate::{
+    copy,
+    debian::{Apt, Suite},
+    exec, find, root,
+};
 
 /// The real ones, where busybox's differ, or have another name once they are copied.
 const PROGRAMS: [&str; 12] =
@@ -26,7 +30,9 @@ const ARM64_PACKAGES: [&str; 7] =
 pub(super) fn initrd(machine: &Machine, programs: &[(PathBuf, &str)], runs: &[String]) -> Result<PathBuf> {
     let root = folder().join("root");
     root::make(&root, programs, |root| match machine.architecture {
-        "arm64" => of_packages(root, &Apt::new(machine.architecture)?.unpack_with_dependencies(&ARM64_PACKAGES)?),
+        "arm64" => {
+            of_packages(root, &Apt::new(machine.architecture, Suite::Own)?.unpack_with_dependencies(&ARM64_PACKAGES)?)
+        }
         _ => of_this_machine(root),
     })?;
     let init = root.join("init");
