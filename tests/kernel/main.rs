@@ -80,8 +80,8 @@ impl Need {
             }
             Self::Bt2 => (exists("/usr/lib/python3/dist-packages/bt2"), "no python3-bt2"),
             Self::PythonPackages => (
-                relay_tests::python_packages().join("installed").exists(),
-                "no Python packages: cargo xtask test installs them",
+                std::env::var_os("RELAYD_TOOLS").is_some() && relay_tests::python_packages().join("installed").exists(),
+                "no Python packages: cargo xtask kernel installs them",
             ),
             Self::Kprobes => (kprobes, "a kernel without kprobes"),
             Self::Fprobes => (symbols().contains(" register_fprobe_ips"), "a kernel without fprobes"),
@@ -112,6 +112,14 @@ fn test(name: &'static str, needs: &[Need], run: fn()) -> Trial {
         Some(missing) => trial.with_kind(missing).with_ignored_flag(true),
         None => trial,
     }
+}
+
+/// The tests without those that have finished already, where a file says which have: in a guest that was booted again.
+fn left_over(mut tests: Vec<Trial>) -> Vec<Trial> {
+    let finished = std::env::var_os("RELAY_TESTS_FINISHED").map(std::fs::read_to_string);
+    let finished = finished.map(|names| names.expect("the file of the tests that have finished")).unwrap_or_default();
+    tests.retain(|test| !finished.lines().any(|name| name == test.name()));
+    tests
 }
 
 fn main() {
@@ -270,6 +278,7 @@ fn main() {
             [] nothing_stays_behind_in_the_bpf_file_system;
     };
     let mut arguments = Arguments::from_args();
+    let tests = if arguments.list { tests } else { left_over(tests) };
     arguments.test_threads = Some(1);
     libtest_mimic::run(&arguments, tests).exit();
 }

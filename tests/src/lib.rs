@@ -67,10 +67,14 @@ pub fn library_of(program: &str) -> String {
     fs::canonicalize(path).expect("it is there").display().to_string()
 }
 
-/// Where `cargo xtask test` has installed Python packages.
+/// Where `cargo xtask` has installed Python packages.
+///
+/// # Panics
+/// When nobody has said where.
 #[must_use]
 pub fn python_packages() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/python")
+    let tools = std::env::var_os("RELAYD_TOOLS").expect("cargo xtask kernel says where its tools are");
+    Path::new(&tools).join("python")
 }
 
 /// A script of tests/python, with those packages.

@@ -28,23 +28,13 @@ pub(crate) fn run(filter: &[String]) -> Result<()> {
     run_in(&make_root(&packages()?, &programs)?, filter)
 }
 
-/// Runs them as a part of all tests: on a machine that can. Otherwise says why not.
-pub(crate) fn run_if_possible() -> Result<()> {
-    match packages() {
-        Ok(packages) => run_in(&make_root(&packages, &programs()?)?, &[]),
-        Err(error) => {
-            eprintln!("xtask: not run: the tests in a container: {error:#}");
-            Ok(())
-        }
-    }
-}
-
 fn run_in(root: &Path, filter: &[String]) -> Result<()> {
     let filter: Vec<&str> =
         if filter.is_empty() { TESTS.to_vec() } else { filter.iter().map(String::as_str).collect() };
     let run = |name: &str| format!("{{ {}; }} || failures=1\n", tests::in_shell(name));
     let script = format!(
-        "export PATH=/usr/sbin:/usr/bin:/sbin:/bin RELAYD=/usr/bin/relayd RUST_BACKTRACE=0\nfailures=0\n{}exit $failures",
+        "export PATH=/usr/sbin:/usr/bin:/sbin:/bin RELAYD=/usr/bin/relayd RUST_BACKTRACE=0 {}\nfailures=0\n{}exit $failures",
+        tests::size(),
         filter.into_iter().map(run).collect::<String>()
     );
     let Some(engine) = engine(root)? else {

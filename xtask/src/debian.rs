@@ -1,26 +1,31 @@
 //! Debian's packages for any architecture, beside what is installed: apt with lists of its own, which touches nothing of the system's.
 
 use std::{
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 use xtask::ebpf;
 
-use crate::exec;
+use crate::{CannotRun, exec};
 
 /// What Debian's suites are signed with.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// In every folder that is complete.
 const STAMP: &str = ".unpacked";
+/// Beside the lists: when they were updated.
+const UPDATED: &str = "updated";
 
 /// apt for one of Debian's architectures, like `arm64`, and one of its suites.
 pub(crate) struct Apt {
     architecture: &'static str,
     suite: Suite,
     state: PathBuf,
+    /// Held as long as this is: others may be at work with the same lists and folders.
+    _lock: File,
 }
 
 /// Which of Debian's suites packages are taken from.
@@ -49,6 +54,9 @@ impl Apt {
             let path = state.join(name);
             fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
         }
+        let lock = state.join("lock");
+        let lock = File::create(&lock).with_context(|| format!("making {}", lock.display()))?;
+        lock.lock().with_context(|| format!("locking {}", state.display()))?;
         let write = |name: &str, content: &str| {
             let path = state.join(name);
             fs::write(&path, content).with_context(|| format!("writing {}", path.display()))
@@ -57,7 +65,7 @@ impl Apt {
         if let Suite::Other(name) = suite {
             write("suite.list", &format!("deb [signed-by={KEYRING}] {} {name} main\n", mirror()?))?;
         }
-        Ok(Self { architecture, suite, state })
+        Ok(Self { architecture, suite, state, _lock: lock })
     }
 
     /// The package at the end of a chain of dependencies, in its newest version, unpacked into a folder, which is returned with the package's
@@ -65,7 +73,7 @@ impl Apt {
     pub(crate) fn unpack_newest(&self, metapackage: &str, chain: &[&str]) -> Result<(String, PathBuf)> {
         let follow = || chain.iter().try_fold(metapackage.to_owned(), |package, prefix| self.depends(&package, prefix));
         let package = match follow() {
-            Some(package) if is_complete(&self.folder_of(&package)) => package,
+            Some(package) if is_complete(&self.folder_of(&package)) && self.is_up_to_date() => package,
             // What was newest some time ago is no longer to be had.
             _ => {
                 self.update()?;
@@ -106,7 +114,15 @@ impl Apt {
     }
 
     fn update(&self) -> Result<()> {
-        exec(self.command("apt-get").args(["update", "-q"]))
+        exec(self.command("apt-get").args(["update", "-q"])).context(CannotRun)?;
+        let stamp = self.state.join(UPDATED);
+        fs::write(&stamp, "").with_context(|| format!("writing {}", stamp.display()))
+    }
+
+    /// Whether the lists are of today.
+    fn is_up_to_date(&self) -> bool {
+        let updated = fs::metadata(self.state.join(UPDATED)).and_then(|stamp| stamp.modified());
+        updated.ok().and_then(|updated| updated.elapsed().ok()).is_some_and(|age| age < Duration::from_secs(86_400))
     }
 
     /// Unpacks what apt-get downloads with these arguments.
@@ -116,7 +132,7 @@ impl Apt {
         fs::remove_dir_all(&archives).with_context(|| format!("removing {}", archives.display()))?;
         let partial = archives.join("partial");
         fs::create_dir_all(&partial).with_context(|| format!("making {}", partial.display()))?;
-        exec(self.command("apt-get").current_dir(&archives).args(arguments))?;
+        exec(self.command("apt-get").current_dir(&archives).args(arguments)).context(CannotRun)?;
         fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
         for entry in fs::read_dir(&archives).with_context(|| format!("reading {}", archives.display()))? {
             let path = entry?.path();
@@ -165,8 +181,17 @@ fn mirror() -> Result<String> {
     mirror.map(str::to_owned).context("apt has no mirror of Debian: run apt-get update once, on a Debian")
 }
 
+/// The packages whose names begin so and that were unpacked, in order.
+pub(crate) fn unpacked(prefix: &str) -> Vec<String> {
+    let entries = fs::read_dir(folder()).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut names: Vec<String> = names.filter(|name| name.starts_with(prefix)).collect();
+    names.sort();
+    names
+}
+
 fn folder() -> PathBuf {
-    ebpf::target_dir().join("debian")
+    ebpf::cache_dir().join("debian")
 }
 
 fn is_complete(folder: &Path) -> bool {

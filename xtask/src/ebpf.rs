@@ -142,7 +142,7 @@ pub fn has_rust_src(toolchain: &str) -> bool {
 }
 
 /// The bpf-linker to link with: the user's if it is the right version, else the one that `cargo xtask` put
-/// under `target/tools`.
+/// in [`tools_dir`].
 ///
 /// # Errors
 /// When neither is there.
@@ -159,10 +159,19 @@ pub fn linker() -> Result<PathBuf> {
     );
 }
 
+/// Where `cargo xtask` keeps what every clone of the repository can use: `relayd-xtask` in the user's folder for such things
+/// (`$XDG_CACHE_HOME`, or `~/.cache`), and in cargo's target directory where there is none.
+#[must_use]
+pub fn cache_dir() -> PathBuf {
+    let set = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
+    cache.unwrap_or_else(target_dir).join("relayd-xtask")
+}
+
 /// Where `cargo xtask` installs tools.
 #[must_use]
 pub fn tools_dir() -> PathBuf {
-    target_dir().join("tools")
+    cache_dir().join("tools")
 }
 
 /// Cargo's target directory.

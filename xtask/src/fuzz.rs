@@ -5,11 +5,9 @@ use std::{fs, process::Command};
 use anyhow::{Context as _, Result, bail};
 use xtask::ebpf;
 
-use crate::{exec, setup};
+use crate::{exec, setup, tests};
 
 const TARGETS: [&str; 4] = ["condition", "format", "session", "trace"];
-/// Seconds for each target in CI.
-pub(crate) const SHORT: u32 = 15;
 /// No input takes more memory, in MiB.
 const MEMORY: &str = "512";
 /// Nor more time, in seconds.
@@ -22,6 +20,7 @@ pub(crate) fn run(seconds: u32, target: Option<&str>) -> Result<()> {
     {
         bail!("there is no fuzz target '{target}'; there are {}", TARGETS.join(", "));
     }
+    let seconds = if tests::is_tenth() { seconds.div_ceil(10) } else { seconds };
     let (program, toolchain) = setup::cargo_fuzz()?;
     let folder = ebpf::root().join("tests/fuzz");
     for target in TARGETS.into_iter().filter(|name| target.is_none_or(|target| target == *name)) {

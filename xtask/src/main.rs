@@ -2,20 +2,24 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod checks;
 mod container;
 mod debian;
 mod dist;
 mod fuzz;
 mod mutants;
+mod passed;
 mod proofs;
 mod root;
 mod setup;
+mod suite;
 mod targets;
 mod tests;
 mod vm;
 
 use std::{
-    fs,
+    error::Error,
+    fmt, fs,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
@@ -42,9 +46,11 @@ enum Task {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
-    /// Run every test that this machine can run, and name those that it cannot.
+    /// Install everything that building and testing take. Every other task does that for what it takes.
+    Setup,
+    /// Run every test: unit tests, the running kernel, a container, other kernels in QEMU. Says first how long that takes.
     Test {
-        /// Only tests whose names contain this.
+        /// Only those here whose names contain this.
         #[arg(last = true)]
         filter: Vec<String>,
     },
@@ -84,8 +90,10 @@ enum Task {
         #[arg(long)]
         architecture: Option<String>,
     },
-    /// Look for known vulnerabilities and unfit licences among the dependencies, installing cargo-deny if need be.
-    Audit,
+    /// Look for unfit licences and sources among the dependencies, installing cargo-deny if need be.
+    Licences,
+    /// Look for known vulnerabilities among the dependencies, installing cargo-deny if need be.
+    Advisories,
     /// Check that a second build does nothing.
     Rebuild,
     /// Explore every interruption of the protocol, and require that each of its rules is needed.
@@ -109,7 +117,7 @@ enum Task {
     },
     /// Feed what reads files with damaged ones, installing cargo-fuzz if need be.
     Fuzz {
-        /// Seconds for each target.
+        /// Seconds for each target; less with RELAY_TESTS=tenth.
         #[arg(long, default_value_t = 60)]
         seconds: u32,
         /// Only this target: condition, format, session or trace.
@@ -119,8 +127,12 @@ enum Task {
     Lint,
     /// Make the library's documentation; warnings are errors.
     Doc,
-    /// What must pass before a change lands: lint, test, then explore, loom, miri and a short fuzz.
-    Ci,
+    /// Everything that must pass before a change lands. Says first what, and how long that takes.
+    Ci {
+        /// Everything at full size: every kill, snapshot and record, every test in every guest. Hours.
+        #[arg(long)]
+        full: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -147,14 +159,17 @@ fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::BuildEbpf => build_ebpf().map(|()| ExitCode::SUCCESS),
         Task::Run { arguments } => run(&arguments),
-        Task::Test { filter } => tests::run(&filter).map(|()| ExitCode::SUCCESS),
+        Task::Setup => setup::everything().map(|()| ExitCode::SUCCESS),
+        Task::Test { filter } if filter.is_empty() => checks::run(true, false),
+        Task::Test { filter } => tests::named(&filter).map(|()| ExitCode::SUCCESS),
         Task::Account { records } => tests::account(records).map(|()| ExitCode::SUCCESS),
         Task::Vm { kernel, filter } => vm::run(kernel.as_deref(), &filter).map(|()| ExitCode::SUCCESS),
         Task::Container { filter } => container::run(&filter).map(|()| ExitCode::SUCCESS),
         Task::Dist { architecture } => dist::run(architecture.as_deref()).map(|()| ExitCode::SUCCESS),
         Task::Kernel { filter } => tests::kernel(&filter).map(|()| ExitCode::SUCCESS),
-        Task::UnitTest => tests::unit().map(|()| ExitCode::SUCCESS),
-        Task::Audit => audit().map(|()| ExitCode::SUCCESS),
+        Task::UnitTest => tests::unit(&[]).map(|()| ExitCode::SUCCESS),
+        Task::Licences => deny(&["bans", "licenses", "sources"]).map(|()| ExitCode::SUCCESS),
+        Task::Advisories => advisories().map(|()| ExitCode::SUCCESS),
         Task::Rebuild => rebuild().map(|()| ExitCode::SUCCESS),
         Task::Explore { full } => proofs::explore(full).map(|()| ExitCode::SUCCESS),
         Task::Loom => proofs::loom().map(|()| ExitCode::SUCCESS),
@@ -167,17 +182,29 @@ fn main() -> ExitCode {
         Task::Fuzz { seconds, target } => fuzz::run(seconds, target.as_deref()).map(|()| ExitCode::SUCCESS),
         Task::Doc => setup::ebpf_toolchain().and_then(|()| document()).map(|()| ExitCode::SUCCESS),
         Task::Lint => lint().map(|()| ExitCode::SUCCESS),
-        Task::Ci => lint()
-            .and_then(|()| tests::run(&[]))
-            .and_then(|()| proofs::run_all())
-            .and_then(|()| fuzz::run(fuzz::SHORT, None))
-            .map(|()| ExitCode::SUCCESS),
+        Task::Ci { full } => checks::run(false, full),
     };
     result.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");
-        ExitCode::FAILURE
+        if error.downcast_ref::<CannotRun>().is_some() {
+            ExitCode::from(checks::COULD_NOT_RUN)
+        } else {
+            ExitCode::FAILURE
+        }
     })
 }
+
+/// Why a task has failed that could not even run: this machine lacks what it takes, and cannot get it.
+#[derive(Debug)]
+struct CannotRun;
+
+impl fmt::Display for CannotRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("this cannot run here")
+    }
+}
+
+impl Error for CannotRun {}
 
 fn build_ebpf() -> Result<()> {
     setup::ebpf_toolchain()?;
@@ -211,13 +238,20 @@ fn document() -> Result<()> {
     exec(cargo().args(["doc", "--no-deps", "--locked"]).args(documented).env("RUSTDOCFLAGS", "-Dwarnings"))
 }
 
-fn audit() -> Result<()> {
+/// Runs some of cargo-deny's checks on all manifests.
+fn deny(checks: &[&str]) -> Result<()> {
     let deny = setup::cargo_deny()?;
     for manifest in ["Cargo.toml", "tests/fuzz/Cargo.toml"] {
         let options = ["--locked", "--config", "deny.toml", "--manifest-path", manifest];
-        exec(Command::new(&deny).current_dir(ebpf::root()).args(options).arg("check"))?;
+        exec(Command::new(&deny).current_dir(ebpf::root()).args(options).arg("check").args(checks))?;
     }
     Ok(())
+}
+
+fn advisories() -> Result<()> {
+    let fetched = exec(Command::new(setup::cargo_deny()?).current_dir(ebpf::root()).args(["fetch", "db"]));
+    fetched.context(CannotRun).context("fetching the database of known vulnerabilities")?;
+    deny(&["advisories"])
 }
 
 /// Builds twice: a build script that cargo takes for changed each time would have everybody wait for the eBPF programs.
@@ -293,10 +327,10 @@ fn exec(command: &mut Command) -> Result<()> {
 
 #[cfg(test)]
 mod tests_of_workflows {
-    use super::{Cli, Parser as _};
+    use super::{Cli, Parser as _, checks::CHECKS};
 
     #[test]
-    fn every_job_is_a_task() {
+    fn every_check_is_a_job_and_a_task() {
         let workflow = include_str!("../../.github/workflows/ci.yml");
         let matrix = |name: &str| -> Vec<String> {
             let (_, list) = workflow.split_once(&format!("{name}: [")).expect("a matrix");
@@ -304,9 +338,12 @@ mod tests_of_workflows {
             list.split(',').map(|entry| entry.trim().trim_matches('"').to_owned()).collect()
         };
         let vm = matrix("kernel").into_iter().map(|kernel| format!("vm --kernel {kernel}"));
-        let tasks: Vec<String> = matrix("task").into_iter().chain(vm).collect();
-        assert!(tasks.len() > 10, "{tasks:?}");
-        for task in tasks {
+        let mut jobs: Vec<String> = matrix("task").into_iter().chain(vm).collect();
+        let mut checks: Vec<String> = CHECKS.iter().map(|check| check.task.to_owned()).collect();
+        jobs.sort();
+        checks.sort();
+        assert_eq!(jobs, checks, "the public workflow runs what `cargo xtask ci` runs");
+        for task in checks {
             let arguments = std::iter::once("xtask").chain(task.split(' '));
             assert!(Cli::try_parse_from(arguments).is_ok(), "there is no task {task}");
         }

@@ -28,13 +28,6 @@ opt-level = 2
 debug = 0
 "#;
 
-/// All of them, at CI's sizes.
-pub(crate) fn run_all() -> Result<()> {
-    explore(false)?;
-    loom()?;
-    miri()
-}
-
 /// The protocol under every order that weak memory allows, and its weakened twins.
 pub(crate) fn loom() -> Result<()> {
     let mut loom = cargo();

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use xtask::ebpf;
 
-use crate::{as_root, exec, find};
+use crate::{CannotRun, as_root, exec, find, targets};
 
 /// What a program is needed for, and the Debian package that has it.
 struct Tool {
@@ -42,6 +42,21 @@ const ARM64_COMPILER: [Tool; 2] = [
     Tool { program: "/usr/aarch64-linux-gnu/include/stdio.h", package: "libc6-dev-arm64-cross" },
 ];
 
+/// All that the checks take, so that they can run beside one another.
+pub(crate) fn everything() -> Result<()> {
+    ebpf_toolchain()?;
+    ebpf_clippy()?;
+    miri()?;
+    test_tools()?;
+    vm_tools()?;
+    targets::X86_64.set_up()?;
+    targets::ARM64.set_up()?;
+    cargo_fuzz()?;
+    cargo_deb()?;
+    cargo_deny()?;
+    Ok(())
+}
+
 /// The nightly with its rust-src, and bpf-linker.
 pub(crate) fn ebpf_toolchain() -> Result<()> {
     let toolchain = match ebpf::toolchain() {
@@ -57,7 +72,7 @@ pub(crate) fn ebpf_toolchain() -> Result<()> {
         exec(Command::new("rustup").args(["component", "add", "rust-src", "--toolchain", &toolchain]))?;
     }
     if ebpf::linker().is_err() {
-        say(&format!("installing bpf-linker {} under target/tools (takes a minute or two)", ebpf::BPF_LINKER));
+        say(&format!("installing bpf-linker {} (takes a minute or two)", ebpf::BPF_LINKER));
         // The linker is built by the toolchain that everything else is.
         exec(
             Command::new("cargo")
@@ -109,12 +124,12 @@ pub(crate) fn cargo_deny() -> Result<PathBuf> {
     cargo_tool("cargo-deny", "0.20.2")
 }
 
-/// A version of a cargo command, under target/tools.
+/// A version of a cargo command.
 fn cargo_tool(name: &str, version: &str) -> Result<PathBuf> {
     let folder = ebpf::tools_dir().join(format!("{name}-{version}"));
     let program = folder.join("bin").join(name);
     if !program.is_file() {
-        say(&format!("installing {name} {version} under target/tools"));
+        say(&format!("installing {name} {version}"));
         let install = ["install", name, "--version", version, "--locked", "--root"];
         exec(Command::new("cargo").current_dir(ebpf::root()).args(install).arg(&folder))?;
     }
@@ -128,7 +143,7 @@ pub(crate) fn test_tools() -> Result<()> {
     python_packages()
 }
 
-/// The Python packages, under target/tools: nothing is installed into the system. Says so when they cannot be had.
+/// The Python packages, beside the other tools: nothing is installed into the system. Says so when they cannot be had.
 fn python_packages() -> Result<()> {
     let folder = ebpf::tools_dir().join("python");
     let wanted = PYTHON_PACKAGES.join(" ");
@@ -136,7 +151,7 @@ fn python_packages() -> Result<()> {
     if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) || find("pip3").is_none() {
         return Ok(());
     }
-    say(&format!("installing under target/tools/python, for the tests: {wanted}"));
+    say(&format!("installing Python packages for the tests, beside the other tools: {wanted}"));
     let mut pip = Command::new("python3");
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--upgrade", "--target"]);
     match exec(pip.arg(&folder).args(PYTHON_PACKAGES)) {
@@ -171,7 +186,11 @@ pub(crate) fn arm64_compiler() -> Result<()> {
 
 /// What `cargo xtask vm` takes.
 pub(crate) fn vm_tools() -> Result<()> {
-    install(&VM_TOOLS)
+    install(&VM_TOOLS)?;
+    match VM_TOOLS.iter().find(|tool| !is_there(tool)) {
+        Some(tool) => Err(CannotRun).with_context(|| format!("there is no {}", tool.program)),
+        None => Ok(()),
+    }
 }
 
 fn install(tools: &[Tool]) -> Result<()> {

@@ -1,7 +1,7 @@
-//! `cargo xtask test`: the unprivileged tests by cargo, then those on the running kernel as root, then
-//! those of other kernels in virtual machines. `cargo xtask account`: the long one.
+//! `cargo xtask unit-test` and `kernel`: the unprivileged tests by cargo, and those on the running kernel as root. `cargo xtask account`: the long one.
 
 use std::{
+    env,
     path::PathBuf,
     process::{Command, Stdio},
 };
@@ -9,41 +9,54 @@ use std::{
 use anyhow::{Context as _, Result};
 use xtask::ebpf;
 
-use crate::{as_root, cargo, container, exec, is_root, setup, targets::Target, vm};
+use crate::{CannotRun, as_root, cargo, exec, find, is_root, setup, targets::Target};
 
-/// Runs all tests whose names contain `filter`.
-pub(crate) fn run(filter: &[String]) -> Result<()> {
-    setup::ebpf_toolchain()?;
-    setup::test_tools()?;
-    exec(cargo().args(["test", "--locked", "--"]).args(filter))?;
-    kernel(filter)?;
-    if !filter.is_empty() {
-        return Ok(());
-    }
-    container::run_if_possible()?;
-    vm::run_if_possible()
+/// Runs the tests that need no root and those on the running kernel, whose names contain `filter`.
+pub(crate) fn named(filter: &[String]) -> Result<()> {
+    unit(filter)?;
+    kernel(filter)
 }
 
 /// Runs those that need the running kernel, and the examples in the documentation, whose names contain `filter`.
 pub(crate) fn kernel(filter: &[String]) -> Result<()> {
     setup::ebpf_toolchain()?;
     setup::test_tools()?;
+    if !is_root() && find("sudo").is_none() {
+        return Err(CannotRun).context("these tests need root, and there is no sudo");
+    }
     exec(cargo().args(["test", "--locked", "--doc", "--package", "relay-ebpf", "--"]).args(filter))?;
     if is_root() {
         let examples = ["test", "--locked", "--doc", "--package", "relay-daemon", "--", "--ignored"];
         exec(cargo().args(examples).args(filter))?;
-    } else {
-        eprintln!("xtask: not run, since they need root: the examples in the documentation of relay-daemon");
     }
     exec(cargo().args(["build", "--locked", "--package", "relay-daemon", "--package", "example-kleak"]))?;
     let mut tests = as_root(&kernel_tests(&[])?)?;
+    tests.env("RELAYD", ebpf::target_dir().join("debug/relayd")).env("RELAYD_TOOLS", ebpf::tools_dir());
     // The tests share one kernel, and measure its tracepoints: one at a time.
-    exec(tests.arg("--test-threads=1").args(filter).env("RELAYD", ebpf::target_dir().join("debug/relayd")))
+    exec(tests.arg("--test-threads=1").args(filter))
 }
 
-/// Runs the tests that need no root. Nothing is loaded into a kernel, so no eBPF program is built.
-pub(crate) fn unit() -> Result<()> {
-    exec(cargo().args(["test", "--locked"]).env("RELAYD_SKIP_EBPF", "1"))
+/// Runs the tests that need no root, whose names contain `filter`. Nothing is loaded into a kernel, so where no eBPF program can be built none is.
+pub(crate) fn unit(filter: &[String]) -> Result<()> {
+    let mut tests = cargo();
+    tests.args(["test", "--locked", "--"]).args(filter);
+    if ebpf::toolchain().and_then(|_| ebpf::linker()).is_err() {
+        tests.env("RELAYD_SKIP_EBPF", "1");
+    }
+    exec(&mut tests)
+}
+
+/// The environment variable that says how often tests repeat what they do, and its value for a tenth of it.
+const SIZE: (&str, &str) = ("RELAY_TESTS", "tenth");
+
+/// Whether kills, snapshots, records and the like are to be at a tenth.
+pub(crate) fn is_tenth() -> bool {
+    env::var_os(SIZE.0).is_some_and(|size| size == SIZE.1)
+}
+
+/// That, as a shell's assignment.
+pub(crate) fn size() -> String {
+    format!("{}={}", SIZE.0, if is_tenth() { SIZE.1 } else { "" })
 }
 
 /// Checks the account of `records` records in each mode.

@@ -9,11 +9,13 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{Machine, RESULT, folder};
+use super::{Machine, boot::RESULT, folder};
 use crate::{
     copy,
-    debian::{Apt, Suite},
+    debian::{self, Apt},
     exec, find, root,
+    suite::Suite,
+    tests,
 };
 
 /// The real ones, where busybox's differ, or have another name once they are copied.
@@ -26,17 +28,25 @@ const PLUGINS: &str = "/usr/lib/x86_64-linux-gnu/babeltrace2/plugins";
 const ARM64_PACKAGES: [&str; 7] =
     ["babeltrace2", "bash", "busybox-static", "coreutils", "dash", "libc-bin", "util-linux"];
 
-/// Packs programs under their names, what they are compared with, busybox, and what is to be run.
-pub(super) fn initrd(machine: &Machine, programs: &[(PathBuf, &str)], runs: &[String]) -> Result<PathBuf> {
+/// Packs programs under their names, what they are compared with, busybox, what is to be run, and the names of the tests that need not be.
+pub(super) fn initrd(
+    machine: &Machine,
+    programs: &[(PathBuf, &str)],
+    runs: &[String],
+    finished: &Suite,
+) -> Result<PathBuf> {
     let root = folder().join("root");
     root::make(&root, programs, |root| match machine.architecture {
-        "arm64" => {
-            of_packages(root, &Apt::new(machine.architecture, Suite::Own)?.unpack_with_dependencies(&ARM64_PACKAGES)?)
-        }
+        "arm64" => of_packages(
+            root,
+            &Apt::new(machine.architecture, debian::Suite::Own)?.unpack_with_dependencies(&ARM64_PACKAGES)?,
+        ),
         _ => of_this_machine(root),
     })?;
     let init = root.join("init");
     fs::write(&init, script(runs)).with_context(|| format!("writing {}", init.display()))?;
+    let names: String = finished.passed().map(|name| format!("{name}\n")).collect();
+    fs::write(root.join("finished"), names).context("writing which tests have finished")?;
     let initrd = folder().join("initrd");
     // Not compressed: the emulated CPU would take longer than the host's disk.
     let pack = "chmod +x init && find . | cpio -o -H newc --quiet > \"$1\"";
@@ -82,10 +92,11 @@ fn of_this_machine(root: &Path) -> Result<()> {
 /// What runs in the guest.
 fn script(runs: &[String]) -> String {
     let runs: String = runs.iter().map(|run| format!("{run} || failures=$((failures+1))\n")).collect();
+    let size = tests::size();
     format!(
         "#!/bin/busybox sh\n\
          /bin/busybox --install -s /bin 2>/dev/null\n\
-         export PATH=/bin:/usr/bin RELAYD=/usr/bin/relayd RUST_BACKTRACE=0\n\
+         export PATH=/bin:/usr/bin RELAYD=/usr/bin/relayd RUST_BACKTRACE=0 RELAY_TESTS_FINISHED=/finished {size}\n\
          mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev; mount -t tmpfs tmp /tmp\n\
          uname -r\nfailures=0\n\
          {runs}echo {RESULT} $failures\npoweroff -f\n"
