@@ -12,7 +12,7 @@ use xtask::ebpf;
 use crate::{
     as_root,
     debian::{Apt, Suite},
-    dist, exec, find, root, tests,
+    dist, exec, find, root, targets, tests,
 };
 
 /// What is in the container beside relayd and the tests.
@@ -64,8 +64,8 @@ const ENTER: &str = "
 
 /// relayd and the tests, built for any machine.
 fn programs() -> Result<[(PathBuf, &'static str); 2]> {
-    let (relayd, target) = dist::program()?;
-    Ok([(relayd, "relayd"), (tests::kernel_tests_for(target)?, "kernel")])
+    let tested = if cfg!(target_arch = "aarch64") { targets::TESTED_ARM64 } else { targets::TESTED_X86_64 };
+    Ok([(dist::program()?, "relayd"), (tests::kernel_tests_for(tested)?, "kernel")])
 }
 
 fn packages() -> Result<PathBuf> {

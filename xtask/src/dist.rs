@@ -36,7 +36,7 @@ const ARCHITECTURES: [Architecture; 2] = [
 pub(crate) fn run(name: Option<&str>) -> Result<()> {
     let architecture = architecture(name.unwrap_or(env::consts::ARCH))?;
     // Whatever it is built for, what it says of itself is the same.
-    let (here, target) = program()?;
+    let here = program()?;
     let documents = folder();
     let pages = documents.join("man");
     if pages.exists() {
@@ -50,7 +50,7 @@ pub(crate) fn run(name: Option<&str>) -> Result<()> {
         let file = File::create(&path).with_context(|| format!("making {}", path.display()))?;
         exec(Command::new(&here).args(["completions", shell]).stdout(file))?;
     }
-    let program = if architecture.target.triple == target.triple { here } else { architecture.program()? };
+    let program = if architecture.target.is_here() { here } else { architecture.program()? };
     let deb = setup::cargo_deb()?;
     let package = ["--package", "relay-daemon", "--no-build", "--target", architecture.target.triple];
     exec(Command::new(deb).current_dir(ebpf::root()).args(package).arg("--output").arg(folder()))?;
@@ -59,10 +59,9 @@ pub(crate) fn run(name: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// Builds relayd for this machine's architecture, static and stripped, and returns it with what it was built for.
-pub(crate) fn program() -> Result<(PathBuf, Target)> {
-    let architecture = architecture(env::consts::ARCH)?;
-    Ok((architecture.program()?, architecture.target))
+/// Builds relayd for this machine's architecture, static and stripped, and returns it.
+pub(crate) fn program() -> Result<PathBuf> {
+    architecture(env::consts::ARCH)?.program()
 }
 
 fn architecture(name: &str) -> Result<Architecture> {

@@ -1,6 +1,6 @@
 //! What is built for: any x86-64 or arm64 machine, whatever its C library, and an emulated one.
 
-use std::{path::PathBuf, process::Command};
+use std::{env, path::PathBuf, process::Command};
 
 use anyhow::Result;
 use xtask::ebpf;
@@ -26,8 +26,9 @@ pub(crate) const ARM64: Target = Target {
     // It compiles nothing that depends on the C library.
     compiler: Some("aarch64-linux-gnu-gcc"),
 };
-/// The same, for an emulated machine: built quickly.
-pub(crate) const EMULATED_ARM64: Target = Target { profile: "emulated", ..ARM64 };
+/// The same for tests: built quickly, and not as slow on an emulated machine as what is not optimized at all.
+pub(crate) const TESTED_X86_64: Target = Target { profile: "tested", ..X86_64 };
+pub(crate) const TESTED_ARM64: Target = Target { profile: "tested", ..ARM64 };
 
 impl Target {
     /// Installs what building for it takes.
@@ -38,6 +39,11 @@ impl Target {
             Some(_) => setup::arm64_compiler(),
             None => setup::musl_compiler(),
         }
+    }
+
+    /// Whether it is this machine's architecture.
+    pub(crate) fn is_here(self) -> bool {
+        self.triple.starts_with(env::consts::ARCH)
     }
 
     /// `cargo COMMAND` for it.

@@ -1,6 +1,7 @@
 //! Runs a guest: boots it, shows its console, and tells how it ended.
 
 use std::{
+    fs::{self, File},
     io::{BufRead as _, BufReader, Write as _},
     os::unix::net::UnixStream,
     path::Path,
@@ -11,9 +12,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use xtask::ebpf;
 
-use super::{Machine, folder};
-use crate::{exec, suite::Suite, tests};
+use super::{Machine, folder, guest};
+use crate::{exec, make_folder_of, suite::Suite, tests};
 
 /// A kernel that is booted, how its machine is emulated, and what is added to its command line.
 pub(super) struct Boot<'a> {
@@ -41,6 +43,8 @@ const SILENCE: Duration = Duration::from_secs(240);
 const LAST_WORDS: Duration = Duration::from_secs(20);
 /// What a kernel prints every half a minute while one of its CPUs hangs, and how often that is waited for.
 const LOCKUP: (&str, u32) = ("BUG: soft lockup", 3);
+/// What QEMU is told of every guest.
+const GUEST: [&str; 8] = ["-m", "3G", "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio"];
 /// What the guest prints at its end, before the number of failed runs.
 pub(super) const RESULT: &str = "relayd-vm-failures:";
 /// Functions of which one is on the stack of a kernel that patches its own code (arch/x86/kernel/alternative.c and traps.c, arch/arm64/kernel/patching.c).
@@ -53,8 +57,7 @@ impl Boot<'_> {
         let monitor = folder().join(format!("monitor-{}", std::process::id()));
         let mut qemu = Command::new("timeout");
         qemu.arg(TIME_LIMIT[usize::from(!tests::is_tenth())]).args(machine.qemu).args(self.accelerator);
-        qemu.args(["-m", "3G", "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio", "-monitor"]);
-        qemu.arg(format!("unix:{},server,nowait", monitor.display()));
+        qemu.args(GUEST).arg("-monitor").arg(format!("unix:{},server,nowait", monitor.display()));
         // An interrupt that nothing has asked for makes it say where its CPUs are, and end.
         let line = "panic=-1 quiet loglevel=5 unknown_nmi_panic=1 panic_print=0x40";
         qemu.arg("-append").arg(format!("console={} {line} {}", machine.console, self.line));
@@ -98,6 +101,32 @@ fn watch(child: &mut Child, monitor: &Path, finished: &mut Suite) -> Result<Outc
         Some(true) => Outcome::Failed,
         None => Outcome::Hung { is_known: is_patching },
     })
+}
+
+/// How a guest with four CPUs runs an image: by KVM where that boots it, else emulated.
+pub(super) fn accelerator(machine: &Machine, image: &Path) -> Result<&'static [&'static str]> {
+    const KVM: &[&str] = &["-accel", "kvm", "-cpu", "host", "-smp", "4"];
+    let is_here = machine.target.is_here() && File::options().read(true).write(true).open("/dev/kvm").is_ok();
+    Ok(if is_here && boots(machine, image, KVM)? { KVM } else { &["-accel", "tcg,thread=multi", "-smp", "4"] })
+}
+
+/// Whether a kernel comes to its first program. There are machines whose KVM starts guests and never runs them. The answer is kept.
+fn boots(machine: &Machine, image: &Path, accelerator: &[&str]) -> Result<bool> {
+    let host = fs::read_to_string("/proc/sys/kernel/osrelease").context("reading which kernel runs here")?;
+    let name = image.file_name().unwrap_or_default().to_string_lossy();
+    let answer = ebpf::cache_dir().join("kvm").join(format!("{name} on {}", host.trim()));
+    if let Ok(known) = fs::read_to_string(&answer) {
+        return Ok(known == "yes");
+    }
+    let initrd = guest::initrd(machine, &[], &[], &Suite::default())?;
+    let mut qemu = Command::new("timeout");
+    qemu.arg("30").args(machine.qemu).args(accelerator).args(GUEST).args(["-monitor", "none", "-append"]);
+    qemu.arg(format!("console={} panic=-1 quiet", machine.console)).arg("-kernel").arg(image);
+    let output = qemu.arg("-initrd").arg(initrd).stdin(Stdio::null()).output().context("running QEMU")?;
+    let boots = String::from_utf8_lossy(&output.stdout).contains(RESULT);
+    make_folder_of(&answer)?;
+    fs::write(&answer, if boots { "yes" } else { "no" }).with_context(|| format!("writing {}", answer.display()))?;
+    Ok(boots)
 }
 
 /// Has every CPU of the guest interrupted, so that it says what it was doing. A guest that cannot says nothing.
