@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{passed, suite::Suite};
+use crate::{passed, suite::Suite, tests};
 
 /// The status of a task that could not run here: what it takes is not to be had.
 pub(crate) const COULD_NOT_RUN: u8 = 3;
@@ -226,9 +226,8 @@ impl Check {
     fn run_process(&self, full: bool, suite: &mut Suite) -> Result<Option<i32>> {
         let mut command = Command::new(std::env::current_exe().context("finding this program")?);
         command.args(self.task.split(' '));
-        if !full {
-            command.env("RELAY_TESTS", "tenth");
-        }
+        let (name, size) = tests::size(full);
+        command.env(name, size);
         if self.lane == Lane::Apart {
             // What measures the running kernel goes first.
             let task = command;

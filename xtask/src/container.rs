@@ -34,7 +34,7 @@ fn run_in(root: &Path, filter: &[String]) -> Result<()> {
     let run = |name: &str| format!("{{ {}; }} || failures=1\n", tests::in_shell(name));
     let script = format!(
         "export PATH=/usr/sbin:/usr/bin:/sbin:/bin RELAYD=/usr/bin/relayd RUST_BACKTRACE=0 {}\nfailures=0\n{}exit $failures",
-        tests::size(),
+        tests::assignment(),
         filter.into_iter().map(run).collect::<String>()
     );
     let Some(engine) = engine(root)? else {

@@ -171,7 +171,7 @@ fn main() -> ExitCode {
         Task::Licences => deny(&["bans", "licenses", "sources"]).map(|()| ExitCode::SUCCESS),
         Task::Advisories => advisories().map(|()| ExitCode::SUCCESS),
         Task::Rebuild => rebuild().map(|()| ExitCode::SUCCESS),
-        Task::Explore { full } => proofs::explore(full).map(|()| ExitCode::SUCCESS),
+        Task::Explore { full } => proofs::explore(full || tests::is_full()).map(|()| ExitCode::SUCCESS),
         Task::Loom => proofs::loom().map(|()| ExitCode::SUCCESS),
         Task::Miri => proofs::miri().map(|()| ExitCode::SUCCESS),
         Task::Bench { what: None, arguments } => bench::record(&arguments).map(|()| ExitCode::SUCCESS),

@@ -46,17 +46,33 @@ pub(crate) fn unit(filter: &[String]) -> Result<()> {
     exec(&mut tests)
 }
 
-/// The environment variable that says how often tests repeat what they do, and its value for a tenth of it.
-const SIZE: (&str, &str) = ("RELAY_TESTS", "tenth");
+/// The environment variable that says how much checks repeat, and its values.
+const SIZE: &str = "RELAY_TESTS";
+const TENTH: &str = "tenth";
+const ALL: &str = "all";
+
+/// The variable's value for a run at full size, or a quick one.
+pub(crate) fn size(full: bool) -> (&'static str, &'static str) {
+    (SIZE, if full { ALL } else { TENTH })
+}
 
 /// Whether kills, snapshots, records and the like are to be at a tenth.
 pub(crate) fn is_tenth() -> bool {
-    env::var_os(SIZE.0).is_some_and(|size| size == SIZE.1)
+    has_size(TENTH)
+}
+
+/// Whether guests run every test that they can, and the explorer one more interrupt.
+pub(crate) fn is_full() -> bool {
+    has_size(ALL)
+}
+
+fn has_size(size: &str) -> bool {
+    env::var_os(SIZE).is_some_and(|set| set == size)
 }
 
 /// That, as a shell's assignment.
-pub(crate) fn size() -> String {
-    format!("{}={}", SIZE.0, if is_tenth() { SIZE.1 } else { "" })
+pub(crate) fn assignment() -> String {
+    format!("{SIZE}={}", if is_tenth() { TENTH } else { ALL })
 }
 
 /// Checks the account of `records` records in each mode.

@@ -145,10 +145,10 @@ fn run_on(kernel: &Kernel, filter: &[String]) -> Result<()> {
         [(tests::kernel_tests_for(target)?, "kernel"), (relayd, "relayd"), (target.program("kleak"), "kleak")];
     let names = if !filter.is_empty() {
         filter.iter().map(String::as_str).collect()
-    } else if tests::is_tenth() {
-        worthwhile.to_vec()
-    } else {
+    } else if tests::is_full() {
         vec![""]
+    } else {
+        worthwhile.to_vec()
     };
     let mut runs: Vec<_> = names.into_iter().map(tests::in_shell).collect();
     if filter.is_empty() {

@@ -56,7 +56,7 @@ impl Boot<'_> {
     pub(super) fn run(&self, machine: &Machine, initrd: &Path, finished: &mut Suite) -> Result<Outcome> {
         let monitor = folder().join(format!("monitor-{}", std::process::id()));
         let mut qemu = Command::new("timeout");
-        qemu.arg(TIME_LIMIT[usize::from(!tests::is_tenth())]).args(machine.qemu).args(self.accelerator);
+        qemu.arg(TIME_LIMIT[usize::from(tests::is_full())]).args(machine.qemu).args(self.accelerator);
         qemu.args(GUEST).arg("-monitor").arg(format!("unix:{},server,nowait", monitor.display()));
         // An interrupt that nothing has asked for makes it say where its CPUs are, and end.
         let line = "panic=-1 quiet loglevel=5 unknown_nmi_panic=1 panic_print=0x40";

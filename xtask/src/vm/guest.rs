@@ -92,7 +92,7 @@ fn of_this_machine(root: &Path) -> Result<()> {
 /// What runs in the guest.
 fn script(runs: &[String]) -> String {
     let runs: String = runs.iter().map(|run| format!("{run} || failures=$((failures+1))\n")).collect();
-    let size = tests::size();
+    let size = tests::assignment();
     format!(
         "#!/bin/busybox sh\n\
          /bin/busybox --install -s /bin 2>/dev/null\n\
