@@ -75,14 +75,6 @@ pub trait Host: Client<MappedBuffer> + Send + Sync + 'static {
     /// A buffer was made, and no program writes to it yet (`create_buf_file`): what is the same in every sub-buffer can
     /// be written here, once.
     ///
-    /// ```
-    /// # use relay_common::Plain;
-    /// # use relay_daemon::channel::{Host, MappedBuffer};
-    /// fn made(buffer: &MappedBuffer) -> std::io::Result<()> {
-    ///     Plain.buffer_made(buffer)
-    /// }
-    /// ```
-    ///
     /// # Errors
     /// What keeps the buffer from being used.
     fn buffer_made(&self, _buffer: &MappedBuffer) -> io::Result<()> {
@@ -94,7 +86,7 @@ impl Host for Plain {}
 
 /// A channel: one buffer for every CPU that is or has been online since it was made.
 ///
-/// ```ignore,standalone_crate
+/// ```no_run
 /// use std::sync::Arc;
 ///
 /// use aya::EbpfLoader;
@@ -124,9 +116,6 @@ impl Host for Plain {}
 ///     channel.flush(stopped.consumer.buffer().cpu())?;
 ///     while stopped.consumer.pass(u64::MAX)? > 0 {}
 /// }
-/// let lines = std::fs::read_dir(&folder)?.map(|cpu| Ok(std::fs::read_to_string(cpu?.path())?));
-/// let lines: String = lines.collect::<anyhow::Result<_>>()?;
-/// assert!(lines.contains("true[") && lines.ends_with("started\n"), "{lines}");
 /// # Ok::<(), anyhow::Error>(())
 /// ```
 pub struct Channel {
@@ -177,15 +166,6 @@ impl fmt::Debug for Channel {
 impl Channel {
     /// Makes the maps of a channel, with a buffer for every CPU that is online (`relay_open`).
     ///
-    /// ```ignore,standalone_crate
-    /// use relay_common::{Geometry, Mode, Plain};
-    /// use relay_daemon::channel::Channel;
-    ///
-    /// let channel = Channel::create(Geometry::new(4096, 4)?, Mode::Overwrite, Plain)?;
-    /// assert!(!channel.buffers().is_empty());
-    /// # Ok::<(), anyhow::Error>(())
-    /// ```
-    ///
     /// # Errors
     /// When memory does not suffice or the kernel refuses.
     pub fn create(geometry: Geometry, mode: Mode, host: impl Host) -> Result<Self> {
@@ -225,16 +205,6 @@ impl Channel {
 
     /// Gives CPUs that have come online their buffers. Until then their records are lost, and counted (`no buffer`). A CPU that
     /// has one keeps it.
-    ///
-    /// ```ignore,standalone_crate
-    /// # use relay_common::{Geometry, Mode, Plain};
-    /// # use relay_daemon::channel::Channel;
-    /// # let channel = Channel::create(Geometry::new(4096, 4)?, Mode::NoOverwrite, Plain)?;
-    /// // CPU 0 has one already.
-    /// channel.add_buffers(&[0])?;
-    /// assert!(channel.add_buffers(&[100_000]).is_err());
-    /// # Ok::<(), anyhow::Error>(())
-    /// ```
     ///
     /// # Errors
     /// When the kernel refuses, or a CPU is not a possible one.
@@ -277,43 +247,18 @@ impl Channel {
     }
 
     /// The geometry.
-    ///
-    /// ```ignore,standalone_crate
-    /// # use relay_common::{Geometry, Mode, Plain};
-    /// # use relay_daemon::channel::Channel;
-    /// # let channel = Channel::create(Geometry::new(4096, 4)?, Mode::NoOverwrite, Plain)?;
-    /// assert_eq!(channel.geometry().subbuf_size(), 4096);
-    /// # Ok::<(), anyhow::Error>(())
-    /// ```
     #[must_use]
     pub fn geometry(&self) -> Geometry {
         self.geometry
     }
 
     /// The mode.
-    ///
-    /// ```ignore,standalone_crate
-    /// # use relay_common::{Geometry, Mode, Plain};
-    /// # use relay_daemon::channel::Channel;
-    /// # let channel = Channel::create(Geometry::new(4096, 4)?, Mode::NoOverwrite, Plain)?;
-    /// assert_eq!(channel.mode(), Mode::NoOverwrite);
-    /// # Ok::<(), anyhow::Error>(())
-    /// ```
     #[must_use]
     pub fn mode(&self) -> Mode {
         self.mode
     }
 
     /// The buffers, in the order of their CPUs.
-    ///
-    /// ```ignore,standalone_crate
-    /// # use relay_common::{Geometry, Mode, Plain};
-    /// # use relay_daemon::channel::Channel;
-    /// # let channel = Channel::create(Geometry::new(4096, 4)?, Mode::NoOverwrite, Plain)?;
-    /// let cpus: Vec<u32> = channel.buffers().iter().map(|buffer| buffer.cpu()).collect();
-    /// assert_eq!(cpus, relay_daemon::machine::online_cpus()?);
-    /// # Ok::<(), anyhow::Error>(())
-    /// ```
     #[must_use]
     pub fn buffers(&self) -> Vec<Arc<MappedBuffer>> {
         let cpus = self.cpus.read().unwrap_or_else(PoisonError::into_inner);
@@ -321,14 +266,6 @@ impl Channel {
     }
 
     /// The buffer of a CPU, if it has one.
-    ///
-    /// ```ignore,standalone_crate
-    /// # use relay_common::{Geometry, Mode, Plain};
-    /// # use relay_daemon::channel::Channel;
-    /// # let channel = Channel::create(Geometry::new(4096, 4)?, Mode::NoOverwrite, Plain)?;
-    /// assert!(channel.buffer(0).is_some() && channel.buffer(100_000).is_none());
-    /// # Ok::<(), anyhow::Error>(())
-    /// ```
     #[must_use]
     pub fn buffer(&self, cpu: u32) -> Option<Arc<MappedBuffer>> {
         let cpus = self.cpus.read().unwrap_or_else(PoisonError::into_inner);
@@ -336,28 +273,12 @@ impl Channel {
     }
 
     /// The control rows.
-    ///
-    /// ```ignore,standalone_crate
-    /// # use relay_common::{Geometry, Mode, Plain};
-    /// # use relay_daemon::channel::Channel;
-    /// # let channel = Channel::create(Geometry::new(4096, 4)?, Mode::NoOverwrite, Plain)?;
-    /// assert!(channel.control().row(0).is_some());
-    /// # Ok::<(), anyhow::Error>(())
-    /// ```
     #[must_use]
     pub fn control(&self) -> &ControlMapping {
         &self.control
     }
 
     /// CPUs that may ever come online: those that have a control row.
-    ///
-    /// ```ignore,standalone_crate
-    /// # use relay_common::{Geometry, Mode, Plain};
-    /// # use relay_daemon::channel::Channel;
-    /// # let channel = Channel::create(Geometry::new(4096, 4)?, Mode::NoOverwrite, Plain)?;
-    /// assert!(channel.possible().len() >= channel.buffers().len());
-    /// # Ok::<(), anyhow::Error>(())
-    /// ```
     #[must_use]
     pub fn possible(&self) -> &[u32] {
         &self.possible
@@ -365,15 +286,6 @@ impl Channel {
 
     /// Sub-buffers produced and consumed, and records lost by cause, of a CPU (`relay_stats`; but a CPU's counts stay when it goes
     /// offline). `None` when there can be no such CPU.
-    ///
-    /// ```ignore,standalone_crate
-    /// # use relay_common::{Geometry, Mode, Plain};
-    /// # use relay_daemon::channel::Channel;
-    /// # let channel = Channel::create(Geometry::new(4096, 4)?, Mode::NoOverwrite, Plain)?;
-    /// let counters = channel.counters(0).unwrap();
-    /// assert!(counters.is_empty() && !counters.is_full(channel.geometry()) && counters.lost() == 0);
-    /// # Ok::<(), anyhow::Error>(())
-    /// ```
     #[must_use]
     pub fn counters(&self, cpu: u32) -> Option<Counters> {
         Some(self.control.row(cpu)?.counters(self.geometry))
@@ -381,16 +293,6 @@ impl Channel {
 
     /// Closes the open sub-buffer of a CPU, if there is one, so that the reader gets it (`relay_flush`). Loses nothing, and does
     /// nothing for a CPU without a buffer.
-    ///
-    /// ```ignore,standalone_crate
-    /// # use relay_common::{Geometry, Mode, Plain};
-    /// # use relay_daemon::channel::Channel;
-    /// # let channel = Channel::create(Geometry::new(4096, 4)?, Mode::NoOverwrite, Plain)?;
-    /// assert!(channel.flush(0).is_err(), "no object is loaded");
-    /// let ebpf = relay_daemon::channel::load(relay_daemon::klog::EXAMPLE, &[("KLOG", &channel)], aya::EbpfLoader::new())?;
-    /// channel.flush(0)?;
-    /// # Ok::<(), anyhow::Error>(())
-    /// ```
     ///
     /// # Errors
     /// When no object is loaded, or what the kernel says.
@@ -406,16 +308,6 @@ impl Channel {
     /// Flushes, and closes one more sub-buffer, without a record: the client's header alone, to tell what is known now. Does
     /// nothing when there is no room, or the CPU is offline or has no buffer.
     ///
-    /// ```ignore,standalone_crate
-    /// # use relay_common::{Geometry, Mode, Plain};
-    /// # use relay_daemon::channel::Channel;
-    /// # let channel = Channel::create(Geometry::new(4096, 4)?, Mode::NoOverwrite, Plain)?;
-    /// # let ebpf = relay_daemon::channel::load(relay_daemon::klog::EXAMPLE, &[("KLOG", &channel)], aya::EbpfLoader::new())?;
-    /// channel.mark(0)?;
-    /// assert_eq!(channel.counters(0).unwrap().produced, 1);
-    /// # Ok::<(), anyhow::Error>(())
-    /// ```
-    ///
     /// # Errors
     /// When no object is loaded, or what the kernel says.
     pub fn mark(&self, cpu: u32) -> Result<()> {
@@ -425,17 +317,6 @@ impl Channel {
     /// Makes the channel as new: nothing produced, nothing consumed, nothing lost (`relay_reset`). The programs must be detached,
     /// or have nothing to write; those that still run are waited for. Nobody may read meanwhile, and who has read before
     /// begins anew: a consumer from before would find that its count is not the channel's.
-    ///
-    /// ```ignore,standalone_crate
-    /// # use relay_common::{Geometry, Mode, Plain};
-    /// # use relay_daemon::channel::Channel;
-    /// # let mut channel = Channel::create(Geometry::new(4096, 4)?, Mode::NoOverwrite, Plain)?;
-    /// # let ebpf = relay_daemon::channel::load(relay_daemon::klog::EXAMPLE, &[("KLOG", &channel)], aya::EbpfLoader::new())?;
-    /// channel.mark(0)?;
-    /// channel.reset()?;
-    /// assert_eq!(channel.counters(0).unwrap().produced, 0);
-    /// # Ok::<(), anyhow::Error>(())
-    /// ```
     ///
     /// # Errors
     /// When that cannot be waited for.
@@ -456,15 +337,6 @@ impl Channel {
     /// replaced, so that user space knows who uses the new one (kernel/bpf/syscall.c, `maybe_wait_bpf_programs`).
     /// One is replaced by itself.
     ///
-    /// ```ignore,standalone_crate
-    /// # use relay_common::{Geometry, Mode, Plain};
-    /// # use relay_daemon::channel::Channel;
-    /// # let channel = Channel::create(Geometry::new(4096, 4)?, Mode::NoOverwrite, Plain)?;
-    /// // Programs have been detached; some may still be running.
-    /// channel.wait_for_running_programs()?;
-    /// # Ok::<(), anyhow::Error>(())
-    /// ```
-    ///
     /// # Errors
     /// What the kernel says.
     pub fn wait_for_running_programs(&self) -> Result<()> {
@@ -474,15 +346,6 @@ impl Channel {
     }
 
     /// What wakes the reader of a CPU.
-    ///
-    /// ```ignore,standalone_crate
-    /// # use relay_common::{Geometry, Mode, Plain};
-    /// # use relay_daemon::channel::Channel;
-    /// # let channel = Channel::create(Geometry::new(4096, 4)?, Mode::NoOverwrite, Plain)?;
-    /// let mut waker = channel.waker(0)?;
-    /// assert!(waker.next().is_none());
-    /// # Ok::<(), anyhow::Error>(())
-    /// ```
     ///
     /// # Errors
     /// When the CPU has no buffer, or the ring buffer cannot be mapped.
@@ -509,16 +372,6 @@ impl Channel {
 
 /// Loads an eBPF object with these channels in place of those that it declares under their names (`channel!(NAME)`). The
 /// channels' own programs are loaded too; the others are still to be loaded and attached.
-///
-/// ```ignore,standalone_crate
-/// use relay_common::{Geometry, Mode, Plain};
-/// use relay_daemon::{channel::{self, Channel}, klog::EXAMPLE};
-///
-/// let channel = Channel::create(Geometry::new(4096, 4)?, Mode::NoOverwrite, Plain)?;
-/// let ebpf = channel::load(EXAMPLE, &[("KLOG", &channel)], aya::EbpfLoader::new())?;
-/// assert!(ebpf.program("on_exec").is_some());
-/// # Ok::<(), anyhow::Error>(())
-/// ```
 ///
 /// # Errors
 /// When the BPF file system is not there, or the object does not load or declares no such channel.

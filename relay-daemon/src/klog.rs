@@ -25,15 +25,11 @@ use crate::{
 const CHANNEL: &str = "KLOG";
 
 /// The example in `examples/klog`: a line for every process that starts or ends.
-///
-/// ```ignore,standalone_crate
-/// assert!(relay_daemon::klog::EXAMPLE.starts_with(b"\x7fELF"));
-/// ```
 pub static EXAMPLE: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/klog"));
 
 /// Programs that log, and the readers of what they log.
 ///
-/// ```ignore,standalone_crate
+/// ```no_run
 /// use relay_common::Geometry;
 /// use relay_daemon::klog::{EXAMPLE, Klog};
 ///
@@ -41,9 +37,8 @@ pub static EXAMPLE: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"),
 /// # runtime.block_on(async {
 /// let mut klog = Klog::start(EXAMPLE, Geometry::new(4096, 4)?)?;
 /// std::process::Command::new("true").status()?;
-/// let lines = klog.next().await?;
-/// assert!(lines.text.ends_with(b"\n"));
-/// klog.stop()?;
+/// print!("{}", String::from_utf8_lossy(&klog.next().await?.text));
+/// let rest = klog.stop()?;
 /// # anyhow::Ok(())
 /// # })?;
 /// # Ok::<(), anyhow::Error>(())
@@ -78,14 +73,6 @@ pub struct Lines {
 impl Klog {
     /// Loads an object, attaches its programs, and starts to read.
     ///
-    /// ```ignore,standalone_crate
-    /// # use relay_common::Geometry;
-    /// # use relay_daemon::klog::{EXAMPLE, Klog};
-    /// assert!(Klog::start(b"no object", Geometry::new(4096, 4)?).is_err());
-    /// Klog::start(EXAMPLE, Geometry::new(4096, 4)?)?.stop()?;
-    /// # Ok::<(), anyhow::Error>(())
-    /// ```
-    ///
     /// # Errors
     /// When the object is none that logs, or the kernel refuses it.
     pub fn start(object: &[u8], geometry: Geometry) -> Result<Self> {
@@ -103,15 +90,6 @@ impl Klog {
 
     /// The next lines that a CPU has logged.
     ///
-    /// ```
-    /// use relay_daemon::klog::Klog;
-    ///
-    /// async fn first_line(klog: &mut Klog) -> anyhow::Result<String> {
-    ///     let lines = klog.next().await?;
-    ///     Ok(String::from_utf8_lossy(&lines.text).lines().next().unwrap_or_default().to_owned())
-    /// }
-    /// ```
-    ///
     /// # Errors
     /// When a reader could not go on.
     pub async fn next(&mut self) -> Result<Lines> {
@@ -122,29 +100,11 @@ impl Klog {
     }
 
     /// What every possible CPU has produced and lost so far.
-    ///
-    /// ```ignore,standalone_crate
-    /// # use relay_common::Geometry;
-    /// # use relay_daemon::klog::{EXAMPLE, Klog};
-    /// let klog = Klog::start(EXAMPLE, Geometry::new(4096, 4)?)?;
-    /// assert!(klog.counters().all(|(_cpu, counters)| counters.lost() == 0));
-    /// klog.stop()?;
-    /// # Ok::<(), anyhow::Error>(())
-    /// ```
     pub fn counters(&self) -> impl Iterator<Item = (u32, Counters)> {
         self.channel.possible().iter().filter_map(|&cpu| Some((cpu, self.channel.counters(cpu)?)))
     }
 
     /// Detaches the programs, and returns the lines that are left.
-    ///
-    /// ```ignore,standalone_crate
-    /// # use relay_common::Geometry;
-    /// # use relay_daemon::klog::{EXAMPLE, Klog};
-    /// let klog = Klog::start(EXAMPLE, Geometry::new(4096, 4)?)?;
-    /// std::process::Command::new("true").status()?;
-    /// assert!(!klog.stop()?.is_empty());
-    /// # Ok::<(), anyhow::Error>(())
-    /// ```
     ///
     /// # Errors
     /// When a buffer could not be read to its end.

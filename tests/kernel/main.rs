@@ -17,6 +17,7 @@ mod events;
 mod examples;
 mod exports;
 mod flight;
+mod library;
 mod list;
 mod long;
 mod overwrite;
@@ -134,6 +135,15 @@ fn main() {
             [] a_program_sees_full_empty_and_what_was_lost,
             [] a_reset_channel_is_as_new,
             [] an_object_is_given_the_channels_that_it_declares;
+        library: [] what_programs_write_is_in_the_files,
+            [] a_new_channel_is_empty,
+            [] bytes_are_stored_and_copied_inside_the_buffer_alone,
+            [] a_consumer_takes_what_is_ready_and_a_reset_channel_has_nothing,
+            [] readers_take_what_every_cpu_has,
+            [] a_snapshot_of_nothing_has_nothing,
+            [] a_channel_that_is_pinned_is_opened_again,
+            [] klog_gives_lines_as_they_come_and_the_rest_at_its_end,
+            [] the_file_systems_are_where_they_are_said_to_be;
         overwrite: [] a_thousand_live_snapshots_are_consistent,
             [] snapshots_that_are_overtaken_count_what_they_miss,
             [BABELTRACE] sigusr1_writes_a_snapshot_and_recording_goes_on,

@@ -17,7 +17,7 @@ pub(crate) fn named(filter: &[String]) -> Result<()> {
     kernel(filter)
 }
 
-/// Runs those that need the running kernel, and the examples in the documentation, whose names contain `filter`.
+/// Runs those that need the running kernel, and the examples of the library for eBPF programs, whose names contain `filter`.
 pub(crate) fn kernel(filter: &[String]) -> Result<()> {
     setup::ebpf_toolchain()?;
     setup::test_tools()?;
@@ -25,10 +25,6 @@ pub(crate) fn kernel(filter: &[String]) -> Result<()> {
         return Err(CannotRun).context("these tests need root, and there is no sudo");
     }
     exec(cargo().args(["test", "--locked", "--doc", "--package", "relay-ebpf", "--"]).args(filter))?;
-    if is_root() {
-        let examples = ["test", "--locked", "--doc", "--package", "relay-daemon", "--", "--ignored"];
-        exec(cargo().args(examples).args(filter))?;
-    }
     exec(cargo().args(["build", "--locked", "--package", "relay-daemon", "--package", "example-kleak"]))?;
     let mut tests = as_root(&kernel_tests(&[])?)?;
     tests.env("RELAYD", ebpf::target_dir().join("debug/relayd")).env("RELAYD_TOOLS", ebpf::tools_dir());
