@@ -133,7 +133,7 @@ impl<W: Word> Producer<W> {
     }
 }
 
-/// What user space asks of a channel's own program, by BPF_PROG_TEST_RUN on the CPU whose buffer is meant.
+/// What user space asks of a channel's own program, by BPF_PROG_TEST_RUN; the second argument is the CPU whose buffer is meant.
 ///
 /// ```
 /// assert_eq!(relay_common::Request::Mark as u64, 1);

@@ -43,7 +43,7 @@ pub enum Mode {
 /// records. The channel gives the place and the moment, and does not look at the bytes.
 ///
 /// They run in the middle of a write, in whatever context that is: short, without waiting, and never writing to the
-/// same channel.
+/// same channel. While a CPU is offline, user space has its buffer closed on another: whose buffer it is, only the buffer says.
 ///
 /// ```
 /// use relay_common::{Buffer, Client, Geometry, Mode, memory::Memory};

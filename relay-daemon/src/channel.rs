@@ -29,10 +29,10 @@ use aya::{
     maps::{Map, MapData, RingBuf},
     programs::RawTracePoint,
 };
-use relay_common::{Client, Control, Counters, Geometry, MAX_RECORD, Mode, Plain, Request, Writer};
+use relay_common::{Control, Counters, Geometry, MAX_RECORD, Mode, Plain, Request};
 
 #[cfg(doc)]
-use relay_common::Reader;
+use relay_common::{Client, Reader};
 
 pub use crate::sys::{ControlMapping, MappedBuffer};
 use crate::{
@@ -49,19 +49,13 @@ const BPF_F_MMAPABLE: u32 = 1 << 10;
 /// No node in particular (`NUMA_NO_NODE`).
 const ANY_NODE: u32 = u32::MAX;
 
-/// A channel's user as user space sees it: the same [`Client`] that its programs have, since the buffer of a CPU that
-/// is offline is flushed from here.
+/// A channel's user as user space sees it. What its programs do is `relay_common::Client`'s.
 ///
 /// ```
-/// use relay_common::{Buffer, Client};
 /// use relay_daemon::channel::{Host, MappedBuffer};
 ///
 /// /// Every sub-buffer has a header of eight bytes, which says what the file is.
 /// struct Magic;
-///
-/// impl<B: Buffer> Client<B> for Magic {
-///     const HEADER: u64 = 8;
-/// }
 ///
 /// impl Host for Magic {
 ///     fn buffer_made(&self, buffer: &MappedBuffer) -> std::io::Result<()> {
@@ -71,7 +65,7 @@ const ANY_NODE: u32 = u32::MAX;
 ///     }
 /// }
 /// ```
-pub trait Host: Client<MappedBuffer> + Send + Sync + 'static {
+pub trait Host: Send + Sync + 'static {
     /// A buffer was made, and no program writes to it yet (`create_buf_file`): what is the same in every sub-buffer can
     /// be written here, once.
     ///
@@ -127,7 +121,7 @@ pub struct Channel {
     control: Arc<ControlMapping>,
     cpus: RwLock<BTreeMap<u32, CpuMaps>>,
     possible: Vec<u32>,
-    host: Box<dyn AnyHost>,
+    host: Box<dyn Host>,
     /// The channel's own program, once an object is loaded.
     request: OnceLock<OwnedFd>,
     /// Where it is pinned, if it is.
@@ -139,22 +133,6 @@ struct CpuMaps {
     buffer: Arc<MappedBuffer>,
     map: OwnedFd,
     waker: OwnedFd,
-}
-
-/// A [`Host`], whose type the channel forgets.
-trait AnyHost: Send + Sync {
-    fn buffer_made(&self, buffer: &MappedBuffer) -> io::Result<()>;
-    fn flush(&self, buffer: &MappedBuffer, mode: Mode);
-}
-
-impl<H: Host> AnyHost for H {
-    fn buffer_made(&self, buffer: &MappedBuffer) -> io::Result<()> {
-        Host::buffer_made(self, buffer)
-    }
-
-    fn flush(&self, buffer: &MappedBuffer, mode: Mode) {
-        Writer { buffer, client: self, geometry: buffer.geometry(), mode }.flush();
-    }
 }
 
 impl fmt::Debug for Channel {
@@ -297,21 +275,16 @@ impl Channel {
     /// # Errors
     /// When no object is loaded, or what the kernel says.
     pub fn flush(&self, cpu: u32) -> Result<()> {
-        let Some(buffer) = self.buffer(cpu) else { return Ok(()) };
-        if !self.request(Request::Flush, cpu)? {
-            // The CPU is offline: no program runs there, and no writer can be interrupted by us. From here, then.
-            self.host.flush(&buffer, self.mode);
-        }
-        Ok(())
+        self.request(Request::Flush, cpu)
     }
 
     /// Flushes, and closes one more sub-buffer, without a record: the client's header alone, to tell what is known now. Does
-    /// nothing when there is no room, or the CPU is offline or has no buffer.
+    /// nothing when there is no room, or the CPU has no buffer.
     ///
     /// # Errors
     /// When no object is loaded, or what the kernel says.
     pub fn mark(&self, cpu: u32) -> Result<()> {
-        self.request(Request::Mark, cpu).map(drop)
+        self.request(Request::Mark, cpu)
     }
 
     /// Makes the channel as new: nothing produced, nothing consumed, nothing lost (`relay_reset`). The programs must be detached,
@@ -356,11 +329,12 @@ impl Channel {
         RingBuf::try_from(Map::RingBuf(map)).context("mapping a reader's waker")
     }
 
-    /// Runs the channel's own program on a CPU; says whether it ran. It does not on a CPU that is offline.
-    fn request(&self, request: Request, cpu: u32) -> Result<bool> {
+    /// Runs the channel's own program for a CPU: there, or, while that CPU is offline, here.
+    fn request(&self, request: Request, cpu: u32) -> Result<()> {
         let program = self.request.get().context("no eBPF object is loaded for this channel")?;
-        run_program(program.as_fd(), [request as u64, 0], Some(cpu))
-            .with_context(|| format!("asking cpu {cpu} to {request:?}"))
+        let run = |on| run_program(program.as_fd(), [request as u64, cpu.into()], on);
+        let ran = run(Some(cpu)).and_then(|ran| if ran { Ok(ran) } else { run(None) });
+        ran.map(drop).with_context(|| format!("asking cpu {cpu} to {request:?}"))
     }
 
     /// `relay_ebpf::channel::Settings`.

@@ -22,7 +22,7 @@ use aya_ebpf::{
     btf_maps::{Array, ArrayOfMaps, RingBuf},
     programs::RawTracePointContext,
 };
-use relay_common::{Client, Control, Counters, Geometry, Lost, Mode, Request, Reservation, Word as _, Writer};
+use relay_common::{Buffer as _, Client, Control, Counters, Geometry, Lost, Mode, Request, Reservation, Word as _, Writer};
 
 use crate::sys::{self, BpfWord, CpuBuffer, KernelAddress, Setting, UserAddress};
 
@@ -57,7 +57,7 @@ impl Settings {
 }
 
 /// Declares a channel as a constant of type [`Channel`], with its maps, its settings and the program that user space runs to
-/// flush it.
+/// flush the buffer of a CPU.
 ///
 /// `channel!(NAME)` is a channel of plain records. `channel!(NAME: Type = value)` has a [`Client`]: callbacks at the start
 /// and the end of every sub-buffer, and when the buffer is full. In the object there are then the maps `NAME_CONTROL`,
@@ -284,19 +284,31 @@ impl<C: Client<CpuBuffer> + Copy> Channel<C> {
     #[inline(always)]
     pub fn request(&self, ctx: *mut core::ffi::c_void) {
         sys::refuse_private_stack();
-        let Some(buffer) = self.buffer() else { return };
-        let writer = self.writer(&buffer);
         let ctx = RawTracePointContext::new(ctx);
+        let cpu = ctx.arg::<u64>(1) as u32;
+        // It runs on that CPU, or, while that is offline, on another: then nobody else writes to the buffer. Should the CPU come online
+        // meanwhile, two CPUs write to it: docs/architecture.md, "Flush is a program", has why that harms nothing.
+        let Some(buffer) = self.buffer_of(cpu) else { return };
+        let writer = self.writer(&buffer);
+        let before = buffer.control().producer.reserved.peek();
         if ctx.arg::<u64>(0) == Request::Mark as u64 {
             writer.mark();
         } else {
             writer.flush();
         }
+        // A buffer wakes the reader of the CPU that runs the program: to know whose it is would cost every record.
+        if cpu != sys::cpu() && buffer.control().producer.reserved.peek() != before {
+            let _ = sys::wake(self.wakers, cpu);
+        }
     }
 
     #[inline(always)]
     fn buffer(&self) -> Option<CpuBuffer> {
-        let cpu = sys::cpu();
+        self.buffer_of(sys::cpu())
+    }
+
+    #[inline(always)]
+    fn buffer_of(&self, cpu: u32) -> Option<CpuBuffer> {
         let control = self.control.get(cpu)?;
         let memory = self.buffers.get_value_ptr_mut(cpu, &0)?;
         Some(CpuBuffer::new(control, memory, self.geometry().buffer_size(), self.wakers))

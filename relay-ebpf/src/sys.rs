@@ -233,7 +233,7 @@ impl BpfWord {
     }
 }
 
-/// The buffer of the CPU that runs the program.
+/// The buffer of a CPU: of the one that runs the program, but for requests of user space.
 ///
 /// ```
 /// use relay_ebpf::{relay_common::Client, sys::CpuBuffer};
@@ -447,10 +447,15 @@ impl Buffer for CpuBuffer {
 
     #[inline(always)]
     fn wake(&self) -> bool {
-        let cpu = cpu();
-        let Some(waker) = self.wakers.get(cpu) else { return false };
-        waker.output(cpu, u64::from(aya_ebpf::bindings::BPF_RB_FORCE_WAKEUP)).is_ok()
+        wake(self.wakers, cpu())
     }
+}
+
+/// Wakes the reader of a CPU; whether that was possible. One that does not sleep looks for nothing once.
+#[inline(always)]
+pub(crate) fn wake(wakers: &'static WakersMap, cpu: u32) -> bool {
+    let Some(waker) = wakers.get(cpu) else { return false };
+    waker.output(cpu, u64::from(aya_ebpf::bindings::BPF_RB_FORCE_WAKEUP)).is_ok()
 }
 
 /// Nanoseconds of the monotonic clock.

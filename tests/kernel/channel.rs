@@ -18,6 +18,8 @@ use relay_daemon::{
 };
 use script::{Expect, Step, Vector, pattern};
 
+use crate::trace::Offline;
+
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bytes"));
 /// The most that the program writes at once.
 const MOST: usize = 16384;
@@ -137,4 +139,22 @@ pub(crate) fn a_closed_subbuf_ends_with_the_padding_its_header_says() {
     assert_eq!(u64::from(padding), 4096 - HEADER - 3000);
     let subbuf = kernel.consumer.buffer().reader().subbuf(0).unwrap().unwrap();
     assert_eq!((subbuf.place, subbuf.len, subbuf.records), (HEADER, 3000, 2));
+}
+
+/// It always runs to its end: no process that is killed leaves the buffer half closed.
+pub(crate) fn the_channel_s_program_closes_the_buffer_of_a_cpu_that_is_offline() {
+    let cpu = last_cpu();
+    let mut kernel = Kernel::new(Geometry::new(4096, 4).unwrap(), Mode::NoOverwrite, cpu);
+    assert!(kernel.write(b"before "));
+    let offline = Offline::new(cpu);
+    kernel.flush();
+    let produced = |kernel: &Kernel| kernel.channel.counters(cpu).unwrap().produced;
+    assert_eq!(produced(&kernel), 1);
+    kernel.channel.mark(cpu).unwrap();
+    assert_eq!(produced(&kernel), 2, "the program did not run");
+    drop(offline);
+    assert!(kernel.write(b"and after"));
+    kernel.flush();
+    while kernel.consumer.pass(u64::MAX).unwrap() > 0 {}
+    assert_eq!(String::from_utf8(kernel.file()).unwrap(), "before and after");
 }

@@ -127,7 +127,8 @@ fn main() {
     let tests = tests! {
         channel: [] the_kernel_writes_the_golden_vectors_to_the_byte,
             [] a_write_on_one_cpu_leaves_the_others_alone,
-            [] a_closed_subbuf_ends_with_the_padding_its_header_says;
+            [] a_closed_subbuf_ends_with_the_padding_its_header_says,
+            [HOTPLUG] the_channel_s_program_closes_the_buffer_of_a_cpu_that_is_offline;
         clients: [] programs_that_interrupt_one_another_write_whole_records,
             [] programs_of_every_kind_write,
             [KPROBES] kprobes_and_fentry_write,

@@ -179,10 +179,10 @@ pub(crate) fn session_json_has_what_the_format_says() {
 }
 
 /// Takes a CPU offline; it comes back when this is dropped.
-struct Offline(String);
+pub(crate) struct Offline(String);
 
 impl Offline {
-    fn new(cpu: u32) -> Self {
+    pub(crate) fn new(cpu: u32) -> Self {
         let path = format!("/sys/devices/system/cpu/cpu{cpu}/online");
         fs::write(&path, "0").unwrap();
         Self(path)

@@ -1,4 +1,4 @@
-//! User space's part in the tracer's packets: what is the same in all of a CPU's, and closing those of a CPU that is offline.
+//! User space's part in the tracer's packets: what is the same in all of a CPU's.
 
 use std::io;
 
@@ -6,24 +6,15 @@ use anyhow::{Context as _, Result};
 use bytes::{Buf as _, BytesMut};
 use relay_common::{
     HEADER,
-    trace::{CPU_ID_AT, Clock, MAGIC, Packets, STREAM_ID_AT, UUID_AT},
+    trace::{CPU_ID_AT, MAGIC, STREAM_ID_AT, UUID_AT},
 };
 
-use crate::{channel::Host, machine::Instant, sys::MappedBuffer};
+use crate::{channel::Host, sys::MappedBuffer};
 
-/// The clock of packets that user space closes itself, and the trace that all packets belong to.
+/// The trace that all packets of a channel belong to.
 #[derive(Debug)]
-pub(super) struct HostClock {
+pub(super) struct OfTrace {
     pub(super) uuid: [u8; 16],
-}
-
-impl Clock for HostClock {
-    fn now(&self) -> u64 {
-        Instant::now().monotonic
-    }
-    fn steps_back(&self) -> bool {
-        true
-    }
 }
 
 /// A u64 of a packet's header, `at` so many bytes into it, as it is in a CPU's buffer now.
@@ -36,14 +27,14 @@ pub(super) fn header_word(buffer: &MappedBuffer, number: u64, at: u64) -> Result
     Ok(word.get_u64_le())
 }
 
-impl Host for Packets<HostClock> {
+impl Host for OfTrace {
     /// Writes what is the same in every packet of a CPU into every place of its buffer.
     fn buffer_made(&self, buffer: &MappedBuffer) -> io::Result<()> {
         let geometry = buffer.geometry();
         for number in 0..geometry.n_subbufs() {
             let packet = geometry.begin(number) + HEADER;
             buffer.store(packet, &MAGIC.to_le_bytes())?;
-            buffer.store(packet + UUID_AT, &self.clock.uuid)?;
+            buffer.store(packet + UUID_AT, &self.uuid)?;
             buffer.store(packet + STREAM_ID_AT, &0u32.to_le_bytes())?;
             buffer.store(packet + CPU_ID_AT, &buffer.cpu().to_le_bytes())?;
         }

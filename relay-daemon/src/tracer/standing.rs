@@ -11,7 +11,7 @@ mod folders;
 use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, Result, bail};
-use relay_common::{Geometry, Mode, recipe::Pattern, trace::Packets};
+use relay_common::{Geometry, Mode, recipe::Pattern};
 
 use self::{description::describe, folders::warn_of_orphans};
 pub use self::{
@@ -24,7 +24,7 @@ use super::{
     format::Format,
     loader::{Loader, Notices, Orders},
     metadata,
-    packets::HostClock,
+    packets::OfTrace,
     programs::{Fired, LeftOut, Programs},
     session::{Cpu, Session, SessionEvent},
 };
@@ -100,8 +100,7 @@ impl Prepared {
             None => Folder::create(&trace_name(&metadata::uuid_text(uuid)))?,
         };
         let folder = Arc::new(folder);
-        let host = Packets { clock: HostClock { uuid } };
-        let channel = Arc::new(Channel::create(options.geometry, options.mode, host)?);
+        let channel = Arc::new(Channel::create(options.geometry, options.mode, OfTrace { uuid })?);
         let standing = name.is_some();
         let (loader, notices) = Loader::load(&channel, &orders(&options, standing))?;
         channel.pin(&folder)?;
@@ -166,7 +165,7 @@ impl Standing {
         let geometry = Geometry::new(session.subbuf_size, session.n_subbufs).context("the session's geometry")?;
         let mode = if session.mode == "overwrite" { Mode::Overwrite } else { Mode::NoOverwrite };
         let uuid = metadata::parse_uuid(&session.uuid).context("the session's UUID")?;
-        let channel = Arc::new(Channel::open(&folder, geometry, mode, Packets { clock: HostClock { uuid } })?);
+        let channel = Arc::new(Channel::open(&folder, geometry, mode, OfTrace { uuid })?);
         let programs = description.programs.iter().map(|pinned| Programs::open(&folder, pinned));
         Ok(Self { channel, programs: programs.collect::<Result<_>>()?, description, folder })
     }
