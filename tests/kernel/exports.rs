@@ -173,43 +173,6 @@ pub(crate) fn duckdb_reads_every_record() {
     assert_eq!(rows[4][0][0].as_u64().unwrap(), (first + epoch) / 1000);
 }
 
-pub(crate) fn chromes_json_has_every_record() {
-    let trace = trace(&[]);
-    let lines = trace.print(&[]);
-    let json: Value = serde_json::from_slice(&fs::read(export(&trace, "json")).unwrap()).unwrap();
-    let events = json["traceEvents"].as_array().unwrap();
-    let records = events.iter().filter(|event| event["ph"] == "i" || event["ph"] == "X").count();
-    assert_eq!(records, lines.len());
-    let of = |phase: &str| events.iter().filter(|event| event["ph"] == phase).count();
-    assert_eq!(of("X"), of_event(&lines, "syscall:openat").len());
-    assert_eq!(of("E"), of_event(&lines, "sched:sched_switch").len());
-    let said = fail(trace.relayd("export").args(["--to", "json", "-o"]).arg(trace.path.with_file_name("json")), 1);
-    assert!(said.contains("--force replaces it"), "{said}");
-}
-
-pub(crate) fn folded_stacks_add_up() {
-    let trace = record(&[
-        "-e",
-        "profile:hz:999",
-        "--context",
-        "kstack,ustack",
-        "--",
-        "sh",
-        "-c",
-        "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done",
-    ]);
-    let lines = trace.print(&[]);
-    let with_stack = lines.iter().filter(|line| line.get("kstack").or(line.get("ustack")).is_some()).count();
-    assert!(with_stack > 10);
-    let folded = fs::read_to_string(export(&trace, "folded")).unwrap();
-    let total: usize = folded.lines().map(|line| line.rsplit_once(' ').unwrap().1.parse::<usize>().unwrap()).sum();
-    assert_eq!(total, with_stack);
-    assert!(folded.lines().any(|line| line.starts_with("sh;")), "{folded}");
-    let without = record(&["-e", "sched:sched_switch", "--", "true"]);
-    let said = fail(without.relayd("export").args(["--to", "folded", "-o", "-"]), 1);
-    assert!(said.contains("--context kstack,ustack"), "{said}");
-}
-
 pub(crate) fn a_full_disk_leaves_nothing_behind() {
     let trace = trace(&[]);
     let folder = tempfile::tempdir().unwrap();

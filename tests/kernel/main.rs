@@ -206,19 +206,8 @@ fn main() {
             [] a_return_takes_its_entry_along_even_when_it_is_not_wanted,
             [BABELTRACE] a_pair_has_all_its_bytes;
         reading: [BT2] print_shows_what_babeltrace_reads,
-            [] print_is_in_the_order_of_time_and_complete,
-            [] print_shows_what_is_chosen,
-            [] a_reader_that_has_enough_is_no_error,
             [] a_trace_is_followed_while_it_is_recorded,
-            [] losses_stand_where_they_happened,
-            [] stat_counts_what_print_shows,
-            [] verify_finds_what_was_changed,
-            [] what_is_readable_is_read_and_the_rest_is_named,
-            [] a_wrong_length_costs_no_other_packet,
-            [] every_whole_record_is_saved_wherever_the_file_was_cut,
-            [] what_a_killed_recorder_has_left_is_saved,
-            [] what_is_no_trace_is_refused,
-            [] traces_of_two_machines_are_merged_by_wall_time;
+            [] what_a_killed_recorder_has_left_is_saved;
         recovery: [] what_was_recorded_survives_two_hundred_kills,
             [] names_of_what_is_gone_are_kept,
             [] what_cannot_be_recovered_is_said;
@@ -240,8 +229,6 @@ fn main() {
         exports: [PYTHON_PACKAGES] perfetto_decodes_every_event,
             [PYTHON_PACKAGES] perfetto_is_told_of_losses_and_machines,
             [PYTHON_PACKAGES] duckdb_reads_every_record,
-            [] chromes_json_has_every_record,
-            [] folded_stacks_add_up,
             [] a_full_disk_leaves_nothing_behind;
         stacks: [BABELTRACE, COMPILER, PERF] perf_saw_the_same_stacks,
             [BABELTRACE, COMPILER] a_program_that_is_gone_is_known_by_its_build_id,

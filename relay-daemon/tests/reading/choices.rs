@@ -1,0 +1,228 @@
+//! Which records are shown, in which order, and how they are counted.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use serde_json::Value;
+
+use crate::{
+    MIXED, assert_sorted, copied, fail, in_files, number, print, records, relayd_on, session, succeed, total, values,
+};
+
+#[test]
+fn print_is_in_the_order_of_time_and_complete() {
+    let lines = print(MIXED, &[]);
+    let records = records(&lines);
+    assert_eq!(records.len() as u64, in_files(MIXED));
+    assert_sorted(&lines);
+    let shown = succeed(&mut relayd_on("print", MIXED));
+    assert_eq!(shown.lines().count(), lines.len());
+    for (line, record) in shown.lines().zip(&records) {
+        let seconds =
+            format!("{}.{:09}", number(record, "time") / 1_000_000_000, number(record, "time") % 1_000_000_000);
+        let place = format!("[{:03}] {seconds:>15}: {}:", number(record, "cpu"), record["event"].as_str().unwrap());
+        let task = format!("{}-{}", record["comm"].as_str().unwrap(), number(record, "tid"));
+        assert!(line.contains(&place) && line.trim_start().starts_with(&task), "{line}\n{record}");
+    }
+    let switch = shown.lines().find(|line| line.contains("sched:sched_switch: prev_comm=")).unwrap();
+    let state = switch.split("prev_state=").nth(1).unwrap().split(' ').next().unwrap();
+    assert!(state.starts_with(['R', 'S', 'D', 'I', 'Z', 'X', 'T', 't', 'P']), "{switch}");
+}
+
+#[test]
+fn print_shows_what_is_chosen() {
+    let all = print(MIXED, &[]);
+    let of = |wanted: &dyn Fn(&Value) -> bool| {
+        let of: Vec<Value> = records(&all).into_iter().filter(|record| wanted(record)).cloned().collect();
+        assert!(!of.is_empty() && of.len() < all.len());
+        of
+    };
+    let is = |name: &'static str| move |record: &Value| record["event"] == name;
+    assert_eq!(print(MIXED, &["-e", "sched:sched_switch"]), of(&is("sched:sched_switch")));
+    assert_eq!(
+        print(MIXED, &["-e", "sched:sched_switch if prev_prio < 120 || next_comm ~ \"*s*\""]),
+        of(&|record| {
+            is("sched:sched_switch")(record)
+                && (record["fields"]["prev_prio"].as_i64().unwrap() < 120
+                    || record["fields"]["next_comm"].as_str().unwrap().contains('s'))
+        })
+    );
+    let pid = number(records(&all)[all.len() / 2], "pid");
+    // What is not read tells no names.
+    let nameless = |mut records: Vec<Value>| {
+        records.iter_mut().for_each(|record| record["comm"] = Value::Null);
+        records
+    };
+    let cpu = number(records(&all)[all.len() / 2], "cpu");
+    let chosen = print(MIXED, &["--pid", &pid.to_string(), "--cpu", &cpu.to_string()]);
+    assert_eq!(nameless(chosen), nameless(of(&|record| number(record, "pid") == pid && number(record, "cpu") == cpu)));
+    let (from, to) = (number(&all[all.len() / 3], "time"), number(&all[all.len() / 2], "time"));
+    let moment = |time: u64| format!("@{}.{:09}", time / 1_000_000_000, time % 1_000_000_000);
+    let chosen = print(MIXED, &["--since", &moment(from), "--until", &moment(to)]);
+    assert_eq!(nameless(chosen), nameless(of(&|record| (from..=to).contains(&number(record, "time")))));
+    let start = number(&session(MIXED)["clock"]["start"], "monotonic");
+    let (from, to) = (from - start, to - start);
+    let chosen = print(MIXED, &["--since", &format!("{from}ns"), "--until", &format!("{to}ns")]);
+    assert_eq!(nameless(chosen), nameless(of(&|record| (start + from..=start + to).contains(&number(record, "time")))));
+    let fields = print(MIXED, &["-e", "sched:sched_switch", "--fields", "next_pid"]);
+    assert!(fields.iter().all(|record| record["fields"].as_object().unwrap().keys().eq(["next_pid"])));
+    let csv = ["--csv", "-e", "sched:sched_switch", "--fields", "next_pid"];
+    let csv = succeed(relayd_on("print", MIXED).args(csv));
+    let columns = csv.lines().skip(1).map(|line| line.rsplit(',').next().unwrap().parse::<u64>().unwrap());
+    assert!(columns.eq(fields.iter().map(|record| number(&record["fields"], "next_pid"))));
+}
+
+#[test]
+fn losses_stand_where_they_happened() {
+    let lines = print("lossy", &[]);
+    let told: u64 = lines.iter().filter_map(|line| line["lost"].as_u64()).sum();
+    assert!(told > 0);
+    assert_eq!(told, total("lossy", &["lost_full", "lost_too_big", "lost_nested"]));
+    assert_sorted(&lines);
+    let shown = succeed(&mut relayd_on("print", "lossy"));
+    assert!(shown.lines().any(|line| line.contains("LOST ") && line.contains(" records in the last ")));
+    let stat: Value = serde_json::from_str(&succeed(relayd_on("stat", "lossy").arg("--json"))).unwrap();
+    let of_cpus = stat["traces"][0]["cpus"].as_array().unwrap().iter().map(|cpu| number(cpu, "lost")).sum::<u64>();
+    assert_eq!(of_cpus, told);
+    let enough = &stat["traces"][0]["enough"];
+    assert!(number(enough, "subbuf_size") * number(enough, "n_subbufs") > 8192, "{enough}");
+
+    let lines = print("overwrite", &[]);
+    assert!(lines.iter().any(|line| line["overrun_subbufs"].as_u64() > Some(0)));
+    assert_eq!(records(&lines).len() as u64, in_files("overwrite"));
+}
+
+#[test]
+fn stat_counts_what_print_shows() {
+    let lines = print(MIXED, &[]);
+    let stat = |more: &[&str]| -> Value {
+        serde_json::from_str(&succeed(relayd_on("stat", MIXED).arg("--json").args(more))).unwrap()
+    };
+    let all = stat(&[]);
+    let mut counts: BTreeMap<(String, u64), u64> = BTreeMap::new();
+    for record in records(&lines) {
+        *counts.entry((record["event"].as_str().unwrap().to_owned(), number(record, "cpu"))).or_default() += 1;
+    }
+    let mut counted = BTreeMap::new();
+    for event in all["traces"][0]["events"].as_array().unwrap() {
+        for (cpu, count) in event["cpus"].as_object().unwrap() {
+            counted
+                .insert((event["name"].as_str().unwrap().to_owned(), cpu.parse().unwrap()), number(count, "records"));
+        }
+    }
+    assert_eq!(counted, counts);
+    let bars = all["over_time"].as_array().unwrap().iter().map(|bar| bar.as_u64().unwrap());
+    assert_eq!(bars.sum::<u64>(), in_files(MIXED));
+
+    let by = stat(&["-e", "syscall:openat", "--hist", "duration_ns", "--by", "comm"]);
+    let opens: Vec<_> = records(&lines).into_iter().filter(|record| record["event"] == "syscall:openat").collect();
+    assert!(opens.len() > 3);
+    let longest = opens.iter().map(|record| number(&record["fields"], "duration_ns")).max().unwrap();
+    let groups = by["groups"].as_array().unwrap();
+    assert_eq!(groups.iter().map(|group| number(group, "records")).sum::<u64>(), opens.len() as u64);
+    let max = groups.iter().map(|group| number(&group["spread"], "max")).max().unwrap();
+    assert!(max >= longest && max - longest <= longest / 100, "{max} and {longest}");
+    let said = fail(relayd_on("stat", MIXED).args(["--hist", "filename"]));
+    assert!(said.contains("--by filename"), "{said}");
+    let said = fail(relayd_on("stat", MIXED).args(["--by", "filenam"]));
+    assert!(said.contains("did you mean filename"), "{said}");
+}
+
+#[test]
+fn traces_of_two_machines_are_merged_by_wall_time() {
+    let (_folder, other) = copied(MIXED);
+    // The same, as if it were of a machine that had booted an hour before, and 5 ms later.
+    let mut session = session(MIXED);
+    let host = session["host"].clone();
+    session["boot_id"] = "another".into();
+    session["host"] = "other".into();
+    for end in ["start", "end"] {
+        let realtime = number(&session["clock"][end], "realtime");
+        session["clock"][end]["realtime"] = (realtime + 5_000_000).into();
+    }
+    fs::write(other.join(".relayd/session.json"), session.to_string()).unwrap();
+    let lines = values(&succeed(relayd_on("print", MIXED).arg("--json").arg(&other)));
+    assert_sorted(&lines);
+    let times = |host: &Value| {
+        lines.iter().filter(|line| line["host"] == *host).map(|line| number(line, "time")).collect::<Vec<_>>()
+    };
+    let (first, second) = (times(&host), times(&"other".into()));
+    assert!(!first.is_empty());
+    assert_eq!(first.len(), second.len());
+    // The anchors of a short trace are as good as two readings of the clock.
+    let apart = |(first, second): (&u64, &u64)| (first + 5_000_000).abs_diff(*second);
+    assert!(first.iter().zip(&second).map(apart).all(|apart| apart < 20_000));
+}
+
+#[test]
+fn a_reader_that_has_enough_is_no_error() {
+    // More than a pipe holds.
+    let mut print = relayd_on("print", MIXED);
+    let mut print = print.args([MIXED; 20]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut first = String::new();
+    BufReader::with_capacity(100, print.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    let mut said = String::new();
+    print.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(print.wait().unwrap().success() && said.is_empty(), "{said}");
+    // And one that never wanted any.
+    let folder = tempfile::tempdir().unwrap();
+    let unread_by = |command: &str, path: &Path, more: &[&Path]| unread(relayd_on(command, path).args(more));
+    let repaired = folder.path().join("repaired");
+    for (command, more) in [("verify", &[][..]), ("stat", &[]), ("repair", &[repaired.as_path()])] {
+        let output = unread_by(command, Path::new(MIXED), more);
+        assert!(output.status.success() && output.stderr.is_empty(), "{command}: {output:?}");
+    }
+    // The status is for those who read nothing.
+    let (_folder, damaged) = copied(MIXED);
+    fs::OpenOptions::new().append(true).open(damaged.join("cpu0")).unwrap().write_all(b"more").unwrap();
+    let output = unread_by("verify", &damaged, &[]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+}
+
+/// Runs a command whose standard output nobody reads.
+fn unread(command: &mut Command) -> Output {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn chromes_json_has_every_record() {
+    let lines = print(MIXED, &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("json");
+    let export = || {
+        let mut export = relayd_on("export", MIXED);
+        export.args(["--to", "json", "-o"]).arg(&output);
+        export
+    };
+    succeed(&mut export());
+    let json: Value = serde_json::from_slice(&fs::read(&output).unwrap()).unwrap();
+    let events = json["traceEvents"].as_array().unwrap();
+    let of = |phase: &str| events.iter().filter(|event| event["ph"] == phase).count();
+    let of_event =
+        |names: &[&str]| lines.iter().filter(|line| names.contains(&line["event"].as_str().unwrap())).count();
+    assert_eq!(of("i") + of("X"), lines.len());
+    assert_eq!(of("X"), of_event(&["syscall:openat", "syscall:nanosleep", "syscall:clock_nanosleep"]));
+    assert_eq!(of("E"), of_event(&["sched:sched_switch"]));
+    let said = fail(&mut export());
+    assert!(said.contains("--force replaces it"), "{said}");
+}
+
+#[test]
+fn folded_stacks_add_up() {
+    let lines = print("stacks", &[]);
+    let with_stack = lines.iter().filter(|line| line.get("kstack").or(line.get("ustack")).is_some()).count();
+    assert!(with_stack > 5);
+    let folded = succeed(relayd_on("export", "stacks").args(["--to", "folded", "-o", "-"]));
+    let total: usize = folded.lines().map(|line| line.rsplit_once(' ').unwrap().1.parse::<usize>().unwrap()).sum();
+    assert_eq!(total, with_stack);
+    assert!(folded.lines().any(|line| line.starts_with("sh;")), "{folded}");
+    let said = fail(relayd_on("export", MIXED).args(["--to", "folded", "-o", "-"]));
+    assert!(said.contains("--context kstack,ustack"), "{said}");
+}
