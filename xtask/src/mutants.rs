@@ -393,6 +393,18 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         edits: &[("(self.reserved() == reserved).then_some(count)", "Some(count)")],
     },
     Mutant {
+        rule: "retired is read after the places: an opener that was stopped may go on meanwhile",
+        test: EXPLORE,
+        file: READER,
+        edits: &[
+            (
+                "let (mut held, mut open) = (0u64, 0);",
+                "let (mut held, mut open) = (buffer.control().producer.retired.acquire(), 0);",
+            ),
+            ("let recorded = buffer.control().producer.retired.acquire().wrapping_add(held);", "let recorded = held;"),
+        ],
+    },
+    Mutant {
         rule: "and if every place holds what reserved implies",
         test: EXPLORE,
         file: READER,

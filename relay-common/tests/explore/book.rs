@@ -50,7 +50,8 @@ pub(crate) struct Book {
     /// Where the execution started: the sub-buffer, and records recorded by then.
     first_number: u64,
     recorded_before: u64,
-    frames: Vec<Frame>,
+    /// Of each task, with those that interrupt it.
+    frames: Vec<Vec<Frame>>,
     moves: u64,
     records: Vec<Record>,
     attempted: u64,
@@ -58,29 +59,33 @@ pub(crate) struct Book {
     clock: u64,
     started: Vec<u64>,
     ended: Vec<u64>,
-    pub(crate) full_told: u64,
-    pub(crate) recovered_told: u64,
+    full_told: u64,
+    recovered_told: u64,
     /// The reader's own: sub-buffers that it is past.
     pub(crate) consumed: u64,
-    pub(crate) sleeping: bool,
+    sleeping: bool,
     /// Wake-ups that fail.
-    pub(crate) failing_wakes: u64,
+    failing_wakes: u64,
     records_read: u64,
     last_stamp: u64,
     last_lost: u64,
 }
 
 /// Byte `i` of record `id`.
-pub(crate) fn byte(id: usize, i: u64) -> u8 {
-    u8::try_from((id as u64 + 1 + 37 * i) % 251).unwrap()
+pub(crate) fn byte(id: u64, i: u64) -> u8 {
+    u8::try_from((id + 1 + 37 * i) % 251).unwrap()
 }
+
+/// What is noted returns a number, for tasks that are replayed: this one where there is nothing to tell.
+const DONE: u64 = 0;
 
 impl Book {
     /// A new book, for a channel that starts at sub-buffer `number`.
-    pub(crate) fn reset(&mut self, layout: Layout, number: u64, recorded: u64, failing_wakes: u64) {
+    pub(crate) fn reset(&mut self, machine: &Machine, layout: Layout, number: u64, recorded: u64, failing_wakes: u64) {
         let (mut records, mut frames) = (std::mem::take(&mut self.records), std::mem::take(&mut self.frames));
         records.clear();
-        frames.clear();
+        frames.resize_with(machine.n_tasks(), Vec::new);
+        frames.iter_mut().for_each(Vec::clear);
         *self = Self { layout, first_number: number, consumed: number, recorded_before: recorded, ..Self::default() };
         (self.records, self.frames, self.failing_wakes) = (records, frames, failing_wakes);
     }
@@ -90,21 +95,23 @@ impl Book {
         self.clock
     }
 
-    pub(crate) fn enter(&mut self, machine: &Machine, len: Option<u64>) {
-        self.frames.push(Frame { len, moves_before: self.moves, ..Frame::default() });
+    pub(crate) fn enter(&mut self, machine: &Machine, len: Option<u64>) -> u64 {
+        self.frames[machine.task()].push(Frame { len, moves_before: self.moves, ..Frame::default() });
         self.attempted += u64::from(len.is_some());
         self.observe(machine);
+        DONE
     }
 
-    pub(crate) fn leave(&mut self) {
-        self.frames.pop();
+    pub(crate) fn leave(&mut self, machine: &Machine) -> u64 {
+        self.frames[machine.task()].pop();
+        DONE
     }
 
     /// `reserved` was exchanged by whoever runs now.
     pub(crate) fn moved(&mut self, machine: &Machine, old: u64, new: u64) {
         assert!(new > old, "positions only rise");
         self.moves += 1;
-        if let Some(frame) = self.frames.last_mut() {
+        if let Some(frame) = self.frames[machine.task()].last_mut() {
             frame.moves[frame.n_moves] = (old, new);
             frame.n_moves += 1;
         }
@@ -125,7 +132,7 @@ impl Book {
         let laps = next / geometry.n_subbufs();
         // With one sub-buffer, the open one has to be closed first.
         let owned = committed.bytes() != (laps * size) % (1 << 40) && (geometry.n_subbufs() > 1 || offset == 0);
-        for frame in &mut self.frames {
+        for frame in self.frames.iter_mut().flatten() {
             let Some(len) = frame.len else { continue };
             let fits = offset != 0 && offset.next_multiple_of(align) + len <= size;
             frame.was_full |= full && !fits;
@@ -135,7 +142,7 @@ impl Book {
 
     /// Whether whoever runs now may store at a place: in what it took, or in the header of what it closed.
     pub(crate) fn owns(&self, machine: &Machine, place: u64) -> bool {
-        let Some(frame) = self.frames.last() else { return true };
+        let Some(frame) = self.frames[machine.task()].last() else { return true };
         let geometry = machine.geometry;
         let within = |from: u64, len: u64| place.wrapping_sub(from) % geometry.buffer_size() < len;
         frame.moves[..frame.n_moves].iter().any(|(old, new)| {
@@ -148,8 +155,8 @@ impl Book {
     }
 
     /// The write that runs now was granted room; returns its record's number.
-    pub(crate) fn granted(&mut self, machine: &Machine, reservation: &Reservation) -> usize {
-        let frame = self.frames.last().unwrap();
+    pub(crate) fn granted(&mut self, machine: &Machine, reservation: &Reservation) -> u64 {
+        let frame = self.frames[machine.task()].last().unwrap();
         let (len, end) = (frame.len.unwrap(), frame.moves[frame.n_moves - 1].1);
         let position = end - len;
         let geometry = machine.geometry;
@@ -160,12 +167,12 @@ impl Book {
         );
         assert_eq!(geometry.number(position), geometry.number(end - 1), "a record is never split");
         self.records.push(Record { position, len, stamp: reservation.stamp, read: false });
-        self.records.len() - 1
+        self.records.len() as u64 - 1
     }
 
     /// The write that runs now lost its record.
-    pub(crate) fn lost(&mut self, lost: Lost) {
-        let frame = self.frames.last().unwrap();
+    pub(crate) fn lost(&mut self, machine: &Machine, lost: Lost) -> u64 {
+        let frame = self.frames[machine.task()].last().unwrap();
         match lost {
             Lost::Full => assert!(frame.was_full, "lost as full, and there always was room"),
             Lost::Nested => assert!(
@@ -175,18 +182,41 @@ impl Book {
             Lost::TooBig | Lost::NoBuffer => panic!("{lost:?}"),
         }
         self.lost[usize::from(lost == Lost::Nested)] += 1;
+        DONE
     }
 
-    pub(crate) fn started(&mut self, number: u64) {
+    pub(crate) fn tell_full(&mut self) -> u64 {
+        self.full_told += 1;
+        DONE
+    }
+
+    pub(crate) fn tell_recovered(&mut self) -> u64 {
+        self.recovered_told += 1;
+        DONE
+    }
+
+    pub(crate) fn started(&mut self, number: u64) -> u64 {
         let index = usize::try_from(number - self.first_number).unwrap();
         self.started.resize(self.started.len().max(index + 1), 0);
         self.started[index] += 1;
+        DONE
     }
 
-    pub(crate) fn ended(&mut self, index: u64) {
+    pub(crate) fn ended(&mut self, index: u64) -> u64 {
         let index = usize::try_from(index).unwrap();
         self.ended.resize(self.ended.len().max(index + 1), 0);
         self.ended[index] += 1;
+        DONE
+    }
+
+    pub(crate) fn sleep(&mut self, is: bool) -> u64 {
+        self.sleeping = is;
+        DONE
+    }
+
+    pub(crate) fn consume(&mut self, to: u64) -> u64 {
+        self.consumed = to;
+        DONE
     }
 
     pub(crate) fn wake(&mut self) -> bool {
@@ -199,17 +229,18 @@ impl Book {
     }
 
     /// The reader counted.
-    pub(crate) fn counted(&self, machine: &Machine, count: Option<Count>) {
-        let Some(count) = count else { return };
+    pub(crate) fn counted(&self, machine: &Machine, count: Option<Count>) -> u64 {
+        let Some(count) = count else { return DONE };
         let recorded = self.recorded_before + self.records.len() as u64;
         let open = |record: &&Record| machine.geometry.number(record.position) >= count.produced;
         let closed = recorded - self.records.iter().filter(open).count() as u64;
         let produced = machine.geometry.number(machine.control().producer.reserved.now());
         assert_eq!(count, Count { produced, recorded, closed }, "an exact count");
+        DONE
     }
 
     /// The reader took a sub-buffer whole.
-    pub(crate) fn read(&mut self, machine: &Machine, subbuf: &Subbuf, copy: &[u8]) {
+    pub(crate) fn read(&mut self, machine: &Machine, subbuf: &Subbuf, copy: &[u8]) -> u64 {
         let number = subbuf.number;
         let begin = machine.geometry.begin(number);
         let Layout { header, align, first } = self.layout;
@@ -229,7 +260,7 @@ impl Book {
             let at = |position: u64| copy[usize::try_from(position - HEADER).unwrap()];
             assert!((end..record.position - begin).all(|gap| at(gap) == 0), "the gap before record {id}");
             for i in 0..record.len {
-                assert_eq!(at(record.position - begin + i), byte(id, i), "byte {i} of record {id}");
+                assert_eq!(at(record.position - begin + i), byte(id as u64, i), "byte {i} of record {id}");
             }
             assert!(!record.read && record.stamp >= stamp, "record {id}: once, and stamps do not fall");
             (record.read, stamp, end) = (true, record.stamp, record.position - begin + record.len);
@@ -242,6 +273,7 @@ impl Book {
             assert!(closing >> 32 >= stamp && lost >= self.last_lost, "closing words fall: {closing:#x}");
             (self.last_stamp, self.last_lost) = (closing >> 32, lost);
         }
+        DONE
     }
 }
 

@@ -1,13 +1,17 @@
-//! Shared memory that asks, before every access, whether an interrupt comes now, and which.
+//! Shared memory that asks, before every access, whether an interrupt comes now, and which, or whether another task goes on.
 //!
 //! A search is depth first over the answers: an execution is replayed from its start with the next list of answers, until
 //! there is none. What runs in an interrupt is `actors.rs`' matter, what must hold is `book.rs`'.
+//!
+//! An interrupt is a call. A task that goes on after it was preempted is one too: it runs anew from its beginning, on top of
+//! whoever runs now, and is given what it was given before, without effect, until it comes to where it had been (`replayed`).
+//! All tasks end before such a call returns; whoever made it then has only to catch up, in the same way.
 
 use std::cell::{Cell, RefCell};
 
 use relay_common::{Buffer, Consumer, Control, Geometry, Mode, Producer, ReaderWord, Word};
 
-use crate::{actors::Actor, book::Book};
+use crate::{Scenario, actors::Actor, book::Book};
 
 /// Interrupts within interrupts: softirq, hardirq, NMI.
 const MAX_DEPTH: usize = 3;
@@ -48,10 +52,9 @@ impl Shared {
         self.value.set(value);
     }
 
-    fn access(&self, what: &str) -> &'static Machine {
+    fn act(&self, what: &str, does: impl FnOnce(&Machine) -> u64) -> u64 {
         let machine = machine();
-        machine.access(what, self.name);
-        machine
+        machine.act(what, self.name, || does(machine))
     }
 
     fn set(&self, machine: &Machine, value: u64) {
@@ -66,48 +69,61 @@ impl Shared {
 
 impl Word for Shared {
     fn peek(&self) -> u64 {
-        self.access("peek");
-        self.now()
+        self.act("peek", |_| self.now())
     }
     fn exchange_if(&self, old: u64, new: u64) -> bool {
-        let machine = self.access("exchange");
-        let same = self.now() == old;
-        if same {
-            self.set(machine, new);
-        }
-        same
+        self.act("exchange", |machine| {
+            let same = self.now() == old;
+            if same {
+                self.set(machine, new);
+            }
+            same.into()
+        }) != 0
     }
     fn fetch_add(&self, amount: u64) -> u64 {
-        let machine = self.access("add");
-        let before = self.now();
-        self.set(machine, before.wrapping_add(amount));
-        before
+        self.act("add", |machine| {
+            let before = self.now();
+            self.set(machine, before.wrapping_add(amount));
+            before
+        })
     }
     fn swap(&self, new: u64) -> u64 {
-        let machine = self.access("swap");
-        let before = self.now();
-        self.set(machine, new);
-        before
+        self.act("swap", |machine| {
+            let before = self.now();
+            self.set(machine, new);
+            before
+        })
     }
     fn count(&self, amount: u64) {
-        let machine = self.access("count");
-        self.set(machine, self.now().wrapping_add(amount));
+        self.act("count", |machine| {
+            self.set(machine, self.now().wrapping_add(amount));
+            0
+        });
     }
 }
 
 impl ReaderWord for Shared {
     fn acquire(&self) -> u64 {
-        self.access("acquire");
-        self.now()
+        self.act("acquire", |_| self.now())
     }
     fn publish(&self, value: u64) {
-        let machine = self.access("publish");
-        self.set(machine, value);
+        self.act("publish", |machine| {
+            self.set(machine, value);
+            0
+        });
     }
     fn announce(&self, value: u64) {
         self.publish(value);
     }
     fn fence_loads() {}
+}
+
+/// A task: what it does, and what it was given by now, in its own order.
+#[derive(Debug)]
+struct Task {
+    script: &'static [Actor],
+    given: RefCell<Vec<u64>>,
+    ended: Cell<bool>,
 }
 
 /// One CPU's buffer, and the search over what happens to it.
@@ -126,22 +142,27 @@ pub(crate) struct Machine {
     writers: usize,
     /// Where alone, if anywhere, the script is interrupted, and nothing else is.
     only: Option<&'static str>,
+    /// Whether interrupts read a clock that is ahead.
+    pub(crate) steps_back: bool,
     answers: RefCell<Vec<(usize, usize)>>,
     asked: Cell<usize>,
-    depth: Cell<usize>,
+    /// Interrupts, and preemptions, that may still come.
     left: Cell<usize>,
+    preemptions: Cell<usize>,
+    depth: Cell<usize>,
+    tasks: Vec<Task>,
+    /// Whether the tasks run, and there are several.
+    switching: Cell<bool>,
+    /// Who runs, and how much of what it was given it has got again.
+    task: Cell<usize>,
+    again: Cell<usize>,
     pub(crate) reading: Cell<bool>,
     pub(crate) tracing: Cell<bool>,
 }
 
 impl Machine {
-    pub(crate) fn new(
-        geometry: Geometry,
-        mode: Mode,
-        actors: &'static [Actor],
-        only: Option<&'static str>,
-        run: fn(&'static Machine, Actor),
-    ) -> Self {
+    pub(crate) fn new(scenario: &Scenario, run: fn(&'static Machine, Actor)) -> Self {
+        let geometry = Geometry::new(scenario.subbuf_size, scenario.n_subbufs).unwrap();
         let producer = Producer {
             reserved: Shared::new("reserved", Role::Reserved),
             retired: Shared::new("retired", Role::Other),
@@ -149,6 +170,7 @@ impl Machine {
             lost_full: Shared::new("lost_full", Role::Other),
             lost_too_big: Shared::new("lost_too_big", Role::Other),
             lost_nested: Shared::new("lost_nested", Role::Other),
+            last_stamp: Shared::new("last_stamp", Role::Other),
             ..Producer::default()
         };
         let consumer = Consumer {
@@ -156,21 +178,29 @@ impl Machine {
             waiting: Shared::new("waiting", Role::Other),
             ..Consumer::default()
         };
+        let scripts = std::iter::once(scenario.script).chain(scenario.tasks.iter().copied());
+        let actors = scenario.actors;
         Self {
             control: Control { producer, consumer },
             committed: (0..geometry.n_subbufs()).map(|_| Shared::new("committed", Role::Decides)).collect(),
             bytes: (0..geometry.buffer_size()).map(|_| Cell::default()).collect(),
             geometry,
-            mode,
+            mode: scenario.mode,
             book: RefCell::default(),
             run,
             actors,
             writers: actors.iter().position(|actor| actor.reads()).unwrap_or(actors.len()),
-            only,
+            only: scenario.only,
+            steps_back: scenario.steps_back,
             answers: RefCell::default(),
             asked: Cell::new(0),
-            depth: Cell::new(0),
             left: Cell::new(0),
+            preemptions: Cell::new(0),
+            depth: Cell::new(0),
+            tasks: scripts.map(|script| Task { script, given: RefCell::default(), ended: Cell::new(false) }).collect(),
+            switching: Cell::new(false),
+            task: Cell::new(0),
+            again: Cell::new(0),
             reading: Cell::new(false),
             tracing: Cell::new(false),
         }
@@ -193,14 +223,24 @@ impl Machine {
             byte.set(0xEE);
         }
         self.reading.set(false);
-        self.depth.set(0);
-        self.left.set(0);
-        self.asked.set(0);
+        for count in [&self.depth, &self.left, &self.preemptions, &self.asked, &self.task, &self.again] {
+            count.set(0);
+        }
+        for task in &self.tasks {
+            task.given.borrow_mut().clear();
+            task.ended.set(false);
+        }
+        self.switching.set(false);
     }
 
-    /// From here on there are interrupts, `most` in all.
-    pub(crate) fn interruptible(&self, most: usize) {
-        self.left.set(most);
+    /// Runs all tasks, the first of them first, with so many interrupts and preemptions at most.
+    pub(crate) fn run_tasks(&self, interrupts: usize, preemptions: usize) {
+        self.left.set(interrupts);
+        self.preemptions.set(preemptions);
+        self.switching.set(self.tasks.len() > 1);
+        self.go_on(0);
+        self.switching.set(false);
+        self.left.set(0);
     }
 
     /// The next list of answers; false when there is none.
@@ -227,36 +267,129 @@ impl Machine {
         0
     }
 
-    /// An instant at which an interrupt may come.
-    pub(crate) fn access(&self, what: &str, of: &str) {
+    /// One access: at this instant an interrupt may come, or another task go on. Returns what `does` returns, or what it
+    /// returned when this task was here before.
+    pub(crate) fn act(&self, what: &str, of: &str, does: impl FnOnce() -> u64) -> u64 {
+        if let Some(value) = self.replayed() {
+            return value;
+        }
+        self.ask(what, of);
+        self.note(does)
+    }
+
+    /// The same for what is noted beside the channel: at no instant of its own.
+    pub(crate) fn note(&self, does: impl FnOnce() -> u64) -> u64 {
+        if let Some(value) = self.replayed() {
+            return value;
+        }
+        let value = does();
+        if self.switching.get() && self.depth.get() == 0 {
+            self.tasks[self.task.get()].given.borrow_mut().push(value);
+            self.again.set(self.again.get() + 1);
+        }
+        value
+    }
+
+    fn replayed(&self) -> Option<u64> {
+        if !self.switching.get() || self.depth.get() > 0 {
+            return None;
+        }
+        let again = self.again.get();
+        let value = self.tasks[self.task.get()].given.borrow().get(again).copied()?;
+        self.again.set(again + 1);
+        Some(value)
+    }
+
+    fn ask(&self, what: &str, of: &str) {
         self.trace(|| format!("{what} {of}"));
-        let (depth, left) = (self.depth.get(), self.left.get());
-        let elsewhere = self.only.is_some_and(|only| depth > 0 || only != what);
-        if depth >= MAX_DEPTH || left == 0 || elsewhere {
+        let (depth, left, preemptions) = (self.depth.get(), self.left.get(), self.preemptions.get());
+        if left == 0 && preemptions == 0 {
             return;
         }
-        let actors = if self.reading.get() { &self.actors[..self.writers] } else { self.actors };
-        let answer = self.answer(actors.len() + 1);
-        let Some(actor) = answer.checked_sub(1).and_then(|index| actors.get(index)) else { return };
-        self.left.set(left - 1);
-        self.depth.set(depth + 1);
-        self.trace(|| format!("interrupt: {actor:?}"));
-        (self.run)(machine(), *actor);
-        self.trace(|| "return".to_owned());
-        self.depth.set(depth);
+        if self.only.is_some_and(|only| depth > 0 || only != what) {
+            return;
+        }
+        let actors = match self.reading.get() {
+            _ if depth >= MAX_DEPTH || left == 0 => &[],
+            true => &self.actors[..self.writers],
+            false => self.actors,
+        };
+        let current = self.task.get();
+        let may_switch = depth == 0 && preemptions > 0 && self.switching.get() && !self.tasks[current].ended.get();
+        let others = if may_switch { self.unfinished().count() - 1 } else { 0 };
+        if actors.len() + others == 0 {
+            return;
+        }
+        let Some(answer) = self.answer(1 + actors.len() + others).checked_sub(1) else { return };
+        if let Some(actor) = actors.get(answer) {
+            self.left.set(left - 1);
+            self.depth.set(depth + 1);
+            self.trace(|| format!("interrupt: {actor:?}"));
+            (self.run)(machine(), *actor);
+            self.trace(|| "return".to_owned());
+            self.depth.set(depth);
+        } else if let Some(task) = self.unfinished().filter(|task| *task != current).nth(answer - actors.len()) {
+            self.preemptions.set(preemptions - 1);
+            self.go_on(task);
+        }
+    }
+
+    fn unfinished(&self) -> impl Iterator<Item = usize> {
+        (0..self.tasks.len()).filter(|task| !self.tasks[*task].ended.get())
+    }
+
+    /// A task goes on, and after it all others: when this returns, all have ended.
+    fn go_on(&self, task: usize) {
+        let (task_before, again_before) = (self.task.replace(task), self.again.replace(0));
+        if self.switching.get() {
+            self.trace(|| format!("task {task}:"));
+        }
+        self.tasks[task].script.iter().for_each(|actor| (self.run)(machine(), *actor));
+        // The newest of a task's runs comes to its end first.
+        if !self.tasks[task].ended.replace(true) {
+            self.ask("the", "end");
+            let left = self.unfinished().count();
+            let chosen = if left > 1 { self.answer(left) } else { 0 };
+            if let Some(next) = self.unfinished().nth(chosen) {
+                self.go_on(next);
+            }
+        }
+        self.task.set(task_before);
+        self.again.set(again_before);
+    }
+
+    /// Who runs.
+    pub(crate) fn task(&self) -> usize {
+        self.task.get()
+    }
+
+    pub(crate) fn n_tasks(&self) -> usize {
+        self.tasks.len()
+    }
+
+    pub(crate) fn in_interrupt(&self) -> bool {
+        self.depth.get() > 0
     }
 
     /// A line for the reader of a failure.
     pub(crate) fn trace(&self, line: impl FnOnce() -> String) {
         if self.tracing.get() {
-            eprintln!("{:indent$}{}", "", line(), indent = 4 * self.depth.get());
+            eprintln!("{:indent$}{}", "", line(), indent = 4 * (self.depth.get() + 2 * self.task.get()));
         }
     }
 
-    /// Stores a byte of a record, of a header or of a gap, if whoever runs now owns the place.
-    pub(crate) fn store(&self, place: u64, byte: u8) {
-        assert!(self.book.borrow().owns(self, place), "a byte stored at {place}, which the writer does not own");
-        self.byte(place).set(byte);
+    /// Stores bytes of a record, of a header or of a gap, if whoever runs now owns the places.
+    pub(crate) fn store_all(&self, of: &str, place: u64, bytes: &[u8]) {
+        self.act("store", of, || {
+            for (place, byte) in (place..).zip(bytes) {
+                assert!(
+                    self.book.borrow().owns(self, place),
+                    "a byte stored at {place}, which the writer does not own"
+                );
+                self.byte(place).set(*byte);
+            }
+            0
+        });
     }
 
     pub(crate) fn byte(&self, place: u64) -> &Cell<u8> {
@@ -278,23 +411,19 @@ impl Buffer for Machine {
         &self.committed[usize::try_from(self.geometry.number(place)).unwrap()]
     }
     fn load_u32(&self, place: u64) -> u32 {
-        self.access("load", "header");
-        u32::from_ne_bytes(std::array::from_fn(|i| self.byte(place + i as u64).get()))
+        let load = || u32::from_ne_bytes(std::array::from_fn(|i| self.byte(place + i as u64).get()));
+        u32::try_from(self.act("load", "header", || load().into())).unwrap()
     }
     fn store_u32(&self, place: u64, value: u32) {
-        self.access("store", "header");
-        (place..).zip(value.to_ne_bytes()).for_each(|(place, byte)| self.store(place, byte));
+        self.store_all("header", place, &value.to_ne_bytes());
     }
     fn store_u64(&self, place: u64, value: u64) {
-        self.access("store", "client's header");
-        (place..).zip(value.to_ne_bytes()).for_each(|(place, byte)| self.store(place, byte));
+        self.store_all("client's header", place, &value.to_ne_bytes());
     }
     fn store_zero(&self, place: u64) {
-        self.access("store", "gap");
-        self.store(place, 0);
+        self.store_all("gap", place, &[0]);
     }
     fn wake(&self) -> bool {
-        self.access("wake", "");
-        self.book.borrow_mut().wake()
+        self.act("wake", "", || self.book.borrow_mut().wake().into()) != 0
     }
 }

@@ -1,6 +1,6 @@
 //! Every interruption, at every access to shared memory, of short scripts of writes, flushes and reads, by writers that are
-//! themselves interrupted, to depth three: the real `Writer` and `Reader`, sequentially consistent. What weak ordering adds
-//! is `loom.rs`'s matter.
+//! themselves interrupted, to depth three; and every preemption of tasks by one another, which need not end before the preempted
+//! goes on: the real `Writer` and `Reader`, sequentially consistent. What weak ordering adds is `loom.rs`'s matter.
 //!
 //! `RELAY_EXPLORE` says how far: `quick` (for the mutants), `ci` or `full` (`cargo xtask explore`); else one interrupt less. With
 //! `RELAY_EXPLORE_ONE` the first failure ends the process.
@@ -18,7 +18,7 @@ use actors::{
     layout,
 };
 use machine::Machine;
-use relay_common::{Buffer as _, Committed, Geometry, Mode, RECORDS_BEFORE_AT};
+use relay_common::{Buffer as _, Committed, Mode, RECORDS_BEFORE_AT};
 
 const BOTH: [Mode; 2] = [Mode::NoOverwrite, Mode::Overwrite];
 
@@ -40,9 +40,16 @@ struct Scenario {
     /// Not interrupted.
     before: &'static [Actor],
     script: &'static [Actor],
+    /// What interrupts.
     actors: &'static [Actor],
     /// Interrupts in all: at the quick size, in CI and at full size.
     interrupts: [usize; 3],
+    /// Other tasks than the one that the script is, and how often in all one is preempted by another. Who follows one that has ended
+    /// is searched too, and does not count.
+    tasks: &'static [&'static [Actor]],
+    preemptions: [usize; 3],
+    /// Whether stamps are clamped, and interrupts read a clock that is ahead.
+    steps_back: bool,
     failing_wakes: u64,
     /// Interrupts only before this kind of access, and none within them.
     only: Option<&'static str>,
@@ -57,38 +64,26 @@ const SCENARIO: Scenario = Scenario {
     script: &[Write(7), Write(9)],
     actors: &[Write(5), Write(16), Flush],
     interrupts: [2, 3, 4],
+    tasks: &[],
+    preemptions: [0, 0, 0],
+    steps_back: false,
     failing_wakes: 0,
     only: None,
 };
 
 impl Scenario {
-    /// How far to explore.
-    fn most_interrupts(&self) -> usize {
-        let [quick, ci, full] = self.interrupts;
-        match std::env::var("RELAY_EXPLORE").as_deref() {
-            Ok("full") => full,
-            Ok("ci") => ci,
-            Ok("quick") => quick,
-            _ => quick - 1,
-        }
-    }
-
     /// Explores the scenario for a client, and returns how many executions there are.
     fn explore<const HEADER: u64, const ALIGN: u64>(self) -> u64 {
-        let geometry = Geometry::new(self.subbuf_size, self.n_subbufs).unwrap();
         let run = actors::run::<HEADER, ALIGN>;
-        let machine: &'static Machine =
-            Box::leak(Box::new(Machine::new(geometry, self.mode, self.actors, self.only, run)));
-        let interrupts = self.most_interrupts();
+        let machine: &'static Machine = Box::leak(Box::new(Machine::new(&self, run)));
+        let (interrupts, preemptions) = (how_far(self.interrupts), how_far(self.preemptions));
         let execute = || {
             machine.restart();
             let recorded = self.start.preset(machine);
-            machine.book.borrow_mut().reset(layout::<HEADER, ALIGN>(), self.start.number, recorded, self.failing_wakes);
+            let layout = layout::<HEADER, ALIGN>();
+            machine.book.borrow_mut().reset(machine, layout, self.start.number, recorded, self.failing_wakes);
             self.before.iter().for_each(|actor| run(machine, *actor));
-            machine.interruptible(interrupts);
-            self.script.iter().for_each(|actor| run(machine, *actor));
-            machine.access("the", "end");
-            machine.interruptible(0);
+            machine.run_tasks(interrupts, preemptions);
             book::settle(machine, run);
         };
         let mut executions = 0;
@@ -133,6 +128,16 @@ impl Start {
         control.producer.retired.preset(self.number);
         control.consumer.consumed.preset(self.number);
         recorded + self.number
+    }
+}
+
+/// How far to explore.
+fn how_far([quick, ci, full]: [usize; 3]) -> usize {
+    match std::env::var("RELAY_EXPLORE").as_deref() {
+        Ok("full") => full,
+        Ok("ci") => ci,
+        Ok("quick") => quick,
+        _ => quick.saturating_sub(1),
     }
 }
 
@@ -363,4 +368,99 @@ fn tries() {
         ..SCENARIO
     });
     all("tries", scenarios, PLAIN);
+}
+
+/// No interrupts, and tasks that stop one another anywhere.
+const TASKS: Scenario = Scenario { actors: &[], interrupts: [0, 0, 0], preemptions: [2, 3, 4], ..SCENARIO };
+
+fn in_both_modes(n_subbufs: &'static [u64], scenario: Scenario) -> impl Iterator<Item = Scenario> + Clone {
+    let with = move |n_subbufs: &u64, mode| Scenario { n_subbufs: *n_subbufs, mode, ..scenario };
+    n_subbufs.iter().flat_map(move |n_subbufs| BOTH.into_iter().map(move |mode| with(n_subbufs, mode)))
+}
+
+#[test]
+fn tasks() {
+    let two = Scenario { tasks: &[&[Write(5), Write(16)]], ..TASKS };
+    let three =
+        Scenario { script: &[Write(9)], tasks: &[&[Write(16)], &[Write(5), Flush]], preemptions: [1, 2, 3], ..TASKS };
+    let scenarios = in_both_modes(&[1, 2, 4], two).chain(in_both_modes(&[1, 2, 4], three));
+    let scenarios =
+        scenarios.flat_map(|scenario| FILLINGS.into_iter().map(move |before| Scenario { before, ..scenario }));
+    all("tasks", scenarios, PLAIN);
+}
+
+/// The reader is a task too: it is stopped while a writer goes on, which is stopped while the reader does.
+#[test]
+fn tasks_and_a_reader() {
+    let tasks: &[&[_]] = &[&[Write(16)], &[Drain(1), Drain(u64::MAX)]];
+    let scenario = Scenario { script: &[Write(9), Flush], tasks, preemptions: [1, 2, 3], ..TASKS };
+    let scenarios = in_both_modes(&[1, 2], scenario)
+        .flat_map(|scenario| FILLINGS[2..].iter().map(move |before| Scenario { before, ..scenario }));
+    all("tasks and a reader", scenarios, PLAIN);
+}
+
+#[test]
+fn tasks_and_counts() {
+    let scenario = Scenario { mode: Mode::Overwrite, script: &[Write(9), Write(16)], tasks: &[&[Count]], ..TASKS };
+    let scenarios = [1, 2, 4]
+        .into_iter()
+        .flat_map(|n_subbufs| FILLINGS[1..4].iter().map(move |before| Scenario { n_subbufs, before, ..scenario }));
+    all("tasks and counts", scenarios, PLAIN);
+}
+
+#[test]
+fn tasks_and_a_sleeper() {
+    let scenario =
+        Scenario { before: &[Write(12)], tasks: &[&[Write(9), Flush], &[Sleep]], preemptions: [1, 2, 3], ..TASKS };
+    let scenarios = in_both_modes(&[1, 2], scenario)
+        .flat_map(|scenario| [0, 1].into_iter().map(move |failing_wakes| Scenario { failing_wakes, ..scenario }));
+    all("tasks and a sleeper", scenarios, PLAIN);
+}
+
+/// Tasks that are interrupted besides. What interrupts runs to its end.
+#[test]
+fn tasks_and_interrupts() {
+    let scenario = Scenario {
+        script: &[Write(9)],
+        tasks: &[&[Write(7), Flush]],
+        actors: &[Write(16), Drain(u64::MAX)],
+        interrupts: [1, 1, 2],
+        preemptions: [1, 2, 3],
+        ..SCENARIO
+    };
+    let scenarios = in_both_modes(&[1, 2, 4], scenario)
+        .flat_map(|scenario| FILLINGS[2..].iter().map(move |before| Scenario { before, ..scenario }));
+    all("tasks and interrupts", scenarios, PLAIN);
+}
+
+/// A client's words, among tasks: a flush or a mark that another CPU makes is one of them.
+#[test]
+fn tasks_of_clients() {
+    let before: [&[_]; 2] = [&[Write(9)], &[Write(16), Write(16), Write(30), Write(30)]];
+    let scenario = Scenario {
+        subbuf_size: 64,
+        script: &[Write(15), Write(12)],
+        tasks: &[&[Write(32)], &[Mark]],
+        preemptions: [1, 2, 3],
+        ..TASKS
+    };
+    let scenarios = in_both_modes(&[1, 2], scenario)
+        .flat_map(move |scenario| before.into_iter().map(move |before| Scenario { before, ..scenario }));
+    all("tasks of clients", scenarios, &[Scenario::explore::<16, 1>, Scenario::explore::<16, 8>]);
+}
+
+/// Stamps do not fall although what interrupts, as an NMI, reads a clock that is ahead.
+#[test]
+fn clocks_that_step_back() {
+    let scenario = Scenario {
+        subbuf_size: 64,
+        script: &[Write(9), Write(8)],
+        tasks: &[&[Write(7), Write(6)]],
+        actors: &[Write(10)],
+        steps_back: true,
+        interrupts: [1, 1, 2],
+        preemptions: [1, 2, 3],
+        ..SCENARIO
+    };
+    all("clocks that step back", in_both_modes(&[2], scenario), &[Scenario::explore::<16, 1>]);
 }
