@@ -10,8 +10,9 @@ use crate::{
     sys::{self, CpuBuffer, KernelAddress, UserAddress},
 };
 
-/// Longest line, in bytes, with its time and its end: longer text is cut off. It is made on the stack, of which a program has 512.
-pub const LINE: usize = 256;
+/// Longest line, in bytes, with its time and its end: longer text is cut off. It is made on the stack: a program and the functions that it calls
+/// have 512 bytes together, of which the channel takes 152 where it opens a sub-buffer.
+pub const LINE: usize = 160;
 
 /// Logs a line of text into a channel: `klog!(CHANNEL, "format", arguments…)`.
 ///

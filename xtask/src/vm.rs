@@ -80,9 +80,11 @@ const ARM64: Machine = Machine {
     target: targets::TESTED_ARM64,
     tests: &ARM64_TESTS,
 };
-const TESTS: [&str; 14] = [
+const TESTS: [&str; 16] = [
     "channel::",
     "clients::",
+    "examples::klog",
+    "library::",
     "overwrite::",
     "corrupt::",
     "long::",
