@@ -22,7 +22,9 @@ use aya_ebpf::{
     btf_maps::{Array, ArrayOfMaps, RingBuf},
     programs::RawTracePointContext,
 };
-use relay_common::{Buffer as _, Client, Control, Counters, Geometry, Lost, Mode, Request, Reservation, Word as _, Writer};
+use relay_common::{
+    Buffer as _, Client, Control, Counters, Geometry, Lost, Mode, Request, Reservation, Word as _, Writer,
+};
 
 use crate::sys::{self, BpfWord, CpuBuffer, KernelAddress, Setting, UserAddress};
 
