@@ -35,6 +35,7 @@ mod geometry;
 mod layout;
 #[cfg(not(target_arch = "bpf"))]
 pub mod memory;
+pub mod placeholder;
 mod reader;
 pub mod recipe;
 pub mod trace;

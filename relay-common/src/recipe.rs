@@ -14,6 +14,9 @@ pub const MAX_TESTS: usize = 24;
 pub const MAX_PATTERN: usize = 63;
 /// Most bytes of a text that are compared with a pattern: what comes after is as if it were not there.
 pub const MAX_TEXT: usize = 256;
+/// Workspaces that all CPUs share, where programs can be preempted and the kernel cannot keep them from it: so many tasks can be inside a program
+/// at once, and some more come to no harm. A power of two.
+pub const SHARED_WORKSPACES: u32 = 512;
 /// Where in the payload's space the values lie that only a condition needs: after what is recorded.
 pub const HIDDEN: u16 = 7680;
 /// Bytes of a payload that are kept from an entry to its return.

@@ -36,7 +36,7 @@ use relay_common::{Client, Reader};
 
 pub use crate::sys::{ControlMapping, MappedBuffer};
 use crate::{
-    machine,
+    bpf, machine,
     pins::{self, Folder},
     sys::{MapCreate, create_map, fill_map_of_maps, run_program},
 };
@@ -354,7 +354,7 @@ pub fn load(object: &[u8], channels: &[(&str, &Channel)], loader: EbpfLoader<'_>
         bail!("this relayd was built without its eBPF programs (RELAYD_SKIP_EBPF was set): build it again");
     }
     pins::sweep("load-", |_| true);
-    let pins = Folder::create(&format!("load-{}-{}", std::process::id(), fresh_number()))?;
+    let pins = Folder::create(&fresh_name())?;
     let (mut settings, mut maps) = (Vec::new(), Vec::new());
     for (name, channel) in channels {
         settings.push((format!("{name}_SETTINGS"), channel.settings()));
@@ -371,7 +371,7 @@ pub fn load(object: &[u8], channels: &[(&str, &Channel)], loader: EbpfLoader<'_>
     for (name, map) in &maps {
         loader.map_pin_path(name, pins.pin(name, map.as_fd())?);
     }
-    let mut ebpf = loader.load(object).context("loading the eBPF object")?;
+    let mut ebpf = loader.load(&bpf::fitted(object)).context("loading the eBPF object")?;
     let declared = declared(&ebpf);
     if let Some(missing) = declared.iter().find(|name| channels.iter().all(|(given, _)| given != name)) {
         bail!("the eBPF object declares a channel {missing}, and none was given for it");
@@ -460,8 +460,8 @@ fn create(attr: MapCreate) -> Result<OwnedFd> {
     })
 }
 
-/// Different at every call in this process.
-fn fresh_number() -> u64 {
+/// A name for a folder of pins that is needed while an object is loaded: another at every call.
+pub(crate) fn fresh_name() -> String {
     static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-    NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+    format!("load-{}-{}", std::process::id(), NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
 }

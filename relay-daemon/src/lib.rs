@@ -11,6 +11,7 @@
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 compile_error!("relayd knows the registers of x86-64 and arm64, and of no other machine");
 
+pub mod bpf;
 pub mod channel;
 pub mod consumer;
 pub mod environment;

@@ -9,7 +9,7 @@ use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd, atomic_xchg};
 use core::{cell::UnsafeCell, ffi::c_void, fmt};
 
 use aya_ebpf::{EbpfContext, helpers};
-use relay_common::{Buffer, Control, MAX_RECORD, Word};
+use relay_common::{Buffer, Control, MAX_RECORD, Word, placeholder};
 
 use crate::channel::WakersMap;
 
@@ -109,7 +109,9 @@ macro_rules! tracepoint {
         #[unsafe(link_section = $section)]
         fn $name(ctx: *mut core::ffi::c_void) -> u32 {
             $crate::sys::refuse_private_stack();
+            $crate::sys::program_begins();
             $record(&aya_ebpf::programs::TracePointContext::new(ctx));
+            $crate::sys::program_ends();
             1
         }
     };
@@ -340,7 +342,8 @@ impl CpuBuffer {
 /// exchange values that the verifier has bounded. A program with a tail call gets no private stack: the kernel looks for one
 /// (`check_max_stack_depth`) before it removes what is never reached.
 ///
-/// [`Channel::reserve`](crate::channel::Channel::reserve) and the macros of this crate call it; a program that does neither need not.
+/// [`Channel::reserve`](crate::channel::Channel::reserve) and the macros of this crate call it; a program that does neither need not. User space
+/// takes it out where the kernel has no private stacks (`relay_daemon::bpf`).
 ///
 /// ```
 /// relay_ebpf::sys::refuse_private_stack();
@@ -355,6 +358,86 @@ pub fn refuse_private_stack() {
 #[cfg(not(target_arch = "bpf"))]
 #[doc(hidden)]
 pub fn refuse_private_stack() {}
+
+/// A placeholder (`relay_common::placeholder`) that may become a call, and so changes the registers that calls change.
+#[cfg(target_arch = "bpf")]
+macro_rules! placeholder {
+    ($number:expr $(, $rest:literal)*) => {
+        // SAFETY: it loads a number into a register, and jumps to the next instruction. What may take its place calls functions of the kernel
+        // that touch no memory of the program but, below all that it uses, its stack.
+        unsafe {
+            core::arch::asm!(
+                "r0 = {}" $(, $rest)*,
+                const $number,
+                out("r0") _, out("r1") _, out("r2") _, out("r3") _, out("r4") _, out("r5") _,
+                options(nostack),
+            )
+        }
+    };
+}
+
+#[cfg(not(target_arch = "bpf"))]
+macro_rules! placeholder {
+    ($number:expr $(, $rest:literal)*) => {
+        let _ = $number;
+    };
+}
+
+/// The program begins. From here to [`program_ends`] it is not preempted, if user space has found that its hook lets it be, and that the kernel can
+/// switch that off.
+///
+/// ```
+/// relay_ebpf::sys::program_begins();
+/// relay_ebpf::sys::program_ends();
+/// ```
+#[inline(always)]
+pub fn program_begins() {
+    placeholder!(placeholder::PROGRAM_BEGINS);
+}
+
+/// The program ends. On every path there is one of these for a [`program_begins`].
+#[inline(always)]
+pub fn program_ends() {
+    const { assert!(placeholder::PROGRAM_ENDS_LEN == 7) };
+    placeholder!(placeholder::PROGRAM_ENDS, "goto +0", "goto +0", "goto +0", "goto +0", "goto +0", "goto +0");
+}
+
+/// A record is to be written. From here to [`record_ends`] a program is not preempted that may be where it is not, and calls no global function.
+///
+/// ```
+/// relay_ebpf::sys::record_begins();
+/// relay_ebpf::sys::record_ends();
+/// ```
+#[inline(always)]
+pub fn record_begins() {
+    placeholder!(placeholder::RECORD_BEGINS);
+}
+
+/// The record is written. On every path there is one of these for a [`record_begins`].
+#[inline(always)]
+pub fn record_ends() {
+    placeholder!(placeholder::RECORD_ENDS);
+}
+
+/// Whether programs of different CPUs share their workspaces.
+#[cfg(target_arch = "bpf")]
+#[inline(always)]
+#[must_use]
+pub fn is_shared() -> bool {
+    let number: u64;
+    // SAFETY: it loads a number into a register.
+    unsafe {
+        core::arch::asm!("{} = {}", lateout(reg) number, const placeholder::SHARED, options(pure, nomem, nostack));
+    }
+    number != 0
+}
+
+#[cfg(not(target_arch = "bpf"))]
+#[doc(hidden)]
+#[must_use]
+pub fn is_shared() -> bool {
+    false
+}
 
 /// The same number, of which the compiler knows nothing, unless it is a constant.
 ///
@@ -769,7 +852,9 @@ macro_rules! program {
         #[unsafe(link_section = $section)]
         fn $name(ctx: *mut core::ffi::c_void) -> u32 {
             $crate::sys::refuse_private_stack();
+            $crate::sys::program_begins();
             $record(&<$context>::new(ctx.cast()));
+            $crate::sys::program_ends();
             0
         }
     };

@@ -17,7 +17,8 @@ use relay_common::trace::Cookie;
 use super::{
     events::{Event, Probe},
     format,
-    object::{Kind, Object},
+    hook::{Guard, Hook},
+    object::Object,
     programs::{Link, Loaded},
 };
 use crate::{
@@ -34,12 +35,12 @@ pub(super) struct Attached {
     programs: Vec<Loaded>,
     /// Closing them detaches.
     links: Vec<Link>,
-    /// Of the programs, those that serve many events: by name and instance.
-    shared: HashMap<(&'static str, Instance), usize>,
+    /// Of the programs, those that serve many events: by name, by what keeps the kernel from running them twice at once, and by instance.
+    shared: HashMap<(&'static str, Guard, Instance), usize>,
     modules: HashMap<String, OwnedFd>,
 }
 
-/// Why a program is loaded more than once.
+/// Why a program is loaded more than once for hooks with one guard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Instance {
     First,
@@ -66,14 +67,14 @@ impl Attached {
         &mut self,
         object: &Object,
         name: &'static str,
-        kind: Kind<'_>,
+        hook: Hook<'_>,
         instance: Instance,
     ) -> Result<BorrowedFd<'_>> {
-        let key = (name, instance);
+        let key = (name, hook.guard(), instance);
         let index = match self.shared.get(&key) {
             Some(index) => *index,
             None => {
-                let program = object.load(name, kind, None)?;
+                let program = object.load(name, hook, None)?;
                 self.programs.push(Loaded { name: name.to_owned(), program });
                 self.shared.insert(key, self.programs.len() - 1);
                 self.programs.len() - 1
@@ -87,12 +88,12 @@ impl Attached {
         &mut self,
         object: &Object,
         name: &str,
-        kind: Kind<'_>,
+        hook: Hook<'_>,
         event: &Event,
         cookie: Cookie,
     ) -> Result<BorrowedFd<'_>> {
         let number = i32::try_from(cookie.pack()).context("the event's cookie")?;
-        let program = object.load(name, kind, Some(number))?;
+        let program = object.load(name, hook, Some(number))?;
         self.programs.push(Loaded { name: format!("{name} ({})", event.name), program });
         let last = self.programs.last().context("a program")?;
         Ok(last.program.as_fd())
@@ -101,7 +102,7 @@ impl Attached {
     /// Attaches what follows processes to those that they start.
     pub(super) fn follow(&mut self, object: &Object, fork: u64, free: u64) -> Result<()> {
         for (name, id) in [("on_free", free), ("on_fork", fork)] {
-            let program = self.shared(object, name, Kind::Tracepoint, Instance::First)?;
+            let program = self.shared(object, name, Hook::Tracepoint, Instance::First)?;
             let link = tracepoint(program, id, 0).with_context(|| format!("attaching {name}"))?;
             self.push(&[], link);
         }
@@ -120,7 +121,7 @@ impl Attached {
                 self.tracepoint(object, event, *enter, entry)
             }
             Probe::RawTracepoint { name } => {
-                let program = self.own(object, "on_raw_tracepoint", Kind::RawTracepoint, event, exit)?;
+                let program = self.own(object, "on_raw_tracepoint", Hook::RawTracepoint, event, exit)?;
                 let link = attach_raw(program, Some(&CString::new(name.as_str())?));
                 let link = link.map_err(|error| explain(error, "attaching to", event))?;
                 self.push(&[exit], link);
@@ -128,9 +129,9 @@ impl Attached {
             }
             Probe::Kprobe { function, offset, returns } => {
                 let name = CString::new(function.as_str())?;
-                self.probe(object, event, "kprobe", &name, *offset, u64::from(*returns), exit)?;
+                self.probe(object, event, Hook::Kprobe, &name, *offset, u64::from(*returns), exit)?;
                 if *returns && event.is_pair() {
-                    self.probe(object, event, "kprobe", &name, 0, 0, entry)?;
+                    self.probe(object, event, Hook::Kprobe, &name, 0, 0, entry)?;
                 }
                 Ok(())
             }
@@ -138,9 +139,9 @@ impl Attached {
                 let name = CString::new(path.as_os_str().as_bytes())?;
                 // The reference counter's place is in the upper half of the configuration.
                 let config = u64::from(*returns) | semaphore.unwrap_or(0) << 32;
-                self.probe(object, event, "uprobe", &name, *offset, config, exit)?;
+                self.probe(object, event, Hook::Uprobe, &name, *offset, config, exit)?;
                 if *returns && event.is_pair() {
-                    self.probe(object, event, "uprobe", &name, *offset, 0, entry)?;
+                    self.probe(object, event, Hook::Uprobe, &name, *offset, 0, entry)?;
                 }
                 Ok(())
             }
@@ -152,7 +153,7 @@ impl Attached {
                 Ok(())
             }
             Probe::Sampler { hertz } => {
-                let program = self.shared(object, "on_sample", Kind::Sample, Instance::First)?.try_clone_to_owned()?;
+                let program = self.shared(object, "on_sample", Hook::Sample, Instance::First)?.try_clone_to_owned()?;
                 for cpu in machine::online_cpus()? {
                     let sampler = open_sampler(*hertz, cpu).map_err(|error| explain(error, "opening", event))?;
                     let link = link_perf_event(program.as_fd(), sampler.as_fd(), exit.pack());
@@ -171,7 +172,7 @@ impl Attached {
             _ => Instance::First,
         };
         let name = if event.recipe.is_some() { "on_tp_recipe" } else { "on_tracepoint" };
-        let program = self.shared(object, name, Kind::Tracepoint, instance)?;
+        let program = self.shared(object, name, Hook::of_tracepoint(event), instance)?;
         let link = tracepoint(program, id, cookie.pack()).map_err(|error| explain(error, "attaching to", event))?;
         self.push(&[cookie], link);
         Ok(())
@@ -182,14 +183,14 @@ impl Attached {
         &mut self,
         object: &Object,
         event: &Event,
-        source: &str,
+        hook: Hook<'_>,
         name: &CStr,
         offset: u64,
         config: u64,
         cookie: Cookie,
     ) -> Result<()> {
-        let kind = perf_source(source)?;
-        let program = self.shared(object, "on_probe", Kind::Probe, Instance::First)?;
+        let kind = perf_source(if matches!(hook, Hook::Uprobe) { "uprobe" } else { "kprobe" })?;
+        let program = self.shared(object, "on_probe", hook, Instance::First)?;
         let opened = open_probe(kind, config, name, offset).map_err(|error| explain(error, "opening", event))?;
         let link = link_perf_event(program, opened.as_fd(), cookie.pack());
         let link = link.map_err(|error| explain(error, "attaching to", event))?;
@@ -208,9 +209,9 @@ impl Attached {
     ) -> Result<()> {
         let module = module.map(|module| self.module(module)).transpose()?;
         let module = module.as_ref().map(|module| module.as_fd());
-        let (name, kind) =
-            if returns { ("on_exit", Kind::Exit(id, module)) } else { ("on_entry", Kind::Entry(id, module)) };
-        let program = self.own(object, name, kind, event, cookie).map_err(|error| no_trampoline(error, event))?;
+        let (name, hook) =
+            if returns { ("on_exit", Hook::Exit(id, module)) } else { ("on_entry", Hook::Entry(id, module)) };
+        let program = self.own(object, name, hook, event, cookie).map_err(|error| no_trampoline(error, event))?;
         let link = attach_raw(program, None).map_err(|error| no_trampoline(error.into(), event))?;
         self.push(&[cookie], link);
         Ok(())
@@ -251,7 +252,7 @@ impl Attached {
         let cookies: Vec<Cookie> =
             events.iter().map(|(index, event)| cookie(event, usize::from(first) + index)).collect::<Result<_>>()?;
         let Ok(program) = self
-            .shared(object, "on_probe", Kind::Probes, Instance::Multi)
+            .shared(object, "on_probe", Hook::Kprobes, Instance::Multi)
             .and_then(|program| Ok(program.try_clone_to_owned()?))
         else {
             return Ok(false);

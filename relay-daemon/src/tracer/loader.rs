@@ -9,18 +9,22 @@ use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, MapData, PerCpuArray},
-    programs::RawTracePoint,
     sys::{Stats, enable_stats},
 };
 use aya_log::EbpfLogger;
-use relay_common::{recipe::Pattern, trace::Request};
+use relay_common::{
+    recipe::{Pattern, SHARED_WORKSPACES},
+    trace::Request,
+};
 use tokio::io::unix::AsyncFd;
 
 use super::{
     attach::{Attached, is_out_of_files},
     choice::Choice,
     events::{Catalogue, Event, Probe},
+    hook::{self, Hook},
     object::{self, Object},
+    preemption,
     programs::{self, CHOSEN, Programs, TRIGGER},
     registers,
     spec::Kind,
@@ -28,7 +32,8 @@ use super::{
 use crate::{
     channel::{self, Channel},
     machine,
-    sys::{set_value, watch_log},
+    pins::Folder,
+    sys::{MapCreate, create_map, set_value, watch_log},
 };
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tracer"));
@@ -157,12 +162,12 @@ impl Loader {
         if let Some(folder) = orders.shared {
             loader.map_pin_path("TRIGGER", folder.join(TRIGGER)).map_pin_path("CHOSEN", folder.join(CHOSEN));
         }
+        let shared = preemption::abilities().leaves_preempted() && events.iter().any(hook::is_preemptible);
+        let pins = shared.then(|| share_workspaces(&mut loader)).transpose()?;
         let mut ebpf = channel::load(OBJECT, &[(CHANNEL, channel)], loader)?;
-        let request: &mut RawTracePoint =
-            ebpf.program_mut(REQUEST).context("the object has no program for requests")?.try_into()?;
-        request.load().context("loading the program for requests (needs CAP_BPF and CAP_PERFMON, and Linux 5.15)")?;
-        let request = request.fd()?.as_fd().try_clone_to_owned()?;
-        let object = Object::new(OBJECT, &ebpf)?;
+        drop(pins);
+        let object = Object::new(OBJECT, &ebpf, shared)?;
+        let request = object.load(REQUEST, Hook::RawTracepoint, None)?;
         tell(&ebpf, orders, &names, &cgroups)?;
         let mut take = |name: &str| ebpf.take_map(name).with_context(|| format!("the object has no map {name}"));
         let (account, limits) = (take("ACCOUNT")?, take("LIMITS")?);
@@ -258,6 +263,26 @@ impl Loader {
         }
         Ok(together)
     }
+}
+
+/// Makes the workspaces that all CPUs share, in place of those of each CPU that the object declares. They are pinned until the folder is dropped.
+fn share_workspaces(loader: &mut EbpfLoader<'_>) -> Result<Folder> {
+    const NAME: &str = "WORKSPACES";
+    const BPF_MAP_TYPE_ARRAY: u32 = 2;
+    let object = aya_obj::Object::parse(OBJECT).context("parsing the eBPF object")?;
+    let declared = object.maps.get(NAME).with_context(|| format!("the eBPF object has no map {NAME}"))?;
+    let map = create_map(MapCreate {
+        map_type: BPF_MAP_TYPE_ARRAY,
+        key_size: declared.key_size(),
+        value_size: declared.value_size(),
+        max_entries: SHARED_WORKSPACES,
+        map_name: *b"WORKSPACES\0\0\0\0\0\0",
+        ..MapCreate::default()
+    });
+    let map = map.context("making workspaces for programs that can be preempted")?;
+    let pins = Folder::create(&channel::fresh_name())?;
+    loader.map_pin_path(NAME, pins.pin(NAME, map.as_fd())?);
+    Ok(pins)
 }
 
 fn can_run_in_nmi(event: &Event) -> bool {

@@ -15,41 +15,31 @@ use aya::{
 };
 use aya_obj::generated::bpf_insn;
 
-use crate::sys::{self, ProgramLoad};
-
-/// What a program is loaded as (include/uapi/linux/bpf.h).
-#[derive(Clone, Copy, Debug)]
-pub enum Kind<'a> {
-    /// For kprobes and uprobes.
-    Probe,
-    /// For many kprobes at once.
-    Probes,
-    /// For tracepoints.
-    Tracepoint,
-    /// For raw tracepoints.
-    RawTracepoint,
-    /// For samples.
-    Sample,
-    /// For the entry of a kernel function: its BTF id, and its module's BTF.
-    Entry(u32, Option<BorrowedFd<'a>>),
-    /// For its exit.
-    Exit(u32, Option<BorrowedFd<'a>>),
-}
+use super::{
+    hook::{Guard, Hook},
+    preemption::{self, Places},
+};
+use crate::{
+    bpf,
+    sys::{self, ProgramLoad},
+};
 
 /// The object, ready to be loaded from.
 #[derive(Debug)]
 pub struct Object {
     object: aya_obj::Object,
     btf: OwnedFd,
+    /// The workspaces are shared by all CPUs.
+    shared: bool,
 }
 
 impl Object {
-    /// Parses an object whose maps `ebpf` has.
+    /// Parses an object whose maps `ebpf` has; `shared` when the workspaces are shared by all CPUs.
     ///
     /// # Errors
     /// When it is not the object that `ebpf` was made of.
-    pub fn new(bytes: &[u8], ebpf: &Ebpf) -> Result<Self> {
-        let mut object = aya_obj::Object::parse(bytes).context("parsing the eBPF object")?;
+    pub fn new(bytes: &[u8], ebpf: &Ebpf, shared: bool) -> Result<Self> {
+        let mut object = aya_obj::Object::parse(&bpf::fitted(bytes)).context("parsing the eBPF object")?;
         let maps: Vec<(String, RawFd, aya_obj::Map)> = ebpf
             .maps()
             .filter_map(|(name, map)| {
@@ -66,7 +56,7 @@ impl Object {
         let btf = object.fixup_and_sanitize_btf(features).context("mending the BTF of the eBPF object")?;
         let btf = btf.context("the eBPF object has no BTF")?.to_bytes();
         let btf = sys::load_btf(&btf).context("loading the BTF of the eBPF object")?;
-        Ok(Self { object, btf })
+        Ok(Self { object, btf, shared })
     }
 
     /// Loads the program of a name. With a cookie it serves one event, and its call for the attachment's cookie becomes that number: so it
@@ -74,7 +64,7 @@ impl Object {
     ///
     /// # Errors
     /// When there is no such program, or the kernel refuses it.
-    pub fn load(&self, name: &str, kind: Kind<'_>, cookie: Option<i32>) -> Result<OwnedFd> {
+    pub fn load(&self, name: &str, hook: Hook<'_>, cookie: Option<i32>) -> Result<OwnedFd> {
         let program = self.object.programs.get(name);
         let function = program.and_then(|program| self.object.functions.get(&program.function_key()));
         let function = function.with_context(|| format!("the eBPF object has no program {name}"))?;
@@ -82,14 +72,19 @@ impl Object {
         if let Some(cookie) = cookie {
             set_cookie(&mut instructions, cookie);
         }
-        let (kind, attach, target) = match kind {
-            Kind::Probe => (2, 0, None),
-            Kind::Probes => (2, 42, None),
-            Kind::Tracepoint => (5, 0, None),
-            Kind::RawTracepoint => (17, 0, None),
-            Kind::Sample => (7, 0, None),
-            Kind::Entry(id, module) => (26, 24, Some((id, module))),
-            Kind::Exit(id, module) => (26, 25, Some((id, module))),
+        preemption::abilities().fill(
+            &mut instructions,
+            Places { preemptible: hook.is_preemptible(), guarded: hook.guard() == Guard::Program, shared: self.shared },
+        );
+        // include/uapi/linux/bpf.h, `enum bpf_prog_type` and `enum bpf_attach_type`.
+        let (kind, attach, target) = match hook {
+            Hook::Kprobe | Hook::Uprobe => (2, 0, None),
+            Hook::Kprobes => (2, 42, None),
+            Hook::Tracepoint | Hook::SystemCall => (5, 0, None),
+            Hook::RawTracepoint => (17, 0, None),
+            Hook::Sample => (7, 0, None),
+            Hook::Entry(id, module) => (26, 24, Some((id, module))),
+            Hook::Exit(id, module) => (26, 25, Some((id, module))),
         };
         let functions = function.func_info.func_info_bytes();
         sys::load_program(&ProgramLoad {

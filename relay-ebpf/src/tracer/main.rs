@@ -219,6 +219,8 @@ fn with_recipe<C: EbpfContext>(
 #[inline(always)]
 fn write(ctx: &impl EbpfContext, workspace: &Workspace, id: u16, current: u64, source: KernelAddress, len: u64) -> u64 {
     let before = if CONTEXT.load() == 0 { 0 } else { store_context(ctx, workspace) };
+    // A task that is preempted in here keeps a sub-buffer from its reader.
+    sys::record_begins();
     match EVENTS.reserve(RECORD_HEADER + before + len) {
         Ok(record) => {
             let time = record.stamp();
@@ -228,9 +230,11 @@ fn write(ctx: &impl EbpfContext, workspace: &Workspace, id: u16, current: u64, s
             }
             record.copy_from_kernel(RECORD_HEADER + before, len, source);
             record.commit();
+            sys::record_ends();
             time
         }
         Err(lost) => {
+            sys::record_ends();
             notice(ctx, lost);
             sys::clock()
         }

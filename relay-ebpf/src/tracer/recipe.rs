@@ -9,7 +9,10 @@ use aya_ebpf::{
 };
 use relay_common::{
     Word as _,
-    recipe::{FAULT, HIDDEN, Kind, MAX_FETCHES, MAX_STEPS, MAX_TESTS, Operator, PASS, Recipe, Subject, Test, input},
+    recipe::{
+        FAULT, HIDDEN, Kind, MAX_FETCHES, MAX_STEPS, MAX_TESTS, Operator, PASS, Recipe, SHARED_WORKSPACES, Subject,
+        Test, input,
+    },
     trace::COMMON_FIELDS,
 };
 use relay_ebpf::sys::{self, Address, BpfWord, KernelAddress, Workspace};
@@ -39,6 +42,12 @@ struct Limit {
 #[btf_map]
 static LIMITS: PerCpuArray<Limit, 1> = PerCpuArray::new();
 
+/// How many workspaces a program looks at where all CPUs share them.
+const PROBES: u32 = 32;
+/// So far apart: every workspace comes up in turn, since their number is a power of two, and tasks with numbers in a row, as the threads of a
+/// process have, do not get into one another's way.
+const STRIDE: u32 = 37;
+
 #[inline(always)]
 pub(crate) fn recipe(event: u32) -> Option<&'static Recipe> {
     RECIPES.get(event)
@@ -50,8 +59,23 @@ pub(crate) fn workspace(level: u32) -> Option<&'static Workspace> {
 }
 
 /// Takes a workspace of this CPU; `None` when programs that were interrupted have them all.
+///
+/// Where programs can be preempted, and the kernel cannot keep them from it, those that were are not interrupted one by the other, and may be as
+/// many as there are tasks. There the map is another, made by user space: an array that all CPUs share.
 #[inline(always)]
 pub(crate) fn claim() -> Option<(u32, &'static Workspace)> {
+    if sys::is_shared() {
+        let first = sys::current() as u32;
+        for probe in 0..PROBES {
+            let level = first.wrapping_add(probe * STRIDE) & (SHARED_WORKSPACES - 1);
+            if let Some(workspace) = workspace(level)
+                && workspace.claim()
+            {
+                return Some((level, workspace));
+            }
+        }
+        return None;
+    }
     for level in 0..LEVELS {
         if let Some(workspace) = workspace(level)
             && workspace.claim()

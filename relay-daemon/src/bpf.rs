@@ -1,0 +1,48 @@
+//! eBPF objects as this kernel wants them.
+
+use std::{borrow::Cow, fs, sync::OnceLock};
+
+use memchr::memmem;
+
+/// The kernel's description of its own types.
+pub(crate) const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
+/// A jump to the next instruction. The kernel takes it out (kernel/bpf/verifier.c, `opt_remove_nops`).
+pub(crate) const NOTHING: u8 = 0x05;
+
+/// An object as this kernel wants it: where no private stacks are to be had, without the tail calls that keep programs from getting one
+/// (`relay_ebpf::sys::refuse_private_stack`). With them programs that call functions of their own would be refused where nothing is compiled
+/// (kernel/bpf/verifier.c, `fixup_call_args`), and on arm64 before Linux 6.0.
+///
+/// ```
+/// assert!(relay_daemon::bpf::fitted(b"no object").starts_with(b"no"));
+/// ```
+#[must_use]
+pub fn fitted(object: &[u8]) -> Cow<'_, [u8]> {
+    // r0 = 0; if r0 == 0 goto +1; call 12
+    const REFUSAL: [u64; 3] = [0xb7, 0x0001_0015, 0x000c_0000_0085];
+    let refusal = REFUSAL.map(u64::to_le_bytes);
+    if has_private_stacks() {
+        return Cow::Borrowed(object);
+    }
+    let mut fitted = object.to_vec();
+    for at in memmem::find_iter(object, refusal.as_flattened()) {
+        for instruction in fitted[at..at + refusal.as_flattened().len()].as_chunks_mut().0 {
+            *instruction = u64::from(NOTHING).to_le_bytes();
+        }
+    }
+    Cow::Owned(fitted)
+}
+
+/// Whether the kernel may give programs private stacks. Its version does not say, since distributions take over what is newer; but a member of
+/// `struct bpf_prog_aux` has that in its name since the kernel has them. What is not known is taken for yes: then only the JIT must be on.
+fn has_private_stacks() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        is_compiled() && fs::read(KERNEL_BTF).map_or(true, |btf| memmem::find(&btf, b"priv_stack").is_some())
+    })
+}
+
+/// Whether programs are compiled. Where that cannot be read, as in a container, they are taken to be.
+pub(crate) fn is_compiled() -> bool {
+    !fs::read_to_string("/proc/sys/net/core/bpf_jit_enable").is_ok_and(|jit| jit.trim() == "0")
+}
