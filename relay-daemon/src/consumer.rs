@@ -55,7 +55,10 @@ pub(crate) type Work = Box<dyn FnOnce(&mut Consumer) + Send>;
 #[derive(Debug, thiserror::Error)]
 pub enum ConsumeError {
     /// The shared memory holds what no writer writes.
-    #[error("the buffer of cpu {cpu} is corrupt: {corrupt}; another process must have written to its maps")]
+    #[error(
+        "the buffer of cpu {cpu} is corrupt: {corrupt}; either another process has written to its maps, or its programs \
+         did not keep to their rules on this kernel, which is a fault of theirs: please report it with `uname -rv`"
+    )]
     Corrupt {
         /// Whose buffer.
         cpu: u32,

@@ -17,6 +17,7 @@ mod events;
 mod examples;
 mod exports;
 mod flight;
+mod guards;
 mod library;
 mod list;
 mod long;
@@ -124,6 +125,9 @@ fn left_over(mut tests: Vec<Trial>) -> Vec<Trial> {
 }
 
 fn main() {
+    if guards::was_load() {
+        return;
+    }
     let tests = tests! {
         channel: [] the_kernel_writes_the_golden_vectors_to_the_byte,
             [] a_write_on_one_cpu_leaves_the_others_alone,
@@ -196,6 +200,12 @@ fn main() {
             [] what_is_wrong_with_an_event_is_said,
             [KPROBES] what_is_wrong_with_a_function_is_said,
             [NO_KPROBES] a_kind_that_the_kernel_lacks_is_refused_with_one_that_works;
+        guards: [] a_function_that_many_threads_call_is_recorded_each_time,
+            [KPROBES] a_function_of_a_process_and_functions_of_the_kernel_have_programs_of_their_own,
+            [] tracepoints_of_system_calls_have_programs_of_their_own,
+            [] few_system_calls_are_skipped,
+            [] few_raw_tracepoints_are_skipped,
+            [KPROBES] few_functions_of_the_kernel_are_skipped;
         choices: [BABELTRACE] one_process_is_recorded_and_the_rest_is_counted,
             [BABELTRACE] a_command_is_followed_to_the_processes_that_it_starts,
             [BABELTRACE] names_users_and_cpus_choose_events,

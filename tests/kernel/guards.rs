@@ -1,0 +1,167 @@
+//! Programs that interrupt and preempt one another: each hook has a guard of its own against that, or none. Whatever is called is recorded, or
+//! counted.
+//!
+//! The load is this program again, told by [`LOAD`] what to do: threads that all run on one CPU call `getppid`, which is a function of the C
+//! library and a system call, while a thread that runs before them wakes every half millisecond.
+
+use std::{
+    os::unix::process::parent_id,
+    sync::{
+        Arc, Barrier,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread,
+    time::Duration,
+};
+
+use relay_daemon::{machine, sys::run_ahead_of_tasks};
+use relay_tests::{Trace, channel::run_on, library_of, record, succeed};
+
+/// How many threads, and how many calls of each.
+const LOAD: &str = "RELAYD_TEST_CALLS";
+/// The threads' name.
+const NAME: &str = "relaycalls";
+
+/// Whether this process is the load, which it has then been.
+pub(crate) fn was_load() -> bool {
+    let Ok(load) = std::env::var(LOAD) else { return false };
+    let (threads, calls) = load.split_once(' ').unwrap();
+    let (threads, calls): (usize, u64) = (threads.parse().unwrap(), calls.parse().unwrap());
+    let cpu = *machine::online_cpus().unwrap().last().unwrap();
+    let (is_done, start) = (Arc::new(AtomicBool::new(false)), Arc::new(Barrier::new(threads)));
+    let ticker = {
+        let is_done = Arc::clone(&is_done);
+        thread::spawn(move || {
+            run_on(cpu);
+            run_ahead_of_tasks().unwrap();
+            while !is_done.load(Relaxed) {
+                thread::sleep(Duration::from_micros(500));
+            }
+        })
+    };
+    let call = move || {
+        run_on(cpu);
+        start.wait();
+        for _ in 0..calls {
+            let _ = parent_id();
+        }
+    };
+    let callers: Vec<_> =
+        (0..threads).map(|_| thread::Builder::new().name(NAME.to_owned()).spawn(call.clone()).unwrap()).collect();
+    callers.into_iter().for_each(|caller| caller.join().unwrap());
+    is_done.store(true, Relaxed);
+    ticker.join().unwrap();
+    true
+}
+
+fn this_program() -> String {
+    std::env::current_exe().unwrap().display().to_string()
+}
+
+/// Where the load's `getppid` is.
+fn library() -> String {
+    if cfg!(target_env = "musl") { this_program() } else { library_of(&this_program()) }
+}
+
+/// Records events while so many threads call so many times.
+fn record_calls(threads: u64, calls: u64, events: &[&str]) -> Trace {
+    let (load, program) = (format!("{LOAD}={threads} {calls}"), this_program());
+    let command = ["-b", "1M", "-n", "16", "--bpf-stats", "--", "env", &load, &program];
+    let events = events.iter().flat_map(|event| ["-e", event]);
+    let trace = record(&events.chain(command).collect::<Vec<_>>());
+    assert_eq!(trace.session["error"].as_str(), None, "{}", trace.summary);
+    succeed(&mut trace.relayd("verify"));
+    trace
+}
+
+/// Records of the load, by the event's name.
+fn recorded(trace: &Trace, event: &str) -> u64 {
+    trace.print(&["-e", event]).len() as u64
+}
+
+/// What the kernel skipped, by the beginning of programs' names.
+fn skipped(trace: &Trace, program: &str) -> u64 {
+    let programs = trace.session["programs"].as_array().unwrap();
+    let of_it = programs.iter().filter(|this| this["name"].as_str().unwrap().starts_with(program));
+    of_it.map(|this| this["recursion_misses"].as_u64().unwrap_or(0)).sum()
+}
+
+/// Every run was recorded, or left out by a cause that was counted.
+fn adds_up(trace: &Trace) {
+    let counted: u64 = ["recorded", "filtered", "suppressed", "entries", "unpaired", "lost"]
+        .map(|name| trace.total(name))
+        .iter()
+        .sum();
+    assert_eq!(counted, trace.runs(), "{}", trace.summary);
+}
+
+fn nested(trace: &Trace) -> u64 {
+    trace.session["cpus"].as_array().unwrap().iter().map(|cpu| cpu["lost_nested"].as_u64().unwrap()).sum()
+}
+
+/// The condition of the load's own.
+fn of_load(event: &str) -> String {
+    format!("{event} if comm == \"{NAME}\"")
+}
+
+pub(crate) fn a_function_that_many_threads_call_is_recorded_each_time() {
+    for (threads, calls) in [(1, 20_000), (2, 10_000), (64, 500)] {
+        let uprobe = of_load(&format!("uprobe:{}:getppid", library()));
+        let trace = record_calls(threads, calls, &[&uprobe]);
+        adds_up(&trace);
+        assert_eq!(nested(&trace), 0, "{}", trace.summary);
+        assert_eq!(trace.total("recorded"), threads * calls, "{}", trace.summary);
+    }
+}
+
+pub(crate) fn a_function_of_a_process_and_functions_of_the_kernel_have_programs_of_their_own() {
+    let uprobe = of_load(&format!("uprobe:{}:getppid", library()));
+    let trace = record_calls(1, 20_000, &[&uprobe, "kprobe:hrtimer_start_range_ns", "kprobe:try_to_wake_up"]);
+    adds_up(&trace);
+    assert_eq!(recorded(&trace, "uprobe:*"), 20_000, "{}", trace.summary);
+    let programs = trace.session["programs"].as_array().unwrap();
+    assert_eq!(programs.iter().filter(|program| program["name"] == "on_probe").count(), 2, "{programs:?}");
+}
+
+pub(crate) fn tracepoints_of_system_calls_have_programs_of_their_own() {
+    let events = ["syscalls:sys_enter_getppid", "syscalls:sys_exit_getppid", "sched:*", "irq:*", "raw_syscalls:*"];
+    let plain = record_calls(4, 10_000, &events);
+    adds_up(&plain);
+    let conditions = events.map(|event| format!("{event} if pid != 999999"));
+    let conditions = conditions.each_ref().map(String::as_str);
+    adds_up(&record_calls(4, 10_000, &conditions));
+    for name in ["on_tracepoint", "on_tp_recipe"] {
+        let trace = if name == "on_tracepoint" { &plain } else { &record_calls(1, 1, &conditions) };
+        let programs = trace.session["programs"].as_array().unwrap();
+        assert!(
+            programs.iter().filter(|program| program["name"].as_str().unwrap().starts_with(name)).count() >= 2,
+            "{programs:?}"
+        );
+    }
+}
+
+/// Less than one in a hundred of the load's calls was skipped by the kernel.
+fn few_are_skipped(event: &str, program: &str) {
+    let (threads, calls) = (4, 20_000);
+    let trace = record_calls(threads, calls, &[event]);
+    adds_up(&trace);
+    let (skipped, recorded) = (skipped(&trace, program), trace.total("recorded"));
+    assert!(skipped * 100 < recorded + skipped, "{skipped} skipped, {recorded} recorded: {}", trace.summary);
+    assert_eq!(nested(&trace), 0, "{}", trace.summary);
+}
+
+pub(crate) fn few_system_calls_are_skipped() {
+    few_are_skipped("syscalls:sys_enter_getppid", "on_tracepoint");
+    few_are_skipped("syscall:getppid", "on_tp_recipe");
+}
+
+pub(crate) fn few_raw_tracepoints_are_skipped() {
+    few_are_skipped("rawtracepoint:sys_enter", "on_raw_tracepoint");
+}
+
+pub(crate) fn few_functions_of_the_kernel_are_skipped() {
+    let name = if cfg!(target_arch = "x86_64") { "__x64_sys_getppid" } else { "__arm64_sys_getppid" };
+    few_are_skipped(&format!("kprobe:{name}"), "on_probe");
+    few_are_skipped(&format!("fentry:{name}"), "on_entry");
+    few_are_skipped(&format!("fexit:{name}"), "on_exit");
+}
