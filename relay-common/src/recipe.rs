@@ -48,6 +48,8 @@ pub mod input {
     pub const CPU: u16 = 51;
     /// Nanoseconds since the entry.
     pub const DURATION: u16 = 52;
+    /// Of a function with a trampoline: the address of the arguments. They lie in the trampoline's frame, which a call has for itself.
+    pub const FRAME: u16 = 53;
     /// A word that programs use for themselves.
     pub const SCRATCH: u16 = 62;
     /// Always zero.
@@ -310,8 +312,9 @@ pub struct Recipe {
     pub flags: u8,
     /// Bytes of the payload before its strings.
     pub size: u16,
-    /// Index of the input that is the stack pointer, where entry and return are paired; [`input::WORDS`] for none.
-    pub stack_pointer: u16,
+    /// Index of the input that is the same at entry and return of one call, and less in calls that it makes: the stack pointer, or
+    /// [`input::FRAME`]. [`input::WORDS`] where there is none.
+    pub frame: u16,
 }
 
 /// Bits of [`Recipe::flags`].
@@ -362,7 +365,7 @@ impl Recipe {
         n_tests: 0,
         flags: 0,
         size: 0,
-        stack_pointer: input::WORDS,
+        frame: input::WORDS,
     };
 }
 

@@ -582,6 +582,21 @@ pub fn current() -> u64 {
     helpers::bpf_get_current_pid_tgid()
 }
 
+/// The task that is current: the address of the kernel's `struct task_struct`. No two tasks have one at the same time, whatever their
+/// numbers.
+///
+/// ```
+/// fn is_same(task: u64) -> bool {
+///     relay_ebpf::sys::task() == task
+/// }
+/// ```
+#[inline(always)]
+#[must_use]
+pub fn task() -> u64 {
+    // SAFETY: the helper has no arguments.
+    unsafe { helpers::generated::bpf_get_current_task() }
+}
+
 /// The cookie of the attachment through which the program was reached.
 ///
 /// ```

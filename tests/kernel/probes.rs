@@ -1,12 +1,20 @@
 //! Every kind of event but tracepoints: what is recorded is what happened, by another program's account or by arithmetic.
 
 use std::{
+    collections::HashMap,
     fs,
+    io::Read as _,
     path::PathBuf,
     process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread,
+    time::Duration,
 };
 
-use relay_tests::{Trace, fail, library_of, record, relayd, succeed, text, wait_until};
+use relay_tests::{Trace, channel::run_on, fail, library_of, record, relayd, succeed, text, wait_until};
 use rustix::process::Pid;
 
 use crate::compare::field;
@@ -39,13 +47,9 @@ fn record_dd(count: u32, arguments: &[&str]) -> (Trace, Vec<String>) {
     (trace, lines)
 }
 
-/// The kernel's count of runs is what relayd accounts for.
+/// The kernel's count of runs is what relayd accounts for, and babeltrace2 reads what is recorded.
 pub(crate) fn adds_up(trace: &Trace) {
-    let accounted: u64 = ["recorded", "filtered", "suppressed", "entries", "unpaired", "lost"]
-        .iter()
-        .map(|name| trace.total(name))
-        .sum();
-    assert_eq!(trace.runs(), accounted, "{}", trace.summary);
+    trace.adds_up();
     assert_eq!(trace.babeltrace().len() as u64, trace.total("recorded") - trace.total("overrun"), "{}", trace.summary);
 }
 
@@ -243,6 +247,49 @@ pub(crate) fn a_duration_is_the_time_between_entry_and_return() {
     let lines = trace.named();
     let slept = lines.iter().filter(|line| number(line, "duration_ns") >= 200_000_000);
     assert_eq!(slept.count(), 1, "{lines:#?}");
+}
+
+/// Threads that preempt one another on one CPU, so that the kernel skips programs there, at entries and at returns.
+pub(crate) fn durations_of_one_thread_never_overlap() {
+    const THREADS: usize = 8;
+    let cpu = relay_daemon::machine::online_cpus().unwrap()[0];
+    let end = Arc::new(AtomicBool::new(false));
+    let reader = |index: usize| {
+        let end = Arc::clone(&end);
+        thread::spawn(move || {
+            run_on(cpu);
+            if index == 0 {
+                relay_daemon::sys::run_ahead_of_tasks().unwrap();
+            }
+            let zeros = fs::File::open("/dev/zero").unwrap();
+            while !end.load(Relaxed) {
+                for _ in 0..20 {
+                    (&zeros).read_exact(&mut [0; 16]).unwrap();
+                }
+                if index == 0 {
+                    thread::sleep(Duration::from_micros(500));
+                }
+            }
+        })
+    };
+    let readers: Vec<_> = (0..THREADS).map(reader).collect();
+    let pid = std::process::id().to_string();
+    let events = "fexit:vfs_read(count),kretprobe:vfs_read(count),syscall:read";
+    let trace = record(&["--latency", "-e", events, "--pid", &pid, "-d", "2s", "--bpf-stats"]);
+    end.store(true, Relaxed);
+    readers.into_iter().for_each(|reader| reader.join().unwrap());
+    trace.adds_up();
+    let mut ends: HashMap<(u64, String), u64> = HashMap::new();
+    let mut durations = 0;
+    for line in trace.print(&[]).iter().filter(|line| line["fields"]["duration_ns"].is_u64()) {
+        let number = |value: &serde_json::Value| value.as_u64().unwrap();
+        let (time, tid) = (number(&line["time"]), number(&line["tid"]));
+        let begin = time - number(&line["fields"]["duration_ns"]);
+        let before = ends.insert((tid, line["event"].as_str().unwrap().to_owned()), time).unwrap_or(0);
+        assert!(begin >= before, "began {} ns before the thread's last call had ended: {line}", before - begin);
+        durations += 1;
+    }
+    assert!(durations > 1000, "{durations} calls: {}", trace.summary);
 }
 
 pub(crate) fn returns_that_the_kernel_had_no_room_for_are_counted() {

@@ -151,6 +151,16 @@ impl Trace {
         programs.iter().map(|program| program["runs"].as_u64().expect("--bpf-stats was given")).sum()
     }
 
+    /// That the account adds up, whatever was recorded: what the kernel has run, by its own count, is what became of it.
+    ///
+    /// # Panics
+    /// When it does not, or the runs were not counted.
+    pub fn adds_up(&self) {
+        let causes = ["recorded", "filtered", "suppressed", "entries", "unpaired", "lost"];
+        let accounted: u64 = causes.iter().map(|name| self.total(name)).sum();
+        assert_eq!(self.runs(), accounted, "runs are not what became of them: {}", self.summary);
+    }
+
     /// The trace as babeltrace2 reads it, a line an event.
     #[must_use]
     pub fn babeltrace(&self) -> Vec<String> {

@@ -7,7 +7,7 @@ pub(super) mod user;
 use std::{cell::OnceCell, path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use relay_common::recipe::{Fetch, Kind as FetchKind, MAX_STRING, Recipe, flag};
+use relay_common::recipe::{Fetch, Kind as FetchKind, MAX_STRING, Recipe, flag, input};
 
 use super::{
     arguments::{self, Call, Convention, DURATION},
@@ -142,9 +142,11 @@ impl Finder {
             }
             values.push(duration);
             recipe.flags |= flag::PAIR;
-            if matches!(probe, Probe::Kprobe { .. } | Probe::Uprobe { .. }) {
-                recipe.stack_pointer = registers::STACK_POINTER;
-            }
+            recipe.frame = match probe {
+                Probe::Kprobe { .. } | Probe::Uprobe { .. } => registers::STACK_POINTER,
+                Probe::Function { .. } => input::FRAME,
+                _ => recipe.frame,
+            };
         }
         event(name, explicit, probe, &mut values, n_entry, &mut recipe)
     }

@@ -33,7 +33,7 @@ use relay_ebpf::{
 use crate::{
     account::{count, may_notice},
     choose::{CHOSEN, NOBODY, RECORDER, SINCE, is_chosen, is_paused, is_recorded},
-    pairs::UNPAIRED,
+    pairs::{UNPAIRED, UNWANTED},
 };
 
 channel!(EVENTS: Packets<KernelClock> = Packets { clock: KernelClock });
@@ -140,21 +140,23 @@ fn payload_len(ctx: &TracePointContext, event: Cookie) -> u64 {
 /// An event of a tracepoint, with its arguments as the kernel passes them.
 #[inline(always)]
 fn raw_tracepoint_event(ctx: &RawTracePointContext) {
-    arguments_event(ctx);
+    arguments_event(ctx, |_, _| ());
 }
 
 /// A function's entry or exit.
 #[inline(always)]
 fn function_event(ctx: &FEntryContext) {
-    arguments_event(ctx);
+    arguments_event(ctx, |workspace, arguments| workspace.inputs.set(input::FRAME.into(), arguments.address()));
 }
 
 #[inline(always)]
-fn arguments_event(ctx: &impl EbpfContext) {
+fn arguments_event(ctx: &impl EbpfContext, more: impl FnOnce(&Workspace, KernelAddress)) {
     let current = sys::current();
     if is_recorded(current) {
         with_recipe(ctx, Cookie::unpack(sys::cookie(ctx)), current, |workspace, _| {
-            workspace.inputs.copy_from(0, ARGUMENT_WORDS as u64 * 8, KernelAddress::in_context(ctx, 0));
+            let arguments = KernelAddress::in_context(ctx, 0);
+            workspace.inputs.copy_from(0, ARGUMENT_WORDS as u64 * 8, arguments);
+            more(workspace, arguments);
             None
         });
     }
@@ -195,8 +197,10 @@ fn with_recipe<C: EbpfContext>(
 ) {
     let Some(recipe) = recipe::recipe(event.id.into()) else { return };
     let is_chosen = is_chosen(current);
-    // A return takes its entry along even when it is not wanted itself: left behind, another call's return would take it.
-    if !is_chosen && (event.entry || recipe.flags & flag::PAIR == 0) {
+    // A return takes its entry along even when it is not wanted itself, and an entry gives up what the thread has left: what is left behind,
+    // another call's return would take.
+    let is_pair = recipe.flags & flag::PAIR != 0;
+    if !is_chosen && !(is_pair && pairs::has_calls(event.id.into(), current)) {
         count(|account| &account.unwanted);
         return;
     }
@@ -254,6 +258,11 @@ fn payload(
     let (first, last) = (recipe.n_entry, recipe.n_fetches);
     let is_pair = recipe.flags & flag::PAIR != 0;
     if event.entry {
+        if !is_chosen {
+            pairs::enter(level, id, current, UNWANTED);
+            count(|account| &account.unwanted);
+            return None;
+        }
         let end = recipe::gather(level, id, 0, first, recipe.size.into());
         pairs::enter(level, id, current, end);
         count(|account| &account.entries);

@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use relay_common::{
     Word as _,
-    recipe::{KEPT, flag, input},
+    recipe::{KEPT, Recipe, flag, input},
 };
 use relay_ebpf::sys::{self, BpfWord, Cells, Workspace};
 
@@ -18,7 +18,8 @@ use crate::{
 /// How many calls that have returned unseen are given up at one event.
 const GIVEN_UP: usize = 64;
 /// Frames of one function that called itself are at least so many bytes apart: the return address, and what aligns the stack (x86-64 and
-/// arm64 ABI). The stack pointer at a return is less than that above the one at its entry.
+/// arm64 ABI). The stack pointer at a return is less than that above the one at its entry; the frame of a trampoline is the same at both
+/// (`arch_prepare_bpf_trampoline`, which passes one address to the programs of the entry and of the exit).
 const FRAME: u64 = 16;
 /// Words of a payload that are kept.
 const WORDS: usize = KEPT as usize / 8;
@@ -28,6 +29,8 @@ const WORDS: usize = KEPT as usize / 8;
 pub(crate) struct Calls {
     /// How many.
     depth: BpfWord,
+    /// The thread's task. Its number goes to another thread when it has ended.
+    task: BpfWord,
     /// The outermost. Those that it made are in [`DEEPER`].
     first: Call,
 }
@@ -35,14 +38,14 @@ pub(crate) struct Calls {
 /// One call.
 #[repr(C)]
 pub(crate) struct Call {
-    /// When it began, the stack pointer then, the bytes of the payload, and its key.
+    /// When it began, its frame, the bytes of the payload, and its key.
     head: Cells<4>,
     inputs: Cells<{ input::ENTRY_COUNT as usize }>,
     payload: Cells<WORDS>,
 }
 
 const TIME: u64 = 0;
-const STACK: u64 = 1;
+const PLACE: u64 = 1;
 const LEN: u64 = 2;
 const KEY: u64 = 3;
 
@@ -76,13 +79,13 @@ fn call(calls: &'static Calls, key: u64, depth: u64) -> Option<&'static Call> {
     if depth == 0 { Some(&calls.first) } else { sys::value(&DEEPER, depth << 48 | key) }
 }
 
-/// Gives up the innermost calls that have returned unseen, of which the stack pointer is less than `limit`: the kernel watches a bounded
-/// number of returns, and a thread can jump over some. Returns how many calls are left.
+/// Gives up the innermost calls that have returned unseen, whose frames are below `limit`: the kernel watches a bounded number of returns,
+/// skips programs that would interrupt themselves, and a thread can jump over some. Returns how many calls are left.
 #[inline(always)]
 fn give_up(calls: &'static Calls, key: u64, limit: u64) -> u64 {
     let mut depth = calls.depth.peek();
     for _ in 0..GIVEN_UP {
-        if depth == 0 || call(calls, key, depth - 1).is_some_and(|call| call.head.get(STACK) >= limit) {
+        if depth == 0 || call(calls, key, depth - 1).is_some_and(|call| call.head.get(PLACE) >= limit) {
             break;
         }
         depth -= 1;
@@ -91,8 +94,28 @@ fn give_up(calls: &'static Calls, key: u64, limit: u64) -> u64 {
     depth
 }
 
+/// From now on the thread is in so many calls.
+#[inline(always)]
+fn set_depth(calls: &'static Calls, key: u64, depth: u64) {
+    if depth == 0 {
+        sys::remove(&CALLS, key);
+    } else {
+        let _ = calls.depth.swap(depth);
+    }
+}
+
+/// Whether calls of an event's function are kept of the current thread.
+#[inline(always)]
+pub(crate) fn has_calls(event: u32, current: u64) -> bool {
+    sys::value(&CALLS, key(event, current)).is_some()
+}
+
+/// What stands for an entry that is not to be kept, in place of its payload's end.
+pub(crate) const UNWANTED: u64 = u64::MAX;
+
 relay_ebpf::subprogram! {
-    /// Keeps the payload, up to `end`, for the return. One that cannot be kept is missed at its return, and counted there.
+    /// Keeps the payload, up to `end`, for the return. One that cannot be kept is missed at its return, and counted there. What the thread
+    /// must have left, since it is here, is given up: also where this call is [`UNWANTED`], lest its return take another's entry.
     pub(crate) fn enter(level: u32, event: u32, current: u64, end: u64) -> u64 {
         let (Some(workspace), Some(recipe)) = (workspace(level), recipe(event)) else { return 0 };
         let key = key(event, current);
@@ -102,13 +125,16 @@ relay_ebpf::subprogram! {
             let _ = sys::insert(&CALLS, key, none);
         }
         let Some(calls) = sys::value(&CALLS, key) else { return 0 };
+        let (task, frame) = (sys::task(), frame(workspace, recipe));
         // A thread is in one system call at most: one that has not returned never will.
-        let mut depth = if recipe.flags & flag::SINGLE != 0 { 0 } else { calls.depth.peek() };
-        let mut stack = 0;
-        if recipe.stack_pointer < input::WORDS {
-            stack = workspace.inputs.get(recipe.stack_pointer.into());
+        let mut depth = 0;
+        if calls.task.swap(task) == task && recipe.flags & flag::SINGLE == 0 {
             // A call whose frame would lie here or below has returned.
-            depth = give_up(calls, key, stack.wrapping_add(1));
+            depth = if frame == 0 { calls.depth.peek() } else { give_up(calls, key, frame.wrapping_add(1)) };
+        }
+        if end == UNWANTED {
+            set_depth(calls, key, depth);
+            return 0;
         }
         let _ = calls.depth.swap(depth + 1);
         if depth != 0
@@ -117,18 +143,24 @@ relay_ebpf::subprogram! {
             let _ = sys::insert(&DEEPER, depth << 48 | key, &none.first);
         }
         if let Some(call) = call(calls, key, depth) {
-            keep(call, workspace, stack, end);
+            keep(call, workspace, frame, end);
             call.head.set(KEY, depth << 48 | key);
         }
         0
     }
 }
 
+/// Where the call's frame is. Zero where it has no say, or the kernel does not tell it at returns.
 #[inline(always)]
-fn keep(call: &Call, workspace: &Workspace, stack: u64, end: u64) {
+fn frame(workspace: &Workspace, recipe: &Recipe) -> u64 {
+    if recipe.frame < input::WORDS { workspace.inputs.get(recipe.frame.into()) } else { 0 }
+}
+
+#[inline(always)]
+fn keep(call: &Call, workspace: &Workspace, frame: u64, end: u64) {
     const MOST: u64 = KEPT as u64;
     let len = if end < MOST { end } else { MOST };
-    call.head.set(STACK, stack);
+    call.head.set(PLACE, frame);
     call.head.set(LEN, len);
     call.inputs.copy_from(0, u64::from(input::ENTRY_COUNT) * 8, workspace.inputs.address(0));
     call.payload.copy_from(0, len, workspace.payload());
@@ -141,19 +173,20 @@ relay_ebpf::subprogram! {
         let (Some(workspace), Some(recipe)) = (workspace(level), recipe(event)) else { return UNPAIRED };
         let key = key(event, current);
         let Some(calls) = sys::value(&CALLS, key) else { return UNPAIRED };
-        let mut depth = calls.depth.peek();
-        // Zero where it has no say, or the kernel does not tell it at returns.
-        let stack = if recipe.stack_pointer < input::WORDS { workspace.inputs.get(recipe.stack_pointer.into()) } else { 0 };
-        if stack != 0 {
-            // Calls that this one made are further down.
-            depth = give_up(calls, key, stack.wrapping_sub(FRAME - 1));
+        if calls.task.peek() != sys::task() {
+            // Of another thread, which had the number before.
+            sys::remove(&CALLS, key);
+            return UNPAIRED;
         }
+        let frame = frame(workspace, recipe);
+        // Calls that this one made are further down.
+        let mut depth = if frame == 0 { calls.depth.peek() } else { give_up(calls, key, frame.wrapping_sub(FRAME - 1)) };
         let mut end = UNPAIRED;
         if depth != 0
             && let Some(call) = call(calls, key, depth - 1)
         {
-            let begin = call.head.get(STACK);
-            if stack != 0 && (begin > stack || begin <= stack.wrapping_sub(FRAME)) {
+            let begin = call.head.get(PLACE);
+            if frame != 0 && (begin > frame || begin <= frame.wrapping_sub(FRAME)) {
                 // One that made this one, which there was no room to keep; or one of many that it made.
                 let _ = calls.depth.swap(depth);
                 return UNPAIRED;
@@ -168,12 +201,10 @@ relay_ebpf::subprogram! {
             }
         }
         depth = depth.saturating_sub(1);
-        if depth == 0 {
-            sys::remove(&CALLS, key);
-        } else {
+        if depth != 0 {
             sys::remove(&DEEPER, depth << 48 | key);
-            let _ = calls.depth.swap(depth);
         }
+        set_depth(calls, key, depth);
         end
     }
 }
