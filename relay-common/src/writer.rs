@@ -407,7 +407,7 @@ impl<B: Buffer, C: Client<B>> Writer<'_, B, C> {
         self.add(reservation.subbuf, reservation.amount);
     }
 
-    /// Closes the open sub-buffer, if there is one. Never loses anything.
+    /// Closes the open sub-buffer, if there is one. Never loses anything. From any CPU.
     ///
     /// ```
     /// # use relay_common::{Geometry, Mode, Plain, memory::Memory};
@@ -422,7 +422,7 @@ impl<B: Buffer, C: Client<B>> Writer<'_, B, C> {
     #[inline(always)]
     pub fn flush(&self) {
         for _ in 0..TRIES {
-            let look = self.look();
+            let look = self.look_from_anywhere();
             if look.offset == 0 {
                 return;
             }
@@ -452,7 +452,7 @@ impl<B: Buffer, C: Client<B>> Writer<'_, B, C> {
             return;
         }
         self.flush();
-        let look = self.look();
+        let look = self.look_from_anywhere();
         let number = geometry.number(look.reserved);
         if look.offset != 0 || (mode == Mode::NoOverwrite && self.is_full(number)) {
             return;
@@ -473,8 +473,18 @@ impl<B: Buffer, C: Client<B>> Writer<'_, B, C> {
     /// Stamp and losses are read after `reserved` and before the exchange: both rise in the order of the buffer.
     #[inline(always)]
     fn look(&self) -> Look {
+        self.look_at(self.buffer.control().producer.reserved.peek())
+    }
+
+    /// A full barrier, for whoever runs on another CPU than the buffer's writers: losses and stamps that they have told already are seen.
+    #[inline(always)]
+    fn look_from_anywhere(&self) -> Look {
+        self.look_at(self.buffer.control().producer.reserved.fetch_add(0))
+    }
+
+    #[inline(always)]
+    fn look_at(&self, reserved: u64) -> Look {
         let producer = &self.buffer.control().producer;
-        let reserved = producer.reserved.peek();
         Look {
             reserved,
             offset: self.geometry.offset(reserved),

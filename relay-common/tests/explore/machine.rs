@@ -60,6 +60,7 @@ impl Shared {
     fn set(&self, machine: &Machine, value: u64) {
         let old = self.value.replace(value);
         match self.role {
+            Role::Reserved if value == old => {}
             Role::Reserved => machine.book.borrow_mut().moved(machine, old, value),
             Role::Decides => machine.book.borrow_mut().observe(machine),
             Role::Other => {}

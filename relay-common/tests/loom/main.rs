@@ -1,7 +1,8 @@
-//! The protocol under every order that weak memory allows: the writers of one CPU, one of them interrupting another, and
-//! the reader on another CPU. Each model has twins with one order weakened, which must fail.
+//! The protocol under every order that weak memory allows: the writers of one CPU, one of them interrupting or preempting another,
+//! and the reader on another CPU; and a flush of that CPU's buffer from elsewhere. Each model has twins with one order weakened,
+//! which must fail.
 //!
-//! Writers of one CPU are one thread: they see their own stores in program order, and an interrupt is a call. Where it
+//! Writers of one CPU are one thread: they see their own stores in program order, and whoever goes on is a call. Where that
 //! comes is tried from outside, access by access. All that they can do to one another is `explore`'s matter.
 
 #![cfg(loom)]
@@ -16,8 +17,8 @@ use std::{
 };
 
 use loom::thread;
-use ram::{ACQUIRE, ADD, ANNOUNCE, ATOMICS, EXCHANGE, FENCE, PUBLISH, RETIRED_FIRST, Ram, SOUND, SWAP};
-use relay_common::{Buffer as _, Geometry, Mode, Plain, Reader, ReaderWord as _, Writer};
+use ram::{ACQUIRE, ADD, ANNOUNCE, ATOMICS, EXCHANGE, FENCE, LOOK, NEVER, PUBLISH, RETIRED_FIRST, Ram, SOUND, SWAP};
+use relay_common::{Buffer, Client, Closing, Geometry, Lost, Mode, Plain, Reader, ReaderWord as _, Writer};
 
 /// Switches between threads that no one had to make.
 const PREEMPTIONS: usize = 3;
@@ -53,7 +54,7 @@ struct Channel<const WEAK: u8> {
 
 impl<const WEAK: u8> Channel<WEAK> {
     fn new(n_subbufs: u64, mode: Mode) -> Rc<Self> {
-        let ram = Ram::new(Geometry::new(32, n_subbufs).unwrap(), mode == Mode::Overwrite);
+        let ram = Ram::new(Geometry::new(32, n_subbufs).unwrap(), mode == Mode::Overwrite, false);
         let (granted, read, consumed) = (RefCell::default(), RefCell::default(), std::cell::Cell::new(0));
         Rc::new(Self { ram, mode, granted, read, consumed })
     }
@@ -66,10 +67,20 @@ impl<const WEAK: u8> Channel<WEAK> {
         Reader { buffer: &self.ram, geometry: self.ram.geometry }
     }
 
+    /// The same, with one sub-buffer that two CPUs write.
+    fn of_several() -> Rc<Self> {
+        let ram = Ram::new(Geometry::new(32, 1).unwrap(), false, true);
+        let (granted, read, consumed) = (RefCell::default(), RefCell::default(), std::cell::Cell::new(0));
+        Rc::new(Self { ram, mode: Mode::NoOverwrite, granted, read, consumed })
+    }
+
     /// Writes a record of `len` bytes, all of them its identity.
     fn write(&self, identity: u32, len: u64) {
         let Ok(reservation) = self.writer().reserve(len) else { return };
-        self.granted.borrow_mut().push((identity, len));
+        self.ram.writers.act(|| {
+            self.granted.borrow_mut().push((identity, len));
+            0
+        });
         for place in (reservation.place..reservation.place + len).step_by(4) {
             self.ram.store(place, identity);
         }
@@ -119,7 +130,6 @@ impl<const WEAK: u8> Channel<WEAK> {
 
     /// When all threads have ended: nothing is missing.
     fn settle(&self) {
-        self.ram.interrupt.set(usize::MAX, || ());
         self.writer().flush();
         while self.drain() {}
         let all = self.granted.borrow().len() as u64;
@@ -130,21 +140,40 @@ impl<const WEAK: u8> Channel<WEAK> {
     }
 }
 
-/// The writers' accesses at which one is interrupted; at the last, none is.
+/// The first writer's accesses at which it is stopped; at the last, it is not.
 const ACCESSES: std::ops::Range<usize> = 0..32;
 
+/// Interrupts, which end: everywhere, or at every so many accesses.
+fn interrupts(step: usize) -> impl Iterator<Item = (usize, usize)> {
+    ACCESSES.step_by(step).map(|at| (at, NEVER))
+}
+
+/// Tasks: the other writer is stopped, too, and goes on after the first.
+fn tasks(step: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..24).step_by(step).flat_map(|at| (1..12).step_by(2).map(move |other| (at, other)))
+}
+
+impl<const WEAK: u8> Channel<WEAK> {
+    /// A thread of this CPU's writers.
+    fn start(self: &Rc<Self>, stops: (usize, usize), first: fn(&Self), other: fn(&Self)) -> thread::JoinHandle<()> {
+        let channel = Rc::clone(self);
+        thread::spawn(move || {
+            let (one, another) = (Rc::clone(&channel), Rc::clone(&channel));
+            channel.ram.writers.run(stops, move || first(&one), move || other(&another));
+        })
+    }
+}
+
 /// Sub-buffers are handed over, read in place, given back and used again. Bytes are never raced for.
-fn hand_over<const WEAK: u8>(n_subbufs: u64, nested: fn(&Channel<WEAK>)) {
-    for at in ACCESSES {
+fn hand_over<const WEAK: u8>(n_subbufs: u64, stops: impl Iterator<Item = (usize, usize)>, other: fn(&Channel<WEAK>)) {
+    for stops in stops {
         model(move || {
             let channel = Channel::<WEAK>::new(n_subbufs, Mode::NoOverwrite);
-            let interrupting = Rc::clone(&channel);
-            channel.ram.interrupt.set(at, move || nested(&interrupting));
-            let writers = Rc::clone(&channel);
-            let thread = thread::spawn(move || {
-                writers.write(2, 12);
-                writers.write(3, 16);
-            });
+            let first = |channel: &Channel<WEAK>| {
+                channel.write(2, 12);
+                channel.write(3, 16);
+            };
+            let thread = channel.start(stops, first, other);
             channel.drain();
             channel.drain();
             thread.join().unwrap();
@@ -154,18 +183,15 @@ fn hand_over<const WEAK: u8>(n_subbufs: u64, nested: fn(&Channel<WEAK>)) {
 }
 
 /// A copy is taken while writers come round, and found good or thrown away.
-fn overwrite<const WEAK: u8>(n_subbufs: u64) {
-    for at in ACCESSES.step_by(if n_subbufs == 1 { 1 } else { 4 }) {
+fn overwrite<const WEAK: u8>(n_subbufs: u64, stops: impl Iterator<Item = (usize, usize)>) {
+    for stops in stops {
         model(move || {
             let channel = Channel::<WEAK>::new(n_subbufs, Mode::Overwrite);
             for i in 0..u32::try_from(n_subbufs).unwrap() {
                 channel.write(10 + i, 8);
                 channel.writer().flush();
             }
-            let interrupting = Rc::clone(&channel);
-            channel.ram.interrupt.set(at, move || interrupting.write(2, 4));
-            let writers = Rc::clone(&channel);
-            let thread = thread::spawn(move || writers.write(3, 8));
+            let thread = channel.start(stops, |channel| channel.write(3, 8), |channel| channel.write(2, 4));
             channel.take(1);
             thread.join().unwrap();
             channel.settle();
@@ -174,17 +200,15 @@ fn overwrite<const WEAK: u8>(n_subbufs: u64) {
 }
 
 /// A reader that sleeps is woken for what is complete.
-fn wake_up<const WEAK: u8>() {
-    for at in ACCESSES {
+fn wake_up<const WEAK: u8>(stops: impl Iterator<Item = (usize, usize)>) {
+    for stops in stops {
         model(move || {
             let channel = Channel::<WEAK>::new(2, Mode::NoOverwrite);
-            let interrupting = Rc::clone(&channel);
-            channel.ram.interrupt.set(at, move || interrupting.writer().flush());
-            let writers = Rc::clone(&channel);
-            let thread = thread::spawn(move || {
-                writers.write(1, 12);
-                writers.write(2, 8);
-            });
+            let first = |channel: &Channel<WEAK>| {
+                channel.write(1, 12);
+                channel.write(2, 8);
+            };
+            let thread = channel.start(stops, first, |channel| channel.writer().flush());
             channel.ram.control().consumer.waiting.announce(1);
             // Look again after saying so.
             let sleeps = !channel.drain();
@@ -197,15 +221,13 @@ fn wake_up<const WEAK: u8>() {
 }
 
 /// A count that is said to be exact is, whatever writers do meanwhile. Records come two to a sub-buffer.
-fn count<const WEAK: u8>(n_subbufs: u64, before: u32) {
-    for at in ACCESSES {
+fn count<const WEAK: u8>(n_subbufs: u64, before: u32, stops: impl Iterator<Item = (usize, usize)>) {
+    for stops in stops {
         model(move || {
             let channel = Channel::<WEAK>::new(n_subbufs, Mode::Overwrite);
             (0..before).for_each(|i| channel.write(i, 8));
-            let interrupting = Rc::clone(&channel);
-            channel.ram.interrupt.set(at, move || interrupting.write(100, 8));
-            let writers = Rc::clone(&channel);
-            let thread = thread::spawn(move || (10..12).for_each(|i| writers.write(i, 8)));
+            let first = |channel: &Channel<WEAK>| (10..12).for_each(|i| channel.write(i, 8));
+            let thread = channel.start(stops, first, |channel| channel.write(100, 8));
             if WEAK == RETIRED_FIRST {
                 channel.ram.read_retired_now();
             }
@@ -217,12 +239,72 @@ fn count<const WEAK: u8>(n_subbufs: u64, before: u32) {
     }
 }
 
+/// A client whose closing words tell what was lost.
+struct Told;
+
+impl<B: Buffer> Client<B> for Told {
+    const HEADER: u64 = 8;
+    fn subbuf_end(&self, buffer: &B, place: u64, closing: Closing) {
+        buffer.store_u64(place, closing.lost);
+    }
+}
+
+fn told<const WEAK: u8>(ram: &Ram<WEAK>) -> Writer<'_, Ram<WEAK>, Told> {
+    Writer { buffer: ram, client: &Told, geometry: ram.geometry, mode: Mode::NoOverwrite }
+}
+
+/// A CPU's buffer is flushed from another while it writes, as one that was offline and comes back does. Losses that are told never fall.
+fn elsewhere<const WEAK: u8>() {
+    model(|| {
+        let ram = Rc::new(Ram::<WEAK>::new(Geometry::new(32, 4).unwrap(), false, true));
+        let (here, there) = (Rc::clone(&ram), Rc::clone(&ram));
+        let writing = thread::spawn(move || {
+            let writer = told(&here);
+            assert_eq!(writer.reserve(32).err(), Some(Lost::TooBig));
+            for (identity, len) in [(1, 8), (2, 4)] {
+                let reservation = writer.reserve(len).unwrap();
+                here.store(reservation.place, identity);
+                writer.commit(&reservation);
+            }
+        });
+        let flushing = thread::spawn(move || told(&there).flush());
+        (writing.join().unwrap(), flushing.join().unwrap());
+        told(&ram).flush();
+        let reader = Reader { buffer: &*ram, geometry: ram.geometry };
+        assert_eq!((reader.produced(), reader.count().unwrap().recorded), (2, 2), "closed once each");
+        let (mut lost, mut records) = (0, 0);
+        for number in 0..2 {
+            let subbuf = reader.subbuf(number).unwrap().unwrap();
+            let told = ram.load(subbuf.place);
+            assert!(told >= lost, "losses that are told fall: {told} after {lost}");
+            (lost, records) = (told, records + subbuf.records);
+        }
+        assert_eq!((lost, records), (1, 2));
+    });
+}
+
+/// The same with one sub-buffer, which the reader gives back.
+fn elsewhere_and_read<const WEAK: u8>() {
+    model(|| {
+        let channel = Channel::<WEAK>::of_several();
+        let (here, there) = (Rc::clone(&channel), Rc::clone(&channel));
+        let writing = thread::spawn(move || {
+            here.write(1, 8);
+            here.write(2, 12);
+        });
+        let flushing = thread::spawn(move || there.writer().flush());
+        channel.drain();
+        (writing.join().unwrap(), flushing.join().unwrap());
+        channel.settle();
+    });
+}
+
 #[test]
 fn subbufs_are_handed_over_and_given_back() {
     all("hand over", || {
         for n_subbufs in [1, 2] {
-            hand_over::<SOUND>(n_subbufs, |channel| channel.write(1, 8));
-            hand_over::<SOUND>(n_subbufs, |channel| channel.writer().flush());
+            hand_over::<SOUND>(n_subbufs, interrupts(1), |channel| channel.write(1, 8));
+            hand_over::<SOUND>(n_subbufs, interrupts(1), |channel| channel.writer().flush());
         }
     });
 }
@@ -230,88 +312,88 @@ fn subbufs_are_handed_over_and_given_back() {
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn a_commit_without_order_is_too_weak() {
-    hand_over::<ADD>(1, |channel| channel.write(1, 8));
+    hand_over::<ADD>(1, interrupts(1), |channel| channel.write(1, 8));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn a_count_that_is_loaded_without_order_is_too_weak() {
-    hand_over::<ACQUIRE>(1, |channel| channel.write(1, 8));
+    hand_over::<ACQUIRE>(1, interrupts(1), |channel| channel.write(1, 8));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn a_release_without_order_is_too_weak() {
-    hand_over::<PUBLISH>(1, |channel| channel.write(1, 8));
+    hand_over::<PUBLISH>(1, interrupts(1), |channel| channel.write(1, 8));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn an_exchange_without_order_is_too_weak_for_a_place_that_was_given_back() {
-    hand_over::<EXCHANGE>(1, |channel| channel.write(1, 8));
+    hand_over::<EXCHANGE>(1, interrupts(1), |channel| channel.write(1, 8));
 }
 
 #[test]
 fn a_copy_that_survived_is_whole() {
     all("overwrite", || {
-        overwrite::<SOUND>(1);
-        overwrite::<SOUND>(2);
+        overwrite::<SOUND>(1, interrupts(1));
+        overwrite::<SOUND>(2, interrupts(4));
     });
 }
 
 #[test]
 #[should_panic(expected = "a ")]
 fn no_fence_after_the_copy_is_too_weak() {
-    overwrite::<FENCE>(1);
+    overwrite::<FENCE>(1, interrupts(1));
 }
 
 #[test]
 #[should_panic(expected = "a ")]
 fn an_exchange_without_order_is_too_weak_for_a_copy() {
-    overwrite::<EXCHANGE>(1);
+    overwrite::<EXCHANGE>(1, interrupts(1));
 }
 
 #[test]
 fn no_wake_up_is_lost() {
-    all("wake-up", wake_up::<SOUND>);
+    all("wake-up", || wake_up::<SOUND>(interrupts(1)));
 }
 
 #[test]
 #[should_panic(expected = "asleep")]
 fn an_announcement_without_fence_is_too_weak() {
-    wake_up::<ANNOUNCE>();
+    wake_up::<ANNOUNCE>(interrupts(1));
 }
 
 #[test]
 #[should_panic(expected = "asleep")]
 fn a_swap_that_is_no_full_barrier_is_too_weak() {
-    wake_up::<SWAP>();
+    wake_up::<SWAP>(interrupts(1));
 }
 
 #[test]
 fn a_count_is_exact() {
     all("count", || {
-        count::<SOUND>(1, 1);
-        count::<SOUND>(2, 4);
+        count::<SOUND>(1, 1, interrupts(1));
+        count::<SOUND>(2, 4, interrupts(1));
     });
 }
 
 #[test]
 #[should_panic(expected = "not exact")]
 fn a_count_that_reads_retired_before_the_places_is_wrong() {
-    count::<RETIRED_FIRST>(1, 1);
+    count::<RETIRED_FIRST>(1, 1, interrupts(1));
 }
 
 #[test]
 #[should_panic(expected = "not exact")]
 fn a_count_without_fence_before_the_second_look_is_wrong() {
-    count::<FENCE>(1, 1);
+    count::<FENCE>(1, 1, interrupts(1));
 }
 
 #[test]
 #[should_panic(expected = "not exact")]
 fn a_count_without_acquire_is_wrong() {
-    count::<ACQUIRE>(1, 1);
+    count::<ACQUIRE>(1, 1, interrupts(1));
 }
 
 /// Why `Word` asks for full ordering points: a sequentially consistent exchange orders no other word's plain load before it,
@@ -319,11 +401,37 @@ fn a_count_without_acquire_is_wrong() {
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn sequentially_consistent_operations_without_fences_are_too_weak_for_a_place_that_was_given_back() {
-    hand_over::<ATOMICS>(1, |channel| channel.write(1, 8));
+    hand_over::<ATOMICS>(1, interrupts(1), |channel| channel.write(1, 8));
 }
 
 #[test]
 #[should_panic(expected = "a ")]
 fn sequentially_consistent_operations_without_fences_are_too_weak_for_a_copy() {
-    overwrite::<ATOMICS>(1);
+    overwrite::<ATOMICS>(1, interrupts(1));
+}
+
+#[test]
+fn tasks_that_stop_one_another_hand_over_too() {
+    all("hand over, tasks", || {
+        for n_subbufs in [1, 2] {
+            hand_over::<SOUND>(n_subbufs, tasks(3), |channel| channel.write(1, 8));
+        }
+    });
+    all("overwrite, tasks", || overwrite::<SOUND>(1, tasks(3)));
+    all("wake-up, tasks", || wake_up::<SOUND>(tasks(3)));
+    all("count, tasks", || count::<SOUND>(1, 1, tasks(3)));
+}
+
+#[test]
+fn a_flush_from_another_cpu_tells_no_fewer_losses() {
+    all("flush elsewhere", || {
+        elsewhere::<SOUND>();
+        elsewhere_and_read::<SOUND>();
+    });
+}
+
+#[test]
+#[should_panic(expected = "losses that are told fall")]
+fn a_flush_that_looks_without_order_is_too_weak() {
+    elsewhere::<LOOK>();
 }
