@@ -268,7 +268,8 @@ fn elsewhere<const WEAK: u8>() {
             }
         });
         let flushing = thread::spawn(move || told(&there).flush());
-        (writing.join().unwrap(), flushing.join().unwrap());
+        writing.join().unwrap();
+        flushing.join().unwrap();
         told(&ram).flush();
         let reader = Reader { buffer: &*ram, geometry: ram.geometry };
         assert_eq!((reader.produced(), reader.count().unwrap().recorded), (2, 2), "closed once each");
@@ -294,7 +295,8 @@ fn elsewhere_and_read<const WEAK: u8>() {
         });
         let flushing = thread::spawn(move || there.writer().flush());
         channel.drain();
-        (writing.join().unwrap(), flushing.join().unwrap());
+        writing.join().unwrap();
+        flushing.join().unwrap();
         channel.settle();
     });
 }

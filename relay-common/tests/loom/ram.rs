@@ -64,7 +64,8 @@ impl Writers {
         script: impl Fn() + Clone + 'static,
         other_script: impl FnOnce() + 'static,
     ) {
-        (self.stop_first.set(first), self.stop_other.set(other));
+        self.stop_first.set(first);
+        self.stop_other.set(other);
         *self.first.borrow_mut() = Some(Box::new(script.clone()));
         *self.other.borrow_mut() = Some(Box::new(other_script));
         self.given.borrow_mut().clear();
