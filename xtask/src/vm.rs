@@ -80,10 +80,11 @@ const ARM64: Machine = Machine {
     target: targets::TESTED_ARM64,
     tests: &ARM64_TESTS,
 };
-const TESTS: [&str; 16] = [
+const TESTS: [&str; 17] = [
     "channel::",
     "clients::",
     "examples::klog",
+    "guards::",
     "library::",
     "overwrite::",
     "corrupt::",
