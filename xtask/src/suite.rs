@@ -9,6 +9,8 @@ const MAY_BE_IGNORED: [(&str, &str); 0] = [];
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Suite {
     tests: BTreeMap<String, State>,
+    /// A test that has begun, and after whose name the kernel has written to the console: its result has a line of its own.
+    begun: Option<String>,
 }
 
 /// The best that is known of a test.
@@ -22,8 +24,13 @@ enum State {
 impl Suite {
     /// Reads a line of output: `test NAME ... ok`, or `test [WHY] NAME ... ignored`.
     pub(crate) fn read(&mut self, line: &str) {
-        let Some((test, result)) = line.trim().strip_prefix("test ").and_then(|rest| rest.rsplit_once(" ... ")) else {
-            return;
+        let (test, result) = match (line.trim().strip_prefix("test "), &self.begun) {
+            (Some(rest), _) => match rest.split_once(" ... ") {
+                Some((test, result)) => (test.to_owned(), result),
+                None => return,
+            },
+            (None, Some(test)) => (test.clone(), line),
+            (None, None) => return,
         };
         let (why, name) = match test.trim().strip_prefix('[').and_then(|test| test.split_once(']')) {
             Some((why, name)) => (why, name.trim()),
@@ -32,10 +39,19 @@ impl Suite {
         let state = match result.trim() {
             "ok" => State::Passed,
             "ignored" => State::Ignored(why.to_owned()),
-            // A test that failed, of which its program tells.
-            _ => return,
+            // Of that its program tells.
+            "FAILED" => {
+                self.begun = None;
+                return;
+            }
+            _ => {
+                self.begun = Some(test);
+                return;
+            }
         };
-        self.note(name, &state);
+        let name = name.to_owned();
+        self.begun = None;
+        self.note(&name, &state);
     }
 
     /// What two have read.
@@ -84,6 +100,9 @@ mod tests {
             "test [no kprobes] probes::three    ... ignored",
             "test            probes::four       ... FAILED",
             "testing nothing",
+            "test            probes::five       ... [   81.2] the kernel says something",
+            "[   81.3] and something else",
+            "ok",
         ] {
             suite.read(line);
         }
@@ -91,6 +110,9 @@ mod tests {
         elsewhere.read("test probes::three ... ok");
         suite.add(&elsewhere);
         assert_eq!(suite.never_run(), [("compare::two", "no perf")]);
-        assert_eq!(suite.lines().collect::<Vec<_>>(), ["test probes::one ... ok", "test probes::three ... ok"]);
+        assert_eq!(
+            suite.lines().collect::<Vec<_>>(),
+            ["test probes::five ... ok", "test probes::one ... ok", "test probes::three ... ok"]
+        );
     }
 }
