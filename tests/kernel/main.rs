@@ -204,9 +204,9 @@ fn main() {
         guards: [] a_function_that_many_threads_call_is_recorded_each_time,
             [KPROBES] a_function_of_a_process_and_functions_of_the_kernel_have_programs_of_their_own,
             [] tracepoints_of_system_calls_have_programs_of_their_own,
-            [] few_system_calls_are_skipped,
-            [] few_raw_tracepoints_are_skipped,
-            [KPROBES] few_functions_of_the_kernel_are_skipped;
+            [] hooks_that_are_not_preempted_skip_few,
+            [] calls_that_are_skipped_are_counted,
+            [] much_that_is_skipped_is_warned_of_with_the_way_out;
         choices: [BABELTRACE] one_process_is_recorded_and_the_rest_is_counted,
             [BABELTRACE] a_command_is_followed_to_the_processes_that_it_starts,
             [BABELTRACE] names_users_and_cpus_choose_events,

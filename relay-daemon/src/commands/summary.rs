@@ -155,12 +155,58 @@ fn text(summary: &Summary<'_>) -> Result<String> {
             "  kprobes: {missed} missed by the kernel, inside another probe or without room to watch for the return"
         )?;
     }
+    if let Some(warning) = skipped_in_plenty(summary) {
+        writeln!(text, "{warning}")?;
+    }
     for cpu in summary.cpus {
         if cpu.lost_full > 0 {
             writeln!(text, "cpu {} buffer full. Consider larger (-b) or more (-n) sub-buffers.", cpu.cpu)?;
         }
     }
     Ok(text)
+}
+
+/// What to do where the kernel has skipped more than one event in a hundred.
+fn skipped_in_plenty(summary: &Summary<'_>) -> Option<String> {
+    /// By the beginning of a program's name and of its event's.
+    const WAYS_OUT: [(&str, &str, &str); 5] = [
+        ("on_raw_tracepoint", "", "record the tracepoint itself (sched:sched_switch for rawtracepoint:sched_switch)"),
+        ("on_entry", "", "record kprobe:FUNCTION for fentry:FUNCTION"),
+        ("on_exit", "", "record kretprobe:FUNCTION for fexit:FUNCTION"),
+        (
+            "on_tracepoint",
+            "(syscalls:",
+            "record raw_syscalls:sys_enter or raw_syscalls:sys_exit with the condition id == NUMBER",
+        ),
+        (
+            "on_tp_recipe",
+            "(syscall",
+            "record raw_syscalls:sys_enter or raw_syscalls:sys_exit with the condition id == NUMBER",
+        ),
+    ];
+    let skipped = |program: &Program| program.recursion_misses.unwrap_or(0);
+    let all: u64 = summary.programs.iter().map(skipped).sum();
+    let Summary { recorded, filtered, suppressed, entries, unpaired, lost, .. } = summary;
+    let events = all + recorded + filtered + suppressed + entries + unpaired + lost;
+    if all * 100 <= events {
+        return None;
+    }
+    let most = summary.programs.iter().max_by_key(|program| skipped(program))?;
+    let way_out =
+        WAYS_OUT.iter().find(|(program, event, _)| most.name.starts_with(program) && most.name.contains(event));
+    Some(match way_out {
+        Some((.., way_out)) => format!(
+            "{:.1} % of the events were skipped by the kernel, most at {}: while a task is preempted inside such a program, no other on its CPU \
+             runs it. To miss none, {way_out}.",
+            all as f64 * 100.0 / events as f64,
+            most.name
+        ),
+        None => format!(
+            "{:.1} % of the events were skipped by the kernel, most at {}: another program was running on the CPU. Consider fewer events.",
+            all as f64 * 100.0 / events as f64,
+            most.name
+        ),
+    })
 }
 
 /// Of many programs, those that differ in their event alone become one line.

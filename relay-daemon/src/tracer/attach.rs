@@ -83,17 +83,17 @@ impl Attached {
         Ok(self.programs[index].program.as_fd())
     }
 
-    /// A program for one event.
+    /// A program for one event; with a cookie where its attachment can have none.
     fn own(
         &mut self,
         object: &Object,
         name: &str,
         hook: Hook<'_>,
         event: &Event,
-        cookie: Cookie,
+        cookie: Option<Cookie>,
     ) -> Result<BorrowedFd<'_>> {
-        let number = i32::try_from(cookie.pack()).context("the event's cookie")?;
-        let program = object.load(name, hook, Some(number))?;
+        let number = cookie.map(|cookie| i32::try_from(cookie.pack())).transpose().context("the event's cookie")?;
+        let program = object.load(name, hook, number)?;
         self.programs.push(Loaded { name: format!("{name} ({})", event.name), program });
         let last = self.programs.last().context("a program")?;
         Ok(last.program.as_fd())
@@ -121,7 +121,7 @@ impl Attached {
                 self.tracepoint(object, event, *enter, entry)
             }
             Probe::RawTracepoint { name } => {
-                let program = self.own(object, "on_raw_tracepoint", Hook::RawTracepoint, event, exit)?;
+                let program = self.own(object, "on_raw_tracepoint", Hook::RawTracepoint, event, Some(exit))?;
                 let link = attach_raw(program, Some(&CString::new(name.as_str())?));
                 let link = link.map_err(|error| explain(error, "attaching to", event))?;
                 self.push(&[exit], link);
@@ -172,7 +172,13 @@ impl Attached {
             _ => Instance::First,
         };
         let name = if event.recipe.is_some() { "on_tp_recipe" } else { "on_tracepoint" };
-        let program = self.shared(object, name, Hook::of_tracepoint(event), instance)?;
+        let hook = Hook::of_tracepoint(event);
+        // A task that is preempted inside a program keeps all others on its CPU out of it: of this event, then, and not of every system call.
+        let program = if hook.guard() == Guard::Program && hook.is_preemptible() {
+            self.own(object, name, hook, event, None)?
+        } else {
+            self.shared(object, name, hook, instance)?
+        };
         let link = tracepoint(program, id, cookie.pack()).map_err(|error| explain(error, "attaching to", event))?;
         self.push(&[cookie], link);
         Ok(())
@@ -211,7 +217,7 @@ impl Attached {
         let module = module.as_ref().map(|module| module.as_fd());
         let (name, hook) =
             if returns { ("on_exit", Hook::Exit(id, module)) } else { ("on_entry", Hook::Entry(id, module)) };
-        let program = self.own(object, name, hook, event, cookie).map_err(|error| no_trampoline(error, event))?;
+        let program = self.own(object, name, hook, event, Some(cookie)).map_err(|error| no_trampoline(error, event))?;
         let link = attach_raw(program, None).map_err(|error| no_trampoline(error.into(), event))?;
         self.push(&[cookie], link);
         Ok(())

@@ -58,7 +58,11 @@ pub(super) struct Places {
 /// What this kernel does and can do; it is asked once.
 pub(super) fn abilities() -> &'static Abilities {
     static ABILITIES: OnceLock<Abilities> = OnceLock::new();
-    ABILITIES.get_or_init(Abilities::find)
+    ABILITIES.get_or_init(|| {
+        let abilities = Abilities::find();
+        log::debug!("preemption of programs: {abilities:?}");
+        abilities
+    })
 }
 
 impl Abilities {
@@ -88,7 +92,9 @@ impl Abilities {
             off,
             on,
             interrupts: save.zip(restore),
-            whole: takes_global_functions(off, on).is_ok(),
+            whole: takes_global_functions(off, on)
+                .inspect_err(|error| log::debug!("a program that is not preempted calls no global function: {error}"))
+                .is_ok(),
         });
         Self { preempts, switch, faultable_syscalls: faultable.is_some() }
     }
@@ -104,6 +110,7 @@ impl Abilities {
         let (whole, record) = (switch.filter(|switch| switch.whole), switch.filter(|switch| !switch.whole));
         let call = |id: Option<i32>| id.map_or(nothing(), call);
         let slot = lowest_slot(instructions);
+        log::debug!("{places:?}, {slot:?} bytes from the end of the stack");
         for at in 0..instructions.len() {
             let instruction = instructions[at];
             if instruction.code != MOVE {
