@@ -11,6 +11,7 @@ use relay_daemon::{
     machine,
     readers::Readers,
 };
+use tokio::signal::unix::{SignalKind, signal};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/kleak"));
 
@@ -88,9 +89,12 @@ fn wait(duration: Option<Duration>) -> Result<()> {
                 None => std::future::pending().await,
             }
         };
+        let mut interrupt = signal(SignalKind::interrupt()).context("listening for Ctrl-C")?;
+        eprintln!("kleak: ready: every allocation is recorded; Ctrl-C ends");
         tokio::select! {
-            result = tokio::signal::ctrl_c() => result.context("waiting for Ctrl-C"),
-            () = time_is_over => Ok(()),
+            _ = interrupt.recv() => {}
+            () = time_is_over => {}
         }
+        Ok(())
     })
 }

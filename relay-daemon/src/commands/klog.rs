@@ -64,6 +64,7 @@ async fn klog(arguments: &Arguments) -> Result<ExitCode> {
         Some(path) => Klog::start(&object, geometry).with_context(|| format!("running {}", path.display()))?,
         None => Klog::start(&object, geometry)?,
     };
+    say!("relayd: ready: what the programs log is shown; Ctrl-C ends");
     let mut show = Show::default();
     let mut tick = interval(SHOW_INTERVAL);
     let time_is_over = async {
