@@ -1,15 +1,16 @@
 //! The account: what the kernel says it ran is what relayd says it recorded, filtered and lost, to the event.
 
-use std::process::Command;
+use std::{process::Command, sync::OnceLock};
 
 use relay_daemon::machine;
-use relay_tests::{Trace, record, succeed, text};
+use relay_tests::{Trace, record, repeats, succeed, text, total};
 
 /// A system-call storm on every CPU, into buffers of 8 KiB: first by an ordinary task, which waits while the reader runs, then
 /// by one that the reader has to wait for.
 fn storm(arguments: &[&str]) -> Trace {
     let dd = "dd if=/dev/zero of=/dev/null bs=1 status=none";
-    let storm = |cpu| format!("taskset -c {cpu} sh -c '{dd} count=200000; chrt -f 10 {dd} count=100000' &");
+    let (first, second) = (repeats(200_000), repeats(100_000));
+    let storm = |cpu| format!("taskset -c {cpu} sh -c '{dd} count={first}; chrt -f 10 {dd} count={second}' &");
     let storms: String = machine::online_cpus().unwrap().into_iter().map(storm).collect();
     let events = ["-e", "raw_syscalls:*,sched:*,irq:*", "-b", "4K", "-n", "2", "--bpf-stats"];
     record(&[arguments, &events, &["--", "sh", "-c", &format!("{storms} wait")]].concat())
@@ -25,10 +26,17 @@ fn check(trace: &Trace) {
     assert_eq!(trace.babeltrace().len() as u64, total("recorded") - total("overrun"), "{}", trace.summary);
 }
 
-pub(crate) fn a_storm_in_no_overwrite_mode_adds_up() {
-    let trace = storm(&[]);
-    check(&trace);
+/// A trace in which records were lost, for more than one test.
+fn lossy() -> &'static Trace {
+    static TRACE: OnceLock<Trace> = OnceLock::new();
+    let trace = TRACE.get_or_init(|| storm(&[]));
     assert!(trace.total("lost") > 0, "the buffers were not too small: {}", trace.summary);
+    trace
+}
+
+pub(crate) fn a_storm_in_no_overwrite_mode_adds_up() {
+    let trace = lossy();
+    check(trace);
     assert_eq!(trace.total("overrun"), 0, "{}", trace.summary);
 }
 
@@ -39,9 +47,8 @@ pub(crate) fn a_storm_in_overwrite_mode_adds_up() {
 }
 
 pub(crate) fn losses_are_placed_in_time() {
-    let trace = storm(&[]);
-    assert!(trace.total("lost") > 0, "the buffers were not too small: {}", trace.summary);
-    assert_eq!(discarded(&trace), trace.total("lost"), "{}", trace.summary);
+    let trace = lossy();
+    assert_eq!(discarded(trace), trace.total("lost"), "{}", trace.summary);
 }
 
 /// More tasks than the CPU has turns for: a reader that waited for its own among them would lose most of it.
@@ -63,8 +70,7 @@ pub(crate) fn the_last_loss_is_told_by_a_packet_of_its_own() {
     std::fs::create_dir_all(program.parent().unwrap()).unwrap();
     std::fs::copy("/bin/true", &program).unwrap();
     let trace = record(&["-e", "sched:sched_process_exec", "-b", "4K", "--", program.to_str().unwrap()]);
-    let too_big =
-        trace.session["cpus"].as_array().unwrap().iter().map(|cpu| cpu["lost_too_big"].as_u64().unwrap()).sum::<u64>();
+    let too_big = total(&trace.session, "lost_too_big");
     assert_eq!((too_big, trace.total("lost")), (1, 1), "{}", trace.summary);
     assert_eq!(discarded(&trace), 1);
 }

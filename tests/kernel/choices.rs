@@ -91,8 +91,8 @@ impl Drop for Hierarchy {
 
 pub(crate) fn a_cgroup_and_those_below_it_choose_events() {
     let hierarchy = Hierarchy::find();
-    let root = hierarchy.path().display();
-    let (group, below) = (format!("{root}/relayd-test"), format!("{root}/relayd-test/below"));
+    let (root, own) = (hierarchy.path().display(), std::process::id());
+    let (group, below) = (format!("{root}/relayd-test-{own}"), format!("{root}/relayd-test-{own}/below"));
     fs::create_dir_all(&below).unwrap();
     let inside = format!("echo $$ > {below}/cgroup.procs; exec /bin/true");
     let command = ["--bpf-stats", "--", "sh", "-c", "sh -c \"$0\"; /bin/true", &inside];

@@ -1,14 +1,10 @@
 //! What users meet at the command line: errors that help, exit codes, signals.
 
-use std::{
-    fs,
-    path::Path,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::{fs, process::Command, time::Duration};
 
-use relay_tests::{babeltrace, fail, record, relayd, succeed, text};
-use rustix::process::{Pid, Signal, kill_process};
+use relay_daemon::pins;
+use relay_tests::{Recording, babeltrace, fail, record, relayd, session, session_file, succeed, text, total};
+use rustix::process::Signal;
 use serde_json::Value;
 
 /// `relayd trace` into `folder/trace`.
@@ -112,7 +108,7 @@ pub(crate) fn an_existing_trace_is_replaced_only_by_force() {
     succeed(&mut trace(&folder, &arguments));
     let said = fail(&mut trace(&folder, &arguments), 1);
     assert!(said.contains("--force"), "{said}");
-    let session = || fs::read(folder.path().join("trace/.relayd/session.json")).unwrap();
+    let session = || fs::read(session_file(&folder.path().join("trace"))).unwrap();
     let before = session();
     succeed(trace(&folder, &arguments).arg("--force"));
     assert_ne!(before, session());
@@ -159,59 +155,50 @@ pub(crate) fn a_full_disk_stops_recording_and_the_trace_stays_valid() {
     let said = fail(&mut trace(&disk.0, &command), 1);
     assert!(said.contains("No space left on device"), "{said}");
     let path = disk.0.path().join("trace");
-    let session: Value = serde_json::from_slice(&fs::read(path.join(".relayd/session.json")).unwrap()).unwrap();
-    let total =
-        |name: &str| session["cpus"].as_array().unwrap().iter().map(|cpu| cpu[name].as_u64().unwrap()).sum::<u64>();
+    let session = session(&path);
+    let total = |name| total(&session, name);
     assert!(session["error"].as_str().unwrap().contains("No space left on device"));
     assert!(total("recorded") > 10_000 && total("unwritten") > 0, "{session}");
     assert_eq!(babeltrace(&path).len() as u64, total("recorded") - total("unwritten"));
 }
 
-/// Starts a recording of a storm that would not end by itself.
-fn start_endless(folder: &tempfile::TempDir) -> Child {
-    let arguments =
-        ["-e", "raw_syscalls:*", "--json", "--", "dd", "if=/dev/zero", "of=/dev/null", "bs=1", "count=1000000000"];
-    let mut child = trace(folder, &arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let files = ["trace/cpu0", "trace/cpu1"].map(|file| folder.path().join(file));
+/// A recording of a storm that would not end by itself, of which something is in the files.
+fn start_endless() -> Recording {
+    let dd = ["dd", "if=/dev/zero", "of=/dev/null", "bs=1", "count=1000000000"];
+    let mut recording = Recording::start(&[&["-e", "raw_syscalls:*", "--"], &dd[..]].concat());
+    let path = recording.path.clone();
     // On whichever CPU it runs.
-    while files.iter().map(|file| fs::metadata(file).map_or(0, |file| file.len())).max() < Some(1 << 20) {
-        assert_eq!(child.try_wait().unwrap(), None, "relayd has ended");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    child
-}
-
-fn signal(child: &Child, signal: Signal) {
-    kill_process(Pid::from_child(child), signal).unwrap();
+    let files = relay_daemon::machine::online_cpus().unwrap().into_iter().map(|cpu| path.join(format!("cpu{cpu}")));
+    let files: Vec<_> = files.collect();
+    recording.relayd.wait_until("a MiB is written", |_| {
+        files.iter().any(|file| fs::metadata(file).is_ok_and(|file| file.len() >= 1 << 20))
+    });
+    recording
 }
 
 /// What a recording that was ended by a signal must have done.
-fn check_ended(child: Child, path: &Path) {
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let total = |name: &str| summary[name].as_u64().unwrap();
-    assert!(total("recorded") > 10_000, "{summary}");
-    assert_eq!(babeltrace(path).len() as u64, total("recorded"), "{summary}");
+fn check_ended(recording: Recording) {
+    let trace = recording.finish();
+    assert!(trace.total("recorded") > 10_000, "{}", trace.summary);
+    assert_eq!(trace.babeltrace().len() as u64, trace.total("recorded"), "{}", trace.summary);
 }
 
 pub(crate) fn a_signal_ends_the_recording_in_order() {
     for which in [Signal::INT, Signal::TERM] {
-        let folder = tempfile::tempdir().unwrap();
-        let child = start_endless(&folder);
-        signal(&child, which);
-        check_ended(child, &folder.path().join("trace"));
+        let recording = start_endless();
+        recording.relayd.signal(which);
+        check_ended(recording);
     }
 }
 
 pub(crate) fn a_second_signal_loses_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let child = start_endless(&folder);
+    let recording = start_endless();
+    let apart = Duration::from_millis(2);
     for _ in 0..5 {
-        signal(&child, Signal::INT);
-        std::thread::sleep(Duration::from_millis(2));
+        recording.relayd.signal(Signal::INT);
+        std::thread::sleep(apart);
     }
-    check_ended(child, &folder.path().join("trace"));
+    check_ended(recording);
 }
 
 pub(crate) fn check_says_what_the_machine_has() {
@@ -229,9 +216,9 @@ pub(crate) fn check_says_what_the_machine_has() {
 }
 
 pub(crate) fn nothing_stays_behind_in_the_bpf_file_system() {
-    let pins = || fs::read_dir("/sys/fs/bpf/relayd").map_or(0, Iterator::count);
-    let before = pins();
+    // The mounts are the tests' own: nobody else's session is among these.
+    let before = pins::list().unwrap();
     let trace = record(&["-e", "sched:sched_switch", "-d", "300ms"]);
     assert!(trace.total("recorded") > 0);
-    assert_eq!(pins(), before);
+    assert_eq!(pins::list().unwrap(), before);
 }

@@ -1,6 +1,6 @@
 //! The channel as a library: other clients than the tracer, several at once, in every kind of program, interrupting one another.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use aya::{
     maps::PerCpuArray,
@@ -18,7 +18,10 @@ use relay_daemon::{
     machine,
     readers::Readers,
 };
-use relay_tests::channel::{Clients, Collected, OBJECT, Storm, words};
+use relay_tests::{
+    channel::{Clients, Collected, OBJECT, Storm, words},
+    repeats, wait_until,
+};
 
 const LARGE: u64 = 1 << 16;
 
@@ -118,7 +121,8 @@ pub(crate) fn programs_that_interrupt_one_another_write_whole_records() {
     let links: Vec<_> = raw.iter().map(|(program, tracepoint)| clients.attach(program, tracepoint).unwrap()).collect();
     let samples = sample(&mut clients, if is_emulated { 2_000 } else { 25_000 });
     let storm = Storm::start(&machine::online_cpus().unwrap());
-    std::thread::sleep(Duration::from_secs(2));
+    let enough = u64::from(if is_emulated { repeats(8_000) } else { repeats(50_000) });
+    wait_until("all has been interrupted often", || clients.runs("check_sample").unwrap() > enough);
     drop((storm, samples, links));
     let taken = finish(&clients.checked, readers);
     let programs = raw.into_iter().map(|(program, _)| program).chain(["check_sample"]);
@@ -164,12 +168,16 @@ pub(crate) fn programs_of_every_kind_write() {
     let libc = mine.map_or_else(|| relay_tests::library_of("/bin/ls"), str::to_owned);
     let uprobe = program.attach("getenv", libc, UProbeScope::AllProcesses).unwrap();
     let uprobe = program.take_link(uprobe).unwrap();
+    let stats = enable_stats(Stats::RunTime).unwrap();
     let writers = written_by(&clients, || {
         relay_tests::succeed(&mut std::process::Command::new("true"));
         relay_tests::succeed(std::process::Command::new("ls").arg("/"));
-        std::thread::sleep(Duration::from_millis(100));
+        for program in ["check_sample", "check_switch", "check_tracepoint", "check_uprobe"] {
+            wait_until(program, || clients.runs(program).unwrap() > 0);
+        }
         drop((raw, samples, tracepoint, uprobe));
     });
+    drop(stats);
     // Sampling, sched_switch, the tracepoint, the uprobe.
     assert_eq!(writers.keys().copied().collect::<Vec<_>>(), [1, 5, 6, 7], "{writers:?}");
 }

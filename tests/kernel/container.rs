@@ -79,9 +79,10 @@ pub(crate) fn a_container_that_comes_and_goes_is_named() {
     let hierarchy = Hierarchy::find();
     let name = format!("relayd-test-container-{}", std::process::id());
     let cgroup = hierarchy.path().join(&name);
+    // Nothing tells when a process that has ended is no longer in its cgroup.
     let script = format!(
         "mkdir {0} && (echo $$ > {0}/cgroup.procs; exec sh -c 'echo $$ > {0}/cgroup.procs; exec /bin/true'); echo $$ > {1}/cgroup.procs; \
-         sleep 0.2; rmdir {0}",
+         timeout 30 sh -c 'until rmdir {0} 2> /dev/null; do :; done'",
         cgroup.display(),
         hierarchy.path().display()
     );

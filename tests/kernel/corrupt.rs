@@ -1,44 +1,43 @@
 //! Shared memory that another process scribbles on: the kernel side stays inside its buffers, the daemon says what is wrong.
 
 use std::{
+    collections::BTreeSet,
     os::fd::AsFd as _,
-    process::{Child, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
 };
 
-use aya::maps::{MapData, loaded_maps};
+use aya::maps::MapData;
 use relay_common::{Control, Geometry, MAX_RECORD, Mode};
 use relay_daemon::{machine, readers::Readers, sys::ControlMapping};
 use relay_tests::{
+    Ended, PATIENCE, Recording,
     channel::{Clients, Collected, Storm, number},
-    relayd, text,
+    machine::files_of,
+    repeats, wait_until,
 };
+use rustix::process::Signal;
 
 /// Bytes of a row, and of what a map is looked at in here.
 const ROW: u64 = size_of::<Control<u64>>() as u64;
 
-/// The maps of this name that the machine has now, seen as control rows.
-fn maps(name: &str) -> Vec<(u32, ControlMapping)> {
-    let named = |map: &aya::maps::MapInfo| map.name_as_str() == Some(name);
-    let open = |map: aya::maps::MapInfo| {
-        let fd = MapData::from_id(map.id()).unwrap();
-        let rows = u64::from(map.value_size()).next_multiple_of(8) * u64::from(map.max_entries()) / ROW;
-        (map.id(), ControlMapping::new(fd.fd().as_fd(), u32::try_from(rows).unwrap()).unwrap())
+/// The maps of this name that a process has open, seen as control rows. Not those of anybody else: they are scribbled on.
+fn maps(pid: u32, name: &str) -> Vec<ControlMapping> {
+    let open = |id: &u32| {
+        let map = MapData::from_id(*id).unwrap();
+        let info = map.info().unwrap();
+        if info.name_as_str() != Some(name) {
+            return None;
+        }
+        let rows = u64::from(info.value_size()).next_multiple_of(8) * u64::from(info.max_entries()) / ROW;
+        Some(ControlMapping::new(map.fd().as_fd(), u32::try_from(rows).unwrap()).unwrap())
     };
-    loaded_maps().flatten().filter(named).map(open).collect()
-}
-
-/// The maps of this name that have come since `before`.
-fn new_maps(name: &str, before: &[u32]) -> Vec<ControlMapping> {
-    maps(name).into_iter().filter(|(id, _)| !before.contains(id)).map(|(_, map)| map).collect()
-}
-
-fn ids(name: &str) -> Vec<u32> {
-    maps(name).into_iter().map(|(id, _)| id).collect()
+    let ids: BTreeSet<u32> = files_of(pid, "map_id").iter().map(|id| id.parse().unwrap()).collect();
+    let maps: Vec<_> = ids.iter().filter_map(open).collect();
+    assert!(!maps.is_empty(), "process {pid} has no map {name}");
+    maps
 }
 
 /// The consumer's words of every row, random until told to stop.
@@ -62,7 +61,6 @@ fn scribble(control: &ControlMapping, stop: &AtomicBool) {
 pub(crate) fn writers_stay_inside_their_subbufs_whatever_the_reader_s_words_hold() {
     for mode in [Mode::NoOverwrite, Mode::Overwrite] {
         let geometry = Geometry::new(4096, 4).unwrap();
-        let before = ids("relay_buffer");
         let mut clients = Clients::load((geometry, mode), (Geometry::new(1 << 16, 2).unwrap(), mode)).unwrap();
         let link = clients.attach("number", "sys_enter").unwrap();
         let cpus = machine::online_cpus().unwrap();
@@ -70,10 +68,9 @@ pub(crate) fn writers_stay_inside_their_subbufs_whatever_the_reader_s_words_hold
         std::thread::scope(|scope| {
             scope.spawn(|| scribble(clients.numbered.control(), &stop));
             let storm = Storm::start(&cpus);
-            std::thread::sleep(Duration::from_secs(1));
-            // An emulated CPU needs longer.
-            relay_tests::wait_until("a hundred sub-buffers on every CPU", || {
-                cpus.iter().all(|&cpu| clients.numbered.buffer(cpu).unwrap().reader().produced() > 100)
+            wait_until("sub-buffers on every CPU", || {
+                let produced = |cpu| clients.numbered.buffer(cpu).unwrap().reader().produced();
+                cpus.iter().all(|&cpu| produced(cpu) > repeats(2000).into())
             });
             drop(storm);
             stop.store(true, Relaxed);
@@ -95,7 +92,7 @@ pub(crate) fn writers_stay_inside_their_subbufs_whatever_the_reader_s_words_hold
         }
         // And nothing after the last sub-buffer: the tail of every buffer is as it was made.
         let mut tails = 0;
-        for map in new_maps("relay_buffer", &before) {
+        for map in maps(std::process::id(), "relay_buffer") {
             let rows = (0..).map_while(|row| map.row(row)).collect::<Vec<_>>();
             let tail = usize::try_from(MAX_RECORD / ROW).unwrap();
             for row in &rows[rows.len() - tail..] {
@@ -121,13 +118,20 @@ pub(crate) fn readers_report_a_consumed_count_that_is_not_theirs() {
         let collected = collected.clone();
         move |cpu| Ok(collected.output(cpu))
     };
-    let readers = Readers::start(Arc::clone(&clients.numbered), output).unwrap();
+    let mut readers = Readers::start(Arc::clone(&clients.numbered), output).unwrap();
     let link = clients.attach("number", "sys_enter").unwrap();
     let stop = AtomicBool::new(false);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     std::thread::scope(|scope| {
         scope.spawn(|| scribble(clients.numbered.control(), &stop));
-        std::thread::sleep(Duration::from_millis(500));
+        let all_have_failed = async {
+            for _ in machine::online_cpus().unwrap() {
+                readers.failed().await;
+            }
+        };
+        let failed = runtime.block_on(async { tokio::time::timeout(PATIENCE, all_have_failed).await });
         stop.store(true, Relaxed);
+        failed.expect("the reader of every CPU has noticed");
     });
     drop(link);
     for stopped in readers.stop().unwrap() {
@@ -141,51 +145,41 @@ pub(crate) fn readers_report_a_consumed_count_that_is_not_theirs() {
 }
 
 /// relayd, recording execs, which are few, into sub-buffers of a page.
-fn start(folder: &tempfile::TempDir, arguments: &[&str]) -> Child {
-    let path = folder.path().join("trace");
-    let mut command = relayd();
-    command.args(["trace", "-e", "sched:sched_process_exec", "-b", "4K", "-d", "30s", "-o"]).arg(&path).args(arguments);
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    relay_tests::wait_until("the recording has begun", || path.join(".relayd/session.json").exists());
-    std::thread::sleep(Duration::from_millis(100));
-    child
+fn start(arguments: &[&str]) -> Recording {
+    Recording::start(&[&["-e", "sched:sched_process_exec", "-b", "4K", "-d", "30s"], arguments].concat())
 }
 
 pub(crate) fn relayd_stops_in_order_when_its_control_page_is_scribbled_on() {
-    let (folder, before) = (tempfile::tempdir().unwrap(), ids("relay_control"));
-    let child = start(&folder, &[]);
-    for control in new_maps("relay_control", &before) {
-        for row in (0..).map_while(|cpu| control.row(cpu)) {
-            row.consumer.consumed.store(77, Relaxed);
-        }
+    let recording = start(&[]);
+    for control in maps(recording.relayd.pid(), "relay_control") {
+        let consumed = |cpu| Some(&control.row(cpu)?.consumer.consumed);
+        wait_until("the first packets are taken", || {
+            machine::online_cpus().unwrap().into_iter().all(|cpu| consumed(cpu).unwrap().load(Relaxed) == 1)
+        });
+        (0..).map_while(consumed).for_each(|consumed| consumed.store(77, Relaxed));
     }
-    let output = child.wait_with_output().unwrap();
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    let (Ended { code, stderr: said, .. }, trace) = recording.end();
+    assert_eq!(code, Some(1), "{said}");
     assert!(
         said.contains("the buffer of cpu 0 is corrupt: 1 sub-buffers were consumed, and the control row says 77"),
         "{said}"
     );
-    let session = std::fs::read(folder.path().join("trace/.relayd/session.json")).unwrap();
-    let session: serde_json::Value = serde_json::from_slice(&session).unwrap();
-    assert!(session["error"].as_str().unwrap().contains("corrupt"), "{session}");
+    assert!(trace.session["error"].as_str().unwrap().contains("corrupt"), "{}", trace.session);
     // Nothing has been recorded: what is there is the first, empty packet.
-    assert_eq!(relay_tests::babeltrace(&folder.path().join("trace")).len(), 0);
+    assert_eq!(trace.babeltrace().len(), 0);
 }
 
 pub(crate) fn relayd_reports_a_corrupt_padding_by_cpu_and_subbuf() {
-    let (folder, before) = (tempfile::tempdir().unwrap(), ids("relay_buffer"));
     // In overwrite mode nobody has read by the time that it is scribbled on.
-    let child = start(&folder, &["--overwrite"]);
-    for buffer in new_maps("relay_buffer", &before) {
+    let recording = start(&["--overwrite"]);
+    for buffer in maps(recording.relayd.pid(), "relay_buffer") {
         // Sub-buffer 0, closed before recording began: the padding is its first word.
         let header = &buffer.row(0).unwrap().producer.reserved;
         header.fetch_or(0xffff_ffff, Relaxed);
     }
-    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    recording.relayd.signal(Signal::INT);
+    let (Ended { code, stderr: said, .. }, _) = recording.end();
+    assert_eq!(code, Some(1), "{said}");
     let expected =
         "the buffer of cpu 0 is corrupt: sub-buffer 0 is closed with an impossible padding of 4294967295 bytes";
     assert!(said.contains(expected), "{said}");

@@ -9,11 +9,15 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 /// Arguments that record for a moment, into this directory.
 const RECORD: &str = "trace -q -e sched:sched_switch -d 200ms -o";
 
+/// Leaves tracefs in its own place alone. Whoever looks into `/sys/kernel/debug/tracing` has the kernel mount it there too.
+const ONE_TRACEFS: &str = "while read -r _ place kind _; do case $kind in debugfs | tracefs) \
+                           test $place = /sys/kernel/tracing || umount --lazy $place 2> /dev/null || true;; esac; done < /proc/self/mounts";
+
 /// A shell that runs a script in a mount namespace of its own. `$RELAYD` records into `$1`.
 fn in_namespace(script: &str, folder: &tempfile::TempDir) -> Command {
     mounted();
     let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-ec", script, "sh"]).arg(folder.path().join("trace"));
+    command.args(["--mount", "sh", "-ec", &format!("{ONE_TRACEFS}; {script}"), "sh"]).arg(folder.path().join("trace"));
     command.env("RELAYD", relayd().get_program());
     command
 }

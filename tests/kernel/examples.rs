@@ -1,24 +1,30 @@
 //! The two clients that relayd ships: klog and kleak.
 
-use std::{fs, path::PathBuf, process::Command, time::Duration};
+use std::{fs, path::PathBuf, process::Command};
 
 use relay_daemon::klog::EXAMPLE;
-use relay_tests::{fail, relayd, succeed, text};
+use relay_tests::{Ended, Running, fail, relayd, succeed, text};
+use rustix::process::Signal;
 
-/// The lines that `relayd klog` shows while a program of this name runs a few times, and what it says at the end.
+/// Starts a client, waits until it says that it is ready, lets it see what `during` does, and tells it to end.
+fn beside<T>(client: &mut Command, during: impl FnOnce() -> T) -> (T, Ended) {
+    let mut client = Running::start(client);
+    client.wait_until_it_says(": ready: ");
+    let done = during();
+    client.signal(Signal::INT);
+    let ended = client.end();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    (done, ended)
+}
+
+/// The lines that `relayd klog` shows while a program of this name runs a few times, and what it says.
 fn klog(arguments: &[&str], name: &str) -> (Vec<String>, String) {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join(name);
     fs::copy("/bin/true", &program).unwrap();
-    let mut relayd = relayd();
-    relayd.args(["klog", "-d", "2s"]).args(arguments);
-    let klog = std::thread::spawn(move || succeed(&mut relayd));
-    std::thread::sleep(Duration::from_millis(1000));
-    for _ in 0..20 {
-        succeed(&mut Command::new(&program));
-    }
-    let output = klog.join().unwrap();
-    (text(&output.stdout).lines().map(str::to_owned).collect(), text(&output.stderr))
+    let run = || (0..20).for_each(|_| drop(succeed(&mut Command::new(&program))));
+    let ((), ended) = beside(relayd().arg("klog").args(arguments), run);
+    (ended.stdout.lines().map(str::to_owned).collect(), ended.stderr)
 }
 
 /// The time that a line begins with.
@@ -59,22 +65,16 @@ fn kleak() -> Command {
     Command::new(built)
 }
 
-/// Bytes and allocations that kleak says were not freed by the calls that make an eventfd, of which this test makes a thousand.
+/// Bytes and allocations that kleak says were not freed by the calls that make an eventfd, of which this test makes five hundred.
 fn leaked_eventfds(close: bool) -> (u64, u64) {
     let folder = tempfile::tempdir().unwrap();
-    let mut kleak_record = kleak();
-    kleak_record.args(["record", "-d", "2s", "-o"]).arg(folder.path());
-    let recording = std::thread::spawn(move || succeed(&mut kleak_record));
-    std::thread::sleep(Duration::from_millis(1000));
-    let make = |_| rustix::event::eventfd(0, rustix::event::EventfdFlags::empty()).unwrap();
-    let held: Vec<_> = (0..500).map(make).collect();
-    if close {
-        drop(held);
-        recording.join().unwrap();
-    } else {
-        recording.join().unwrap();
-        drop(held);
-    }
+    let make = || -> Vec<_> {
+        let make = |_| rustix::event::eventfd(0, rustix::event::EventfdFlags::empty()).unwrap();
+        let made = (0..500).map(make).collect();
+        if close { Vec::new() } else { made }
+    };
+    let (held, _) = beside(kleak().args(["record", "-o"]).arg(folder.path()), make);
+    drop(held);
     let report = text(&succeed(kleak().arg("report").arg(folder.path())).stdout);
     assert!(report.lines().last().unwrap().contains(" allocations were not freed, "), "{report}");
     let line = report.lines().find(|line| line.contains("eventfd"));

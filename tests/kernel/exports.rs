@@ -1,6 +1,6 @@
 //! Exports, as the programs that they are for read them.
 
-use std::{collections::BTreeMap, fs, process::Command};
+use std::{collections::BTreeMap, fs, process::Command, sync::OnceLock};
 
 use relay_tests::{Trace, fail, python, record, succeed, text};
 use serde_json::Value;
@@ -9,6 +9,12 @@ const EVENTS: &str = "sched:*,raw_syscalls:*,syscall:openat,syscalls:sys_enter_o
 
 fn trace(more: &[&str]) -> Trace {
     record(&[&["-e", EVENTS], more, &["--", "sh", "-c", "ls / > /dev/null; sleep 0.05; ls /usr > /dev/null"]].concat())
+}
+
+/// One that tests share.
+fn shared() -> &'static Trace {
+    static TRACE: OnceLock<Trace> = OnceLock::new();
+    TRACE.get_or_init(|| trace(&[]))
 }
 
 fn export(trace: &Trace, to: &str) -> std::path::PathBuf {
@@ -30,9 +36,9 @@ fn counts(lines: &[Value]) -> BTreeMap<String, u64> {
 }
 
 pub(crate) fn perfetto_decodes_every_event() {
-    let trace = trace(&[]);
+    let trace = shared();
     let lines = trace.print(&[]);
-    let decoded = succeed(python("perfetto_events.py").arg(export(&trace, "perfetto")));
+    let decoded = succeed(python("perfetto_events.py").arg(export(trace, "perfetto")));
     let decoded: Value = serde_json::from_slice(&decoded.stdout).unwrap();
     // What Perfetto knows has no category there.
     let known = |name: &str| {
@@ -174,7 +180,7 @@ pub(crate) fn duckdb_reads_every_record() {
 }
 
 pub(crate) fn a_full_disk_leaves_nothing_behind() {
-    let trace = trace(&[]);
+    let trace = shared();
     let folder = tempfile::tempdir().unwrap();
     let disk = folder.path().join("disk");
     fs::create_dir(&disk).unwrap();

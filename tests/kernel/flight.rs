@@ -17,15 +17,16 @@ use relay_daemon::{machine, pins::Folder, tracer::standing::Standing};
 use relay_tests::{
     babeltrace_named,
     channel::{Numbers, Storm, numbers_condition, run_on},
-    fail, relayd, succeed, text, wait_until,
+    fail,
+    machine::{count_loaded, links_of, own_processes},
+    relayd, repeats, session, session_file, succeed, text, total,
+    trace::{for_each_record, numbers, print},
+    verify, wait_until,
 };
 use rustix::process::{Pid, test_kill_process};
 use serde_json::Value;
 
-use crate::{
-    cli::SmallDisk,
-    recovery::{for_each_record, numbers, session, total},
-};
+use crate::cli::SmallDisk;
 
 /// A session that ends with the test, whatever becomes of that.
 struct Flight(&'static str);
@@ -57,15 +58,8 @@ impl Drop for Flight {
     }
 }
 
-fn verify(path: &Path) {
-    let verified = text(&succeed(relayd().arg("verify").arg(path)).stdout);
-    assert!(verified.contains("all adds up"), "{verified}");
-}
-
 fn names(path: &Path) -> Vec<String> {
-    let printed = succeed(relayd().arg("print").arg("--json").arg(path));
-    let name = |line: &str| serde_json::from_str::<Value>(line).unwrap()["event"].as_str().map(str::to_owned);
-    text(&printed.stdout).lines().filter_map(name).collect()
+    print(path, &[]).iter().filter_map(|line| line["event"].as_str().map(str::to_owned)).collect()
 }
 
 fn sessions() -> Vec<String> {
@@ -74,9 +68,9 @@ fn sessions() -> Vec<String> {
 
 pub(crate) fn a_session_records_without_a_process() {
     let folder = tempfile::tempdir().unwrap();
-    let flight = Flight::start("test-alone", &["-e", "sched:*", "-b", "64K", "-n", "4"]);
-    let is_relayd = |process: fs::DirEntry| fs::read(process.path().join("comm")).is_ok_and(|name| name == b"relayd\n");
-    assert!(!fs::read_dir("/proc").unwrap().any(|process| is_relayd(process.unwrap())));
+    let flight =
+        Flight::start("test-alone", &["-e", "sched:sched_switch,sched:sched_process_exec", "-b", "64K", "-n", "4"]);
+    assert_eq!(own_processes("relayd"), [] as [std::path::PathBuf; 0]);
     let first = flight.status();
     succeed(&mut Command::new("true"));
     let second = flight.status();
@@ -125,8 +119,8 @@ pub(crate) fn a_snapshot_is_cut_at_one_instant_on_all_cpus() {
         })
     };
     let players = [player(first, 0), player(second, 1)];
-    let mut last = Vec::new();
-    for _ in 0..50 {
+    let (mut last, rounds) = (Vec::new(), repeats(50));
+    for _ in 0..rounds {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("snapshot");
         flight.snapshot(&path);
@@ -139,10 +133,10 @@ pub(crate) fn a_snapshot_is_cut_at_one_instant_on_all_cpus() {
         let (a, b) = (of(last, a).unwrap(), of(last, b).unwrap());
         assert!(b <= a && a <= b + 1, "one CPU's last call is {a}, the other's {b}");
     }
-    assert!(last[49][0].1 > 1000, "{last:?}");
+    assert!(last[last.len() - 1][0].1 > 1000, "{last:?}");
     // And when all CPUs record all the time.
     let storm = Numbers::start(&cpus, Duration::ZERO);
-    for _ in 0..50 {
+    for _ in 0..rounds {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("snapshot");
         let end = flight.snapshot(&path)["clock"]["end"]["monotonic"].as_u64().unwrap();
@@ -163,8 +157,10 @@ pub(crate) fn a_record_stops_the_recording_and_what_led_to_it_stays() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("led");
     let condition = "sched:sched_process_exec if filename ~ \"*/true\"";
-    let flight =
-        Flight::start("test-until", &["-e", "sched:*,raw_syscalls:*", "-b", "64K", "-n", "4", "--until", condition]);
+    let flight = Flight::start(
+        "test-until",
+        &["-e", "sched:sched_switch,raw_syscalls:*", "-b", "64K", "-n", "4", "--until", condition],
+    );
     let said = fail(relayd().args(["wait", "test-until", "--timeout", "100ms", "-o"]).arg(&path), 1);
     assert!(said.contains("the time is over"), "{said}");
     let waiting = relayd().args(["wait", "test-until", "-o"]).arg(&path).stderr(Stdio::piped()).spawn().unwrap();
@@ -173,7 +169,7 @@ pub(crate) fn a_record_stops_the_recording_and_what_led_to_it_stays() {
     let storm = Storm::start(&machine::online_cpus().unwrap());
     let waited = waiting.wait_with_output().unwrap();
     assert!(waited.status.success(), "{}", text(&waited.stderr));
-    sleep(Duration::from_millis(300));
+    storm.wait_for_reads(100_000);
     drop(storm);
     let said = text(&waited.stderr);
     assert!(said.contains("was stopped by sched:sched_process_exec on cpu"), "{said}");
@@ -185,11 +181,7 @@ pub(crate) fn a_record_stops_the_recording_and_what_led_to_it_stays() {
     assert_eq!(fired["end"], fired["time"]);
     assert_eq!(later["clock"]["end"]["monotonic"], fired["end"]);
     for trace in [&path, &snapshot] {
-        let printed = text(&succeed(relayd().args(["print", "--json", "--time", "monotonic"]).arg(trace)).stdout);
-        let newest = printed
-            .lines()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-            .rfind(|line| line["event"].is_string());
+        let newest = print(trace, &["--time", "monotonic"]).into_iter().rfind(|line| line["event"].is_string());
         let newest = newest.unwrap();
         assert_eq!(
             (&newest["time"], &newest["event"]),
@@ -204,7 +196,7 @@ pub(crate) fn a_record_stops_the_recording_and_what_led_to_it_stays() {
     drop(flight);
     let flight = Flight::start(
         "test-until",
-        &["-e", "sched:*", "--until", "sched:sched_process_exit if comm == \"true\"", "--after", "300ms"],
+        &["-e", "sched:sched_switch", "--until", "sched:sched_process_exit if comm == \"true\"", "--after", "300ms"],
     );
     succeed(&mut Command::new("true"));
     succeed(relayd().args(["wait", "test-until", "-o"]).arg(folder.path().join("after")));
@@ -232,8 +224,13 @@ pub(crate) fn a_running_sessions_events_change_and_the_trace_says_so() {
         "sched:sched_process_fork,syscall:openat(filename:ustr)",
     ]));
     run();
+    let links = {
+        let _open = Standing::open("test-change").unwrap_or_else(|error| panic!("{error}"));
+        links_of(std::process::id())
+    };
     succeed(relayd().args(["start", "test-change", "--remove", "-e", "sched:sched_process_e*"]));
-    sleep(Duration::from_millis(100));
+    // The kernel may detach a while after the last file is closed.
+    wait_until("two events are detached", || count_loaded(&links) == links.len() - 2);
     run();
     let session = flight.snapshot(&path);
     let lines = babeltrace_named(&path);
@@ -268,11 +265,12 @@ pub(crate) fn a_running_sessions_events_change_and_the_trace_says_so() {
 /// A call that was under way when the recording stopped has returned unseen: the next one's return is no end of it.
 pub(crate) fn calls_that_return_while_it_is_stopped_have_no_return_later() {
     let stop = Arc::new(AtomicBool::new(false));
+    const NAP: Duration = Duration::from_millis(300);
     let naps = {
         let stop = Arc::clone(&stop);
         let nap = move || {
             while !stop.load(Ordering::Relaxed) {
-                sleep(Duration::from_millis(300));
+                sleep(NAP);
             }
         };
         thread::Builder::new().name("naps".to_owned()).spawn(nap).unwrap()
@@ -280,16 +278,22 @@ pub(crate) fn calls_that_return_while_it_is_stopped_have_no_return_later() {
     let slow = "syscall:clock_nanosleep if duration_ns > 1500ms && comm == \"naps\"";
     let exec = "sched:sched_process_exec if filename ~ \"*/true\"";
     let flight = Flight::start("test-rearm", &["-e", "sched:sched_switch", "--until", slow, "--until", exec]);
-    sleep(Duration::from_millis(400));
+    // Of a CPU that has none, a count is left out.
+    let of_all = |status: &Value, count: &str| -> u64 {
+        status["cpus"].as_array().unwrap().iter().filter_map(|cpu| cpu[count].as_u64()).sum()
+    };
+    wait_until("a nap has begun", || of_all(&flight.status(), "entries") > 0);
     succeed(&mut Command::new("true"));
-    sleep(Duration::from_millis(2500));
+    // What is under way returns meanwhile, and would be too slow if its entry were taken for that of a later one.
+    let too_slow = 5 * NAP + 2 * NAP;
+    sleep(too_slow);
     let folder = tempfile::tempdir().unwrap();
     succeed(relayd().args(["wait", "test-rearm", "--rearm", "-o"]).arg(folder.path().join("led")));
-    sleep(Duration::from_millis(700));
-    let status = flight.status();
-    assert!(status["stopped_by"].is_null(), "{status}");
-    let unpaired: u64 = status["cpus"].as_array().unwrap().iter().filter_map(|cpu| cpu["unpaired"].as_u64()).sum();
-    assert!(unpaired > 0, "{status}");
+    wait_until("a nap has returned", || {
+        let status = flight.status();
+        assert!(status["stopped_by"].is_null(), "{status}");
+        of_all(&status, "unpaired") > 0
+    });
     stop.store(true, Ordering::Relaxed);
     naps.join().unwrap();
 }
@@ -306,9 +310,10 @@ pub(crate) fn added_events_are_recorded_of_followed_processes() {
     let mut line = || std::io::Write::write_all(outer.stdin.as_mut().unwrap(), b"\n").unwrap();
     line();
     let children = format!("/proc/{pid}/task/{pid}/children");
-    wait_until("it has a child", || !fs::read_to_string(&children).unwrap().is_empty());
-    // Before it is another program.
-    sleep(Duration::from_millis(200));
+    wait_until("its child is a shell of its own", || {
+        let child = fs::read_to_string(&children).unwrap();
+        fs::read(format!("/proc/{}/cmdline", child.trim())).is_ok_and(|line| line.starts_with(b"sh\0-c\0read b"))
+    });
     succeed(relayd().args(["start", "test-follow", "--add", "-e", "sched:sched_process_exec"]));
     line();
     assert!(outer.wait().unwrap().success());
@@ -387,7 +392,8 @@ pub(crate) fn sessions_that_cannot_be_used_are_told_apart() {
 pub(crate) fn a_snapshot_that_fills_the_disk_leaves_nothing_and_the_session_goes_on() {
     let flight = Flight::start("test-full", &["-e", "raw_syscalls:*", "-b", "256K", "-n", "8"]);
     let storm = Storm::start(&machine::online_cpus().unwrap());
-    sleep(Duration::from_millis(500));
+    // More than the disk has room for.
+    storm.wait_for_reads(50_000);
     drop(storm);
     let disk = SmallDisk::new();
     let path = disk.0.path().join("snapshot");
@@ -434,7 +440,7 @@ pub(crate) fn a_session_needs_no_more_capabilities_than_its_unit_names() {
     // Debian's number of that group.
     let group = 1;
     let pins = machine::bpffs().unwrap().join("relayd/test-unit");
-    for place in [&path, &path.join("cpu0"), &path.join(".relayd/session.json"), &pins, &pins.join("control")] {
+    for place in [&path, &path.join("cpu0"), &session_file(&path), &pins, &pins.join("control")] {
         let metadata = fs::metadata(place).unwrap();
         let mode = if metadata.is_dir() { 0o750 } else { 0o640 };
         assert_eq!((metadata.gid(), metadata.mode() & 0o777), (group, mode), "{}", place.display());
@@ -450,15 +456,14 @@ pub(crate) fn a_slow_call_stops_the_recording() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("slow");
     let condition = "kretprobe:hrtimer_nanosleep if duration_ns > 150ms && comm == \"sleep\"";
-    let flight = Flight::start("test-slow", &["-e", "sched:*", "--until", condition]);
+    let flight = Flight::start("test-slow", &["-e", "sched:sched_switch", "--until", condition]);
     let sleep_for = |time: &str| succeed(Command::new("sleep").arg(time));
     sleep_for("0.05");
     assert!(flight.status()["stopped_by"].is_null());
     sleep_for("0.3");
     succeed(relayd().args(["wait", "test-slow", "-o"]).arg(&path));
     verify(&path);
-    let printed = text(&succeed(relayd().args(["print", "--json"]).arg(&path)).stdout);
-    let last = printed.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).next_back().unwrap();
+    let last = print(&path, &[]).pop().unwrap();
     assert_eq!(last["event"], "kretprobe:hrtimer_nanosleep", "{last}");
     assert!(last["fields"]["duration_ns"].as_u64().is_some_and(|duration| duration > 150_000_000), "{last}");
 }

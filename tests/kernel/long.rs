@@ -17,13 +17,19 @@ use relay_daemon::{
     machine,
     readers::Readers,
 };
-use relay_tests::channel::{Clients, Storm, number};
+use relay_tests::{
+    channel::{Clients, Storm, number},
+    repeats, wait_until,
+};
 
 /// Records for a test run among others; `cargo xtask account` asks for more.
-const RECORDS: u64 = 2_000_000;
+const RECORDS: u32 = 2_000_000;
+/// How often a reader looks that does not wait.
+const PAUSE: Duration = Duration::from_millis(5);
 
 fn records() -> u64 {
-    std::env::var("RELAY_RECORDS").map_or(RECORDS, |records| records.parse().expect("RELAY_RECORDS is a number"))
+    std::env::var("RELAY_RECORDS")
+        .map_or_else(|_| repeats(RECORDS).into(), |records| records.parse().expect("RELAY_RECORDS is a number"))
 }
 
 /// What has been read: every record is looked at and forgotten.
@@ -77,8 +83,10 @@ fn run(mode: Mode) {
     let stats = enable_stats(Stats::RunTime).unwrap();
     let link = clients.attach("number", "sys_enter").unwrap();
     let storm = Storm::start(&machine::online_cpus().unwrap());
-    while clients.runs("number").unwrap() < records() {
-        std::thread::sleep(Duration::from_millis(20));
+    let runs = || clients.runs("number").unwrap();
+    while runs() < records() {
+        let before = runs();
+        wait_until("more records", || runs() > before);
     }
     drop((storm, link));
     let channel = &clients.numbered;
@@ -121,7 +129,7 @@ fn start_reading(clients: &Clients, read: &Read) -> Reader {
             for consumer in &mut consumers {
                 consumer.pass(u64::MAX).unwrap();
             }
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(PAUSE);
         }
         consumers
     };

@@ -3,8 +3,6 @@
 use std::{
     collections::BTreeMap,
     io,
-    path::Path,
-    process::{Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,12 +15,11 @@ use relay_daemon::{
     sys::MappedBuffer,
 };
 use relay_tests::{
-    babeltrace,
+    Ended, Recording, babeltrace,
     channel::{Clients, Collected, Storm, number},
-    relayd, text, wait_until,
+    repeats, session, session_file, total, wait_until,
 };
-use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use rustix::process::Signal;
 
 const RECORD: usize = 32;
 
@@ -50,13 +47,14 @@ fn check(bytes: &[u8], snapshot: &consumer::Snapshot) -> u64 {
     gaps + after
 }
 
-pub(crate) fn a_thousand_live_snapshots_are_consistent() {
+pub(crate) fn live_snapshots_are_consistent() {
     let mut clients = clients();
     let _link = clients.attach("number", "sys_enter").unwrap();
     let cpus = machine::online_cpus().unwrap();
     let storm = Storm::start(&cpus);
     let (mut newest, mut records, mut overtaken) = (BTreeMap::new(), 0, 0);
-    for _ in 0..1000 {
+    let rounds = repeats(1000);
+    for _ in 0..rounds {
         let collected = Collected::default();
         let snapshots = snapshot_all(&clients.numbered, || {}, |cpu| Ok(collected.output(cpu))).unwrap();
         let collected = collected.take();
@@ -68,11 +66,12 @@ pub(crate) fn a_thousand_live_snapshots_are_consistent() {
         }
     }
     drop(storm);
-    assert!(records > 100_000, "only {records} records in all snapshots");
+    assert!(records > 100 * u64::from(rounds), "only {records} records in all snapshots");
     // On the CPU itself, before its tasks, nobody overtakes the copy, unless the kernel throttles it for having run too long.
-    assert!(overtaken < 100, "{overtaken} of {} snapshots were overtaken", 1000 * cpus.len());
+    let snapshots = u64::from(rounds) * cpus.len() as u64;
+    assert!(overtaken * 20 < snapshots, "{overtaken} of {snapshots} snapshots were overtaken");
     for cpu in cpus {
-        assert!(newest[&cpu] > 100_000, "no storm on cpu {cpu}: {newest:?}");
+        assert!(newest[&cpu] > 100 * u64::from(rounds), "no storm on cpu {cpu}: {newest:?}");
         assert_eq!(clients.numbered.counters(cpu).unwrap().lost(), 0);
     }
 }
@@ -109,8 +108,9 @@ pub(crate) fn snapshots_that_are_overtaken_count_what_they_miss() {
     let storm = Storm::start(&[writing]);
     let buffer = clients.numbered.buffer(writing).unwrap();
     let (mut overtaken, mut whole, start) = (0, 0, Instant::now());
+    let wanted = repeats(100);
     for wait in [false, true].into_iter().cycle() {
-        if overtaken >= 100 && whole >= 100 {
+        if overtaken >= wanted && whole >= wanted {
             break;
         }
         assert!(start.elapsed() < Duration::from_secs(100), "{overtaken} snapshots were overtaken, {whole} were not");
@@ -130,55 +130,42 @@ pub(crate) fn snapshots_that_are_overtaken_count_what_they_miss() {
     println!("{overtaken} snapshots were overtaken, {whole} were not");
 }
 
-fn session(path: &Path) -> Value {
-    serde_json::from_slice(&std::fs::read(path.join(".relayd/session.json")).unwrap()).unwrap()
-}
-
-fn total(session: &Value, key: &str) -> u64 {
-    session["cpus"].as_array().unwrap().iter().map(|cpu| cpu[key].as_u64().unwrap()).sum()
-}
-
 pub(crate) fn sigusr1_writes_a_snapshot_and_recording_goes_on() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("trace");
-    let storm = ["--", "dd", "if=/dev/zero", "of=/dev/null", "bs=1", "count=1000000000", "status=none"];
-    let mut command = relayd();
-    command.args(["trace", "--overwrite", "-b", "16K", "-n", "8", "-e", "raw_syscalls:*", "-o"]).arg(&path).args(storm);
-    let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let signal = |signal| kill_process(Pid::from_child(&child), signal).unwrap();
-    wait_until("the recording has begun", || path.join(".relayd/session.json").exists());
-    std::thread::sleep(Duration::from_millis(500));
+    let recording = Recording::start(&["--overwrite", "-b", "16K", "-n", "8", "-e", "raw_syscalls:*"]);
+    // Each time many times more than there is room for.
+    let mut reads = 0;
+    let storm = Storm::start(&machine::online_cpus().unwrap());
+    let mut more = || {
+        reads += 50_000;
+        storm.wait_for_reads(reads);
+    };
+    let snapshot = |number: u32| recording.path.with_file_name(format!("trace-snapshot-{number}"));
     for number in 1..=2 {
-        signal(Signal::USR1);
-        let snapshot = folder.path().join(format!("trace-snapshot-{number}"));
-        wait_until("there is a snapshot", || snapshot.join(".relayd/session.json").exists());
-        std::thread::sleep(Duration::from_millis(200));
+        more();
+        recording.relayd.signal(Signal::USR1);
+        wait_until("there is a snapshot", || session_file(&snapshot(number)).exists());
     }
-    signal(Signal::INT);
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    let said = text(&output.stderr);
+    more();
+    recording.relayd.signal(Signal::INT);
+    let (Ended { code, stderr: said, .. }, trace) = recording.end();
+    drop(storm);
+    assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("relayd: snapshot of ") && said.contains("trace-snapshot-2"), "{said}");
-    let traces = ["trace-snapshot-1", "trace-snapshot-2", "trace"].map(|name| folder.path().join(name));
     let mut before = 0;
-    for trace in &traces {
-        let session = session(trace);
+    for name in ["trace-snapshot-1", "trace-snapshot-2", "trace"] {
+        let path = trace.path.with_file_name(name);
+        let session = session(&path);
         let (recorded, overrun) = (total(&session, "recorded"), total(&session, "overrun"));
         assert!(recorded > before && overrun > 0, "{session}");
-        assert_eq!(babeltrace(trace).len() as u64, recorded - overrun, "{}", trace.display());
+        assert_eq!(babeltrace(&path).len() as u64, recorded - overrun, "{name}");
         before = recorded;
     }
 }
 
-/// Text on a machine where a snapshot has no meaning.
 pub(crate) fn a_snapshot_without_overwrite_is_refused_and_recording_goes_on() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("trace");
-    let mut command = Command::new("timeout");
-    command.args(["-s", "USR1", "-k", "10", "0.7"]).arg(relayd().get_program());
-    command.args(["trace", "-e", "sched:sched_switch", "-d", "1500ms", "-o"]).arg(&path);
-    let output = command.stdin(Stdio::null()).output().unwrap();
-    let said = text(&output.stderr);
-    assert!(said.contains("no snapshot: there is nothing to take a snapshot of"), "{said}");
-    assert!(session(&path)["error"].is_null() && total(&session(&path), "recorded") > 0);
+    let mut recording = Recording::start(&["-e", "sched:sched_switch"]);
+    recording.relayd.signal(Signal::USR1);
+    recording.relayd.wait_until_it_says("no snapshot: there is nothing to take a snapshot of");
+    let trace = recording.stop();
+    assert!(trace.session["error"].is_null() && trace.total("recorded") > 0, "{}", trace.summary);
 }

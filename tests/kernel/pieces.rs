@@ -12,10 +12,13 @@ use relay_daemon::machine;
 use relay_tests::{
     babeltrace,
     channel::{Numbers, numbers_condition},
-    fail, relayd, succeed, text, wait_until,
+    fail, relayd, repeats, session, session_file, succeed, text, total,
+    trace::numbers,
+    verify, wait_until_it_records,
 };
 
-use crate::recovery::{numbers, session, total};
+/// Of the load, after a hundred calls: some megabytes a second are recorded.
+const PAUSE: Duration = Duration::from_millis(1);
 
 fn record(path: &Path, arguments: &[&str]) -> Command {
     let event = format!("raw_syscalls:sys_enter if {}", numbers_condition());
@@ -41,8 +44,7 @@ fn check(pieces: &[PathBuf]) -> u64 {
     let mut last = std::collections::BTreeMap::new();
     let mut records = 0;
     for piece in pieces {
-        let verified = text(&succeed(relayd().arg("verify").arg(piece)).stdout);
-        assert!(verified.contains("all adds up"), "{verified}");
+        verify(piece);
         let session = session(piece);
         assert_eq!(total(&session, "lost_full") + total(&session, "lost_nested"), 0, "{session}");
         for (tid, numbers) in numbers(piece) {
@@ -64,7 +66,7 @@ fn check(pieces: &[PathBuf]) -> u64 {
 pub(crate) fn pieces_are_whole_traces_and_lose_nothing_between_them() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("trace");
-    let load = Numbers::start(&machine::online_cpus().unwrap(), Duration::from_micros(300));
+    let load = Numbers::start(&machine::online_cpus().unwrap(), PAUSE);
     succeed(&mut record(&path, &["--rotate-size", "1M", "-d", "3s"]));
     let by_size = pieces(&path);
     assert!(by_size.len() > 5, "{by_size:?}");
@@ -90,7 +92,7 @@ pub(crate) fn pieces_are_whole_traces_and_lose_nothing_between_them() {
 pub(crate) fn a_compressed_piece_is_the_piece() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("trace");
-    let load = Numbers::start(&machine::online_cpus().unwrap(), Duration::from_micros(300));
+    let load = Numbers::start(&machine::online_cpus().unwrap(), PAUSE);
     succeed(&mut record(&path, &["--rotate-time", "400ms", "--compress", "zstd", "-d", "1500ms"]));
     load.stop();
     assert_eq!(pieces(&path).len(), 1, "none is left as a directory");
@@ -105,8 +107,8 @@ pub(crate) fn a_compressed_piece_is_the_piece() {
 
 /// At random moments, most of them while files are moved.
 pub(crate) fn a_recorder_that_is_killed_between_pieces_loses_nothing() {
-    let mut moved = 0;
-    for round in 0..40u64 {
+    let (mut moved, rounds) = (0, repeats(40));
+    for round in 0..rounds {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("trace");
         let load = Numbers::start(&machine::online_cpus().unwrap(), Duration::from_millis(1));
@@ -119,11 +121,12 @@ pub(crate) fn a_recorder_that_is_killed_between_pieces_loses_nothing() {
             assert!(start.elapsed() < Duration::from_secs(30), "no second piece");
         }
         // The first file of a piece is moved within a few milliseconds of its making.
-        sleep(Duration::from_micros(round * 150));
+        let moment = Duration::from_millis(6) * round / rounds;
+        sleep(moment);
         recorder.kill().unwrap();
         recorder.wait().unwrap();
         // A piece that was killed before there was a session in it has no file either.
-        let has_session = |piece: &&PathBuf| piece.join(".relayd/session.json").exists();
+        let has_session = |piece: &&PathBuf| session_file(piece).exists();
         let is_unfinished = |piece: &PathBuf| session(piece)["cpus"].as_array().unwrap().is_empty();
         moved += u32::from(pieces(&path).iter().rev().skip(1).filter(has_session).any(is_unfinished));
         if round % 2 == 0 {
@@ -136,7 +139,7 @@ pub(crate) fn a_recorder_that_is_killed_between_pieces_loses_nothing() {
         load.stop();
         check(&pieces(&path));
     }
-    println!("{moved} of 40 recorders were killed while files were moved");
+    println!("{moved} of {rounds} recorders were killed while files were moved");
     assert!(moved > 0);
 }
 
@@ -152,7 +155,7 @@ pub(crate) fn what_stands_where_a_piece_would_is_told_apart() {
     assert!(said.contains("trace-piece-000001") && said.contains("--force") && !path.exists(), "{said}");
     assert_eq!(pieces(&path).len(), before);
     let mut recorder = record(&path, &["--force", "--rotate-time", "1h"]).spawn().unwrap();
-    wait_until("it records", || path.join(".relayd/session.json").exists());
+    wait_until_it_records(&path);
     assert_eq!(pieces(&path).len(), 1);
     recorder.kill().unwrap();
     recorder.wait().unwrap();
@@ -160,13 +163,13 @@ pub(crate) fn what_stands_where_a_piece_would_is_told_apart() {
     let next = folder.path().join("trace-piece-000001");
     // One of another trace, that somebody has put there.
     fs::create_dir_all(next.join(".relayd")).unwrap();
-    let other = fs::read_to_string(path.join(".relayd/session.json")).unwrap();
+    let other = fs::read_to_string(session_file(&path)).unwrap();
     let uuid = session(&path)["uuid"].as_str().unwrap().to_owned();
-    fs::write(next.join(".relayd/session.json"), other.replace(&uuid, &uuid.replace(|c: char| c != '-', "0"))).unwrap();
+    fs::write(session_file(&next), other.replace(&uuid, &uuid.replace(|c: char| c != '-', "0"))).unwrap();
     let said = text(&recover().stderr);
     assert!(said.contains("is of another trace; move it"), "{said}");
     // One that the recorder had begun when it was killed.
-    fs::remove_file(next.join(".relayd/session.json")).unwrap();
+    fs::remove_file(session_file(&next)).unwrap();
     assert!(recover().status.success());
     assert!(!next.exists());
     check(&pieces(&path));

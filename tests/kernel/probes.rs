@@ -5,7 +5,7 @@ use std::{
     fs,
     io::Read as _,
     path::PathBuf,
-    process::{Command, Stdio},
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -14,8 +14,10 @@ use std::{
     time::Duration,
 };
 
-use relay_tests::{Trace, channel::run_on, fail, library_of, record, relayd, succeed, text, wait_until};
-use rustix::process::Pid;
+use relay_tests::{
+    Recording, Running, Trace, channel::run_on, fail, library_of, machine::files_of, record, relayd, succeed, text,
+};
+use rustix::process::Signal;
 
 use crate::compare::field;
 
@@ -93,8 +95,10 @@ pub(crate) fn an_execve_shows_the_program_that_was_run() {
 pub(crate) fn a_raw_tracepoint_has_the_arguments_of_the_kernel() {
     let selected = "rawtracepoint:sched_switch(pid=prev->pid, prev->comm, to=next->pid, next->prio)";
     let work = Work::new("/bin/dd");
-    // Not the last to end: while its last switch away is recorded, by one program and then by the other, the recording must go on.
-    let script = format!("{} if=/dev/zero of=/dev/null bs=16 count=10 status=none; sleep 0.2", work.path());
+    // Not the last to end: while its last switch away is recorded, by one program and then by the other, the recording must go on. Nothing
+    // tells when a task has been switched away for the last time.
+    let rest = "sleep 0.2";
+    let script = format!("{} if=/dev/zero of=/dev/null bs=16 count=10 status=none; {rest}", work.path());
     let command = ["--comm", "relaywork", "--bpf-stats", "--", "sh", "-c", &script];
     let trace = record(&[&["-e", selected, "-e", "sched:sched_switch"], &command[..]].concat());
     adds_up(&trace);
@@ -185,30 +189,13 @@ pub(crate) fn bpftrace_saw_the_same_functions_of_a_pattern() {
     assert!(!theirs.is_empty());
 }
 
-/// The types of the BPF links that a process holds.
-fn links_of(pid: u32) -> Vec<String> {
-    let files = fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap().filter_map(Result::ok);
-    let texts = files.filter_map(|file| fs::read_to_string(file.path()).ok());
-    let of = |text: String| Some(text.lines().find_map(|line| line.strip_prefix("link_type:"))?.trim().to_owned());
-    texts.filter_map(of).collect()
-}
-
 pub(crate) fn the_functions_of_a_pattern_are_attached_at_once() {
-    let folder = tempfile::tempdir().unwrap();
-    let session = folder.path().join("trace/.relayd/session.json");
     let start = std::time::Instant::now();
-    let mut relayd = relayd()
-        .args(["trace", "-q", "-e", "kprobe:tcp_*,kprobe:inet_*,kprobe:udp*,kprobe:ip_*", "-o"])
-        .arg(folder.path().join("trace"))
-        .spawn()
-        .unwrap();
-    wait_until("recording", || session.exists());
+    let recording = Recording::start(&["-e", "kprobe:tcp_*,kprobe:inet_*,kprobe:udp*,kprobe:ip_*"]);
     let time = start.elapsed();
-    let links = links_of(relayd.id());
-    rustix::process::kill_process(Pid::from_child(&relayd), rustix::process::Signal::INT).unwrap();
-    assert!(relayd.wait().unwrap().success());
-    let session: serde_json::Value = serde_json::from_slice(&fs::read(session).unwrap()).unwrap();
-    let events = session["events"].as_array().unwrap().len();
+    let links = files_of(recording.relayd.pid(), "link_type");
+    let trace = recording.stop();
+    let events = trace.session["events"].as_array().unwrap().len();
     println!("{events} functions in {:.1} s from the command to recording", time.as_secs_f64());
     assert!(events > 500, "{events} functions");
     assert_eq!(links, ["kprobe_multi"]);
@@ -399,31 +386,17 @@ pub(crate) fn a_string_that_cannot_be_read_is_recorded_as_a_fault() {
 
 /// Runs `relaywork FILE` while both bpftrace and relayd record. Returns what bpftrace printed, and relayd's lines.
 fn beside_bpftrace(program: &str, arguments: &[&str], work: &Work, file: &str) -> (Vec<String>, Vec<String>) {
-    let output = work.folder.path().join("bpftrace");
-    let mut bpftrace = Command::new("bpftrace")
-        .args(["-e", &format!("BEGIN {{ printf(\"ready\\n\"); }} {program}")])
-        .stdin(Stdio::null())
-        .stdout(fs::File::create(&output).unwrap())
-        .spawn()
-        .unwrap();
-    let read = || -> Vec<String> { fs::read_to_string(&output).unwrap().lines().map(str::to_owned).collect() };
-    // Under emulation it takes its time.
-    for _ in 0..6000 {
-        if read().iter().any(|line| line == "ready") {
-            break;
-        }
-        assert!(bpftrace.try_wait().unwrap().is_none(), "bpftrace has ended");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    let program = format!("BEGIN {{ printf(\"ready\\n\"); }} {program}");
+    let mut bpftrace = Running::start(Command::new("bpftrace").args(["-e", &program]));
+    bpftrace.wait_until("bpftrace is ready", |bpftrace| bpftrace.printed().lines().any(|line| line == "ready"));
     let program = work.path();
     let command = ["--comm", "relaywork", "--bpf-stats", "--", &program, file];
     let trace = record(&[arguments, &command].concat());
     adds_up(&trace);
-    rustix::process::kill_process(Pid::from_child(&bpftrace), rustix::process::Signal::INT).unwrap();
-    bpftrace.wait().unwrap();
-    let printed =
-        read().into_iter().filter(|line| !line.is_empty() && line != "ready" && !line.starts_with("Attaching"));
-    (printed.collect(), trace.named())
+    bpftrace.signal(Signal::INT);
+    let printed = bpftrace.end().stdout;
+    let lines = printed.lines().filter(|line| !line.is_empty() && *line != "ready" && !line.starts_with("Attaching"));
+    (lines.map(str::to_owned).collect(), trace.named())
 }
 
 pub(crate) fn what_is_wrong_with_an_event_is_said() {

@@ -5,11 +5,11 @@ use std::{
     io::{BufRead as _, BufReader},
     path::Path,
     process::{Command, Stdio},
-    thread::sleep,
-    time::Duration,
 };
 
-use relay_tests::{Trace, fail, record, relayd, succeed, text};
+use relay_tests::{
+    Running, Trace, fail, record, relayd, session, succeed, text, trace::print, verify, wait_until_it_records,
+};
 use serde_json::Value;
 
 /// Events of many shapes: strings, arrays, addresses, flags, signed and unsigned numbers. Not more, since the kernel takes its time to
@@ -58,10 +58,10 @@ pub(crate) fn a_trace_is_followed_while_it_is_recorded() {
     let mut recorder = relayd();
     recorder.args(["trace", "-q", "-e", "sched:sched_switch,sched:sched_wakeup", "-o"]).arg(&path).args(["-d", "3s"]);
     let mut recorder = recorder.spawn().unwrap();
-    relay_tests::wait_until("the trace is there", || path.join(".relayd/session.json").exists());
-    let mut print = relayd();
-    let mut print = print.args(["print", "--json", "-f"]).arg(&path).stdout(Stdio::piped()).spawn().unwrap();
-    let lines = BufReader::new(print.stdout.take().unwrap()).lines();
+    wait_until_it_records(&path);
+    let mut printing = relayd();
+    let mut printing = printing.args(["print", "--json", "-f"]).arg(&path).stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(printing.stdout.take().unwrap()).lines();
     let mut followed: Vec<Value> = Vec::new();
     let mut before_the_end = 0;
     for line in lines {
@@ -70,33 +70,27 @@ pub(crate) fn a_trace_is_followed_while_it_is_recorded() {
             before_the_end = followed.len();
         }
     }
-    assert!(recorder.wait().unwrap().success() && print.wait().unwrap().success());
+    assert!(recorder.wait().unwrap().success() && printing.wait().unwrap().success());
     assert!(before_the_end > 0, "nothing was shown before the recording ended");
-    let after = succeed(relayd().args(["print", "--json"]).arg(&path));
-    let after: Vec<Value> = text(&after.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(followed, after);
+    assert_eq!(followed, print(&path, &[]));
 }
 
 pub(crate) fn what_a_killed_recorder_has_left_is_saved() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("trace");
     let mut recorder = relayd();
-    let mut recorder =
-        recorder.args(["trace", "-q", "-b", "4K", "-e", "raw_syscalls:*,sched:*", "-o"]).arg(&path).spawn().unwrap();
-    relay_tests::wait_until("records are in the files", || {
-        sleep(Duration::from_millis(50));
+    recorder.args(["trace", "-q", "-b", "4K", "-e", "raw_syscalls:*,sched:sched_switch", "-o"]).arg(&path);
+    let mut recorder = Running::start(&mut recorder);
+    recorder.wait_until("records are in the files", |_| {
         fs::metadata(path.join("cpu0")).is_ok_and(|file| file.len() > 100_000)
     });
-    recorder.kill().unwrap();
-    recorder.wait().unwrap();
+    drop(recorder);
     let said = fail(relayd().arg("verify").arg(&path), 1);
     assert!(said.contains("was not ended in order"), "{said}");
     let repaired = folder.path().join("repaired");
     succeed(relayd().arg("repair").arg(&path).arg(&repaired));
-    let verified = text(&succeed(relayd().arg("verify").arg(&repaired)).stdout);
-    assert!(verified.contains("all adds up"), "{verified}");
-    let session: Value = serde_json::from_slice(&fs::read(repaired.join(".relayd/session.json")).unwrap()).unwrap();
-    assert_eq!(session["repaired"]["had_account"], false);
+    verify(&repaired);
+    assert_eq!(session(&repaired)["repaired"]["had_account"], false);
     // Its session is still in the kernel.
     succeed(relayd().args(["recover", "-q"]).arg(&path));
 }

@@ -1,7 +1,6 @@
 //! Recorders that are killed: what the kernel side holds is not lost, and nothing is written twice.
 
 use std::{
-    collections::BTreeMap,
     fs,
     path::Path,
     process::{Child, Command, Stdio},
@@ -9,19 +8,14 @@ use std::{
     time::Duration,
 };
 
-use relay_daemon::{
-    machine,
-    reading::packet::{HEADER, Record, Records},
-    tracer::standing::Standing,
-};
+use relay_daemon::{machine, pins, tracer::standing::Standing};
 use relay_tests::{
     channel::{Numbers, numbers_condition},
-    fail, relayd, succeed, text, wait_until,
+    fail, relayd, repeats, session, session_file, succeed, text, total, trace, verify, wait_until,
+    wait_until_it_records,
 };
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-
-/// How many recorders are killed.
-const KILLS: u32 = 200;
 
 /// Numbers that look random and are the same at every run.
 struct Random(u64);
@@ -32,6 +26,12 @@ impl Random {
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0 % limit
+    }
+
+    /// Waits for a moment that is not known before.
+    fn pause(&mut self, longest: Duration) {
+        let micros = u64::try_from(longest.as_micros()).unwrap();
+        sleep(Duration::from_micros(self.below(micros)));
     }
 }
 
@@ -49,53 +49,16 @@ fn start(path: &Path, size: [&str; 4]) -> Child {
     spawn(relayd().args(["trace", "-q", "-e", &event]).args(size).arg("-o").arg(path))
 }
 
-pub(crate) fn session(path: &Path) -> Value {
-    serde_json::from_slice(&fs::read(path.join(".relayd/session.json")).unwrap()).unwrap()
-}
-
-pub(crate) fn total(session: &Value, key: &str) -> u64 {
-    session["cpus"].as_array().unwrap().iter().map(|cpu| cpu[key].as_u64().unwrap()).sum()
-}
-
-/// The numbers of our own calls, by thread, in the order of the files.
-pub(crate) fn numbers(path: &Path) -> BTreeMap<u32, Vec<u64>> {
-    let mut found: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
-    for cpu in machine::online_cpus().unwrap() {
-        for_each_record(path, cpu, |record| {
-            // Not what kills the recorder.
-            if record.pid == std::process::id() && record.tid != record.pid {
-                // After the system call's number.
-                let number = u64::from_le_bytes(record.payload[8..16].try_into().unwrap());
-                found.entry(record.tid).or_default().push(number);
-            }
-        });
-    }
-    found
-}
-
-/// Looks at the records of a CPU, in the order of its file.
-pub(crate) fn for_each_record(path: &Path, cpu: u32, mut look: impl FnMut(&Record<'_>)) {
-    let file = fs::read(path.join(format!("cpu{cpu}"))).unwrap_or_default();
-    let mut rest = &file[..];
-    while !rest.is_empty() {
-        let bits = u64::from_le_bytes(rest[40..48].try_into().unwrap());
-        let (packet, next) = rest.split_at(usize::try_from(bits / 8).unwrap());
-        Records::new(packet, HEADER).for_each(|record| look(&record.unwrap()));
-        rest = next;
-    }
-}
-
 /// Checks a recovered trace; returns how many records it has and how many were lost.
 fn check(path: &Path) -> (u64, u64) {
-    let verified = text(&succeed(relayd().arg("verify").arg(path)).stdout);
-    assert!(verified.contains("all adds up"), "{verified}");
+    verify(path);
     let session = session(path);
     assert!(session["error"].is_null(), "{session}");
     let lost = total(&session, "lost_full") + total(&session, "lost_nested");
     let missed: u64 =
         session["programs"].as_array().unwrap().iter().filter_map(|program| program["recursion_misses"].as_u64()).sum();
     let (mut records, mut gaps) = (0, 0);
-    for numbers in numbers(path).values() {
+    for numbers in trace::numbers(path).values() {
         assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "written twice, or out of order");
         records += numbers.len() as u64;
         gaps += numbers[numbers.len() - 1] - numbers[0] + 1 - numbers.len() as u64;
@@ -104,35 +67,46 @@ fn check(path: &Path) -> (u64, u64) {
     (records, lost)
 }
 
-/// At random moments, before and while it records, and while it ends.
-pub(crate) fn what_was_recorded_survives_two_hundred_kills() {
-    let cpus = machine::online_cpus().unwrap();
-    let mut random = Random(88_172_645_463_325_252);
-    let (mut kills, mut resumed, mut early, mut records, mut whole, mut lossy) = (0, 0, 0, 0, 0, 0);
-    while kills < KILLS {
+/// Kills that are followed by recovery, and what came of them.
+#[derive(Debug, Default)]
+struct Killed {
+    kills: u32,
+    /// After going on with what an earlier one had begun.
+    resumed: u32,
+    /// Before it recorded.
+    early: u32,
+    records: u64,
+    /// Traces without a loss, and with some.
+    whole: u32,
+    lossy: u32,
+}
+
+impl Killed {
+    /// One recorder, killed at a random moment, and those that go on after it.
+    fn kill_one(&mut self, random: &mut Random) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("trace");
         // Every other time so slow that the buffers have room until the trace is recovered.
-        let is_slow = kills % 2 == 0;
-        let load = Numbers::start(&cpus, if is_slow { Duration::from_millis(1) } else { Duration::ZERO });
+        let is_slow = self.kills.is_multiple_of(2);
+        let pause = if is_slow { Duration::from_millis(1) } else { Duration::ZERO };
+        let load = Numbers::start(&machine::online_cpus().unwrap(), pause);
         let size = if random.below(2) == 0 { ["-b", "256K", "-n", "8"] } else { ["-b", "4K", "-n", "64"] };
         let size = if is_slow { ["-b", "1M", "-n", "16"] } else { size };
         let recorder = start(&path, size);
         if random.below(8) > 0 {
-            wait_until("it records", || path.join(".relayd/session.json").exists());
+            wait_until_it_records(&path);
         }
-        sleep(Duration::from_millis(random.below(150)));
+        random.pause(Duration::from_millis(150));
         // While it ends: then what comes before it is taken up again is left out, and not lost.
         let was_ending = random.below(4) == 0;
         if was_ending {
-            rustix::process::kill_process(rustix::process::Pid::from_child(&recorder), rustix::process::Signal::INT)
-                .unwrap();
-            sleep(Duration::from_micros(random.below(60_000)));
+            kill_process(Pid::from_child(&recorder), Signal::INT).unwrap();
+            random.pause(Duration::from_millis(60));
         }
         kill(recorder);
-        kills += 1;
-        if !path.join(".relayd/session.json").exists() {
-            early += 1;
+        self.kills += 1;
+        if !session_file(&path).exists() {
+            self.early += 1;
             load.stop();
             if path.exists() {
                 let said = fail(relayd().arg("recover").arg(&path), 1);
@@ -140,29 +114,41 @@ pub(crate) fn what_was_recorded_survives_two_hundred_kills() {
             }
             // Sweeps away what it had made.
             succeed(relayd().arg("status"));
-            continue;
+            return;
         }
         while !was_ending && random.below(2) == 0 {
             let again = spawn(relayd().args(["trace", "-q", "--resume", "-o"]).arg(&path));
-            sleep(Duration::from_millis(random.below(200)));
+            random.pause(Duration::from_millis(200));
             kill(again);
-            kills += 1;
-            resumed += 1;
+            self.kills += 1;
+            self.resumed += 1;
         }
         let recovered = relayd().args(["recover", "-q"]).arg(&path).output().unwrap();
         let said = text(&recovered.stderr);
         assert!(recovered.status.success() || said.contains("there is nothing to recover"), "{said}");
-        let (found, lost) = check(&path);
         load.stop();
-        records += found;
-        whole += u32::from(lost == 0 && found > 0);
-        lossy += u32::from(lost > 0);
+        let (found, lost) = check(&path);
+        self.records += found;
+        self.whole += u32::from(lost == 0 && found > 0);
+        self.lossy += u32::from(lost > 0);
     }
-    println!(
-        "{kills} kills, {resumed} after going on, {early} before recording; {records} records; {whole} traces whole, {lossy} with losses"
-    );
-    assert!(whole > KILLS / 10 && lossy > KILLS / 20 && resumed > KILLS / 10);
-    let left = relay_daemon::pins::list().unwrap();
+}
+
+/// At random moments, before and while it records, and while it ends.
+pub(crate) fn what_was_recorded_survives_kills() {
+    let least = repeats(200);
+    let mut random = Random(88_172_645_463_325_252);
+    let mut killed = Killed::default();
+    let is_enough = |killed: &Killed| {
+        killed.kills >= least && killed.whole > least / 10 && killed.lossy > least / 20 && killed.resumed > least / 10
+    };
+    while !is_enough(&killed) {
+        assert!(killed.kills < 5 * least, "of one kind there are too few: {killed:?}");
+        killed.kill_one(&mut random);
+    }
+    println!("{killed:?}");
+    // The mounts are the tests' own: nobody else's session is among these.
+    let left = pins::list().unwrap();
     assert!(left.is_empty(), "{left:?}");
 }
 
@@ -172,14 +158,20 @@ pub(crate) fn names_of_what_is_gone_are_kept() {
     let gone = spawn(Command::new("sleep").arg("60"));
     let id = gone.id().to_string();
     let recorder = start(&path, ["-b", "64K", "-n", "8"]);
-    wait_until("it records", || path.join(".relayd/session.json").exists());
+    wait_until_it_records(&path);
     kill(recorder);
     kill(gone);
     let name = || -> Value {
         serde_json::from_slice::<Value>(&fs::read(path.join(".relayd/tasks.json")).unwrap()).unwrap()[&id].clone()
     };
-    let again = spawn(relayd().args(["trace", "-q", "--resume", "-d", "100ms", "-o"]).arg(&path));
-    sleep(Duration::from_millis(50));
+    let bytes = || -> u64 {
+        let files = (0..).map(|cpu| fs::metadata(path.join(format!("cpu{cpu}"))));
+        files.map_while(|file| Some(file.ok()?.len())).sum()
+    };
+    let before = bytes();
+    let again = spawn(relayd().args(["trace", "-q", "--resume", "-o"]).arg(&path));
+    // What it writes are our own kills.
+    wait_until("it goes on", || bytes() > before);
     kill(again);
     succeed(relayd().args(["recover", "-q"]).arg(&path));
     assert_eq!(name(), "sleep");
@@ -192,7 +184,7 @@ pub(crate) fn what_cannot_be_recovered_is_said() {
     let said = recover(&path);
     assert!(said.contains("is not a trace of relayd"), "{said}");
     let mut recorder = start(&path, ["-b", "64K", "-n", "8"]);
-    wait_until("it records", || path.join(".relayd/session.json").exists());
+    wait_until_it_records(&path);
     let said = recover(&path);
     assert!(said.contains("is being recorded: its recorder lives"), "{said}");
     let said = fail(relayd().args(["trace", "--resume", "-o"]).arg(&path), 1);
@@ -225,7 +217,7 @@ pub(crate) fn what_cannot_be_recovered_is_said() {
     let mut unfinished = session(&path);
     (unfinished["clock"]["end"], unfinished["cpus"]) = (Value::Null, Value::Array(Vec::new()));
     unfinished["boot_id"] = "of another boot".into();
-    fs::write(path.join(".relayd/session.json"), unfinished.to_string()).unwrap();
+    fs::write(session_file(&path), unfinished.to_string()).unwrap();
     let said = recover(&path);
     assert!(said.contains("was booted since") && said.contains("relayd repair"), "{said}");
 }

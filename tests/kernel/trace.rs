@@ -2,10 +2,19 @@
 
 use std::{
     fs,
+    io::Write as _,
+    path::Path,
     process::{Command, Stdio},
 };
 
-use relay_tests::{Trace, record, relayd, succeed, text};
+use relay_common::trace::{
+    CONTENT_SIZE_AT, CPU_ID_AT, MAGIC, PACKET_SEQ_NUM_AT, PACKET_SIZE_AT, TIMESTAMP_BEGIN_AT, TIMESTAMP_END_AT,
+};
+use relay_daemon::{
+    machine::online_cpus,
+    reading::packet::{BEFORE_PAYLOAD, HEADER},
+};
+use relay_tests::{Recording, Trace, record, relayd, succeed, text, trace::number_at, wait_until};
 
 /// `count` reads and writes of one byte, and little else.
 fn dd(count: u32) -> Vec<String> {
@@ -19,8 +28,9 @@ fn record_dd(arguments: &[&str], count: u32) -> Trace {
 }
 
 pub(crate) fn every_record_is_read_by_babeltrace2() {
-    let command = ["-e", "sched:*,raw_syscalls:*", "--", "sh", "-c", "ls -R /usr/lib > /dev/null; sleep 0.3"];
-    let trace = record(&command);
+    // Then a while in which CPUs are quiet and are flushed.
+    let work_and_rest = "ls -R /usr/lib > /dev/null; sleep 0.3";
+    let trace = record(&["-e", "sched:*,raw_syscalls:*", "--", "sh", "-c", work_and_rest]);
     assert_eq!(trace.total("lost"), 0, "{}", trace.summary);
     assert!(trace.total("recorded") > 1000, "{}", trace.summary);
     assert_eq!(trace.babeltrace().len() as u64, trace.total("recorded"));
@@ -38,13 +48,6 @@ pub(crate) fn dynamic_strings_show_the_right_file_names() {
     }
 }
 
-/// The little-endian number at `at`.
-fn number<const N: usize>(bytes: &[u8], at: usize) -> u64 {
-    let mut word = [0; 8];
-    word[..N].copy_from_slice(&bytes[at..at + N]);
-    u64::from_le_bytes(word)
-}
-
 pub(crate) fn the_file_is_the_packets_and_nothing_else() {
     let trace = record_dd(&["-e", "raw_syscalls:*,sched:sched_process_exec", "-b", "4K", "-n", "64"], 20_000);
     for cpu in trace.session["cpus"].as_array().unwrap() {
@@ -53,21 +56,23 @@ pub(crate) fn the_file_is_the_packets_and_nothing_else() {
         let (mut at, mut packets, mut records, mut last) = (0, 0, 0, 0);
         while at < file.len() {
             let packet = &file[at..];
-            assert_eq!(number::<4>(packet, 0), 0xC1FC_1FC1, "packet {packets} at {at}");
-            let size = usize::try_from(number::<8>(packet, 48)).unwrap() / 8;
-            assert_eq!(number::<8>(packet, 40), number::<8>(packet, 48), "content_size is packet_size");
-            assert!((80..=4096 - 16).contains(&size), "packet {packets} has {size} bytes");
-            assert_eq!(number::<8>(packet, 56), packets, "packet_seq_num");
-            assert_eq!(number::<4>(packet, 72), cpu["cpu"].as_u64().unwrap());
-            let (begin, end) = (number::<8>(packet, 24), number::<8>(packet, 32));
-            let mut record = 80;
+            assert_eq!(number_at::<4>(packet, 0_usize), u64::from(MAGIC), "packet {packets} at {at}");
+            let bits = number_at::<8>(packet, PACKET_SIZE_AT);
+            let size = usize::try_from(bits).unwrap() / 8;
+            assert_eq!(number_at::<8>(packet, CONTENT_SIZE_AT), bits, "content_size is packet_size");
+            assert!((HEADER..=4096 - 16).contains(&size), "packet {packets} has {size} bytes");
+            assert_eq!(number_at::<8>(packet, PACKET_SEQ_NUM_AT), packets, "packet_seq_num");
+            assert_eq!(number_at::<4>(packet, CPU_ID_AT), cpu["cpu"].as_u64().unwrap());
+            let (begin, end) = (number_at::<8>(packet, TIMESTAMP_BEGIN_AT), number_at::<8>(packet, TIMESTAMP_END_AT));
+            let mut record = HEADER;
             while record < size {
-                let (timestamp, len) =
-                    (number::<8>(packet, record), usize::try_from(number::<2>(packet, record + 10)).unwrap());
+                // Of the header: the time, the event's id, the payload's length.
+                let timestamp = number_at::<8>(packet, record);
+                let len = usize::try_from(number_at::<2>(packet, record + 10)).unwrap();
                 assert!(last <= timestamp && begin <= timestamp && timestamp <= end, "time falls in packet {packets}");
                 last = timestamp;
                 records += 1;
-                let next = record + 20 + len;
+                let next = record + BEFORE_PAYLOAD + len;
                 record = if next < size { next.next_multiple_of(4) } else { next };
                 assert!(packet[next..record].iter().all(|byte| *byte == 0), "an alignment gap is not zero");
             }
@@ -195,17 +200,44 @@ impl Drop for Offline {
     }
 }
 
+/// Where a shell waits until a test lets it go on: a pipe with a name, which is open here.
+struct Gate {
+    pipe: fs::File,
+    folder: tempfile::TempDir,
+}
+
+impl Gate {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gate");
+        succeed(Command::new("mkfifo").arg(&path));
+        Self { pipe: fs::File::options().read(true).write(true).open(path).unwrap(), folder }
+    }
+
+    /// What a shell runs to wait.
+    fn wait(&self) -> String {
+        format!("read go < {}/gate", self.folder.path().display())
+    }
+
+    fn open(&mut self) {
+        self.pipe.write_all(b"go\n").unwrap();
+    }
+}
+
+fn bytes_of(trace: &Path, cpu: u32) -> u64 {
+    fs::metadata(trace.join(format!("cpu{cpu}"))).map_or(0, |file| file.len())
+}
+
 pub(crate) fn a_cpu_that_goes_offline_is_drained_all_the_same() {
-    let cpu = *relay_daemon::machine::online_cpus().unwrap().last().unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let done = folder.path().join("done");
+    let cpu = *online_cpus().unwrap().last().unwrap();
+    let (mut gate, done) = (Gate::new(), tempfile::NamedTempFile::new().unwrap());
     let storm = format!("taskset -c {cpu} dd if=/dev/zero of=/dev/null bs=1 count=20000 status=none");
-    let storm = format!("{storm}; echo > {}; sleep 2", done.display());
-    let recording =
-        std::thread::spawn(move || record(&["-e", "raw_syscalls:*", "--bpf-stats", "--", "sh", "-c", &storm]));
-    relay_tests::wait_until("the storm is over", || done.exists());
+    let storm = format!("{storm}; echo done > {}; {}", done.path().display(), gate.wait());
+    let recording = Recording::start(&["-e", "raw_syscalls:*", "--bpf-stats", "--", "sh", "-c", &storm]);
+    wait_until("the storm is over", || fs::metadata(done.path()).unwrap().len() > 0);
     let offline = Offline::new(cpu);
-    let trace = recording.join().unwrap();
+    gate.open();
+    let trace = recording.finish();
     drop(offline);
     let account = &trace.session["cpus"].as_array().unwrap()[cpu as usize];
     assert!(account["recorded"].as_u64().unwrap() >= 80_000, "{account}");
@@ -215,17 +247,17 @@ pub(crate) fn a_cpu_that_goes_offline_is_drained_all_the_same() {
 }
 
 pub(crate) fn a_cpu_that_comes_online_gets_a_buffer_and_a_file() {
-    let cpu = *relay_daemon::machine::online_cpus().unwrap().last().unwrap();
+    let cpu = *online_cpus().unwrap().last().unwrap();
     let offline = Offline::new(cpu);
-    let recording = std::thread::spawn(move || {
-        // In its turn it waits for the CPU, and for its buffer.
-        let wait = format!("until taskset -c {cpu} true 2> /dev/null; do sleep 0.05; done; sleep 0.5");
-        let storm = format!("{wait}; taskset -c {cpu} dd if=/dev/zero of=/dev/null bs=1 count=20000 status=none");
-        record(&["-e", "raw_syscalls:*", "--bpf-stats", "--", "sh", "-c", &storm])
-    });
-    std::thread::sleep(std::time::Duration::from_millis(1000));
+    let mut gate = Gate::new();
+    let storm = format!("{}; taskset -c {cpu} dd if=/dev/zero of=/dev/null bs=1 count=20000 status=none", gate.wait());
+    let recording = Recording::start(&["-e", "raw_syscalls:*", "--bpf-stats", "--", "sh", "-c", &storm]);
+    assert_eq!(bytes_of(&recording.path, cpu), 0);
     drop(offline);
-    let trace = recording.join().unwrap();
+    // Its first packet has no records.
+    wait_until("it has a buffer, and a reader that writes", || bytes_of(&recording.path, cpu) > 0);
+    gate.open();
+    let trace = recording.finish();
     let account = &trace.session["cpus"].as_array().unwrap()[cpu as usize];
     assert!(account["recorded"].as_u64().unwrap() >= 80_000, "{account}");
     // What it did before it had its buffer is known, too.
@@ -237,12 +269,12 @@ pub(crate) fn a_cpu_that_comes_online_gets_a_buffer_and_a_file() {
         trace.summary
     );
     assert_eq!(trace.babeltrace().len() as u64, trace.total("recorded"));
-    assert!(trace.path.join(format!("cpu{cpu}")).metadata().unwrap().len() > 1 << 20);
+    assert!(bytes_of(&trace.path, cpu) > 1 << 20);
 }
 
 /// With a CPU offline in their midst.
 pub(crate) fn cpu_numbers_may_have_gaps() {
-    let cpus = relay_daemon::machine::online_cpus().unwrap();
+    let cpus = online_cpus().unwrap();
     let offline = Offline::new(cpus[1]);
     let storms: String = [cpus[0], cpus[2]]
         .map(|cpu| format!("taskset -c {cpu} dd if=/dev/zero of=/dev/null bs=1 count=2000 2> /dev/null; "))

@@ -193,6 +193,23 @@ impl Storm {
         };
         Self(cpus.iter().map(storm).collect())
     }
+
+    /// Waits until each of its processes has read so often; it writes as often.
+    ///
+    /// # Panics
+    /// When one does not get there.
+    pub fn wait_for_reads(&self, least: u64) {
+        for timeout in &self.0 {
+            let timeout = timeout.id();
+            let reads = || {
+                // What timeout has started.
+                let dd = std::fs::read_to_string(format!("/proc/{timeout}/task/{timeout}/children")).ok()?;
+                let io = std::fs::read_to_string(format!("/proc/{}/io", dd.trim())).ok()?;
+                io.lines().find_map(|line| line.strip_prefix("syscr: "))?.parse::<u64>().ok()
+            };
+            crate::wait_until("the storm", || reads() >= Some(least));
+        }
+    }
 }
 
 /// A load that can be told in a trace: on each CPU a thread makes system calls (`kill` without a signal), each with a number one higher than the last.

@@ -2,14 +2,22 @@
 #![forbid(unsafe_code)]
 
 pub mod channel;
+pub mod machine;
+pub mod process;
+pub mod trace;
 
 use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    time::{Duration, Instant},
 };
 
-use serde_json::Value;
+pub use process::{Ended, Running};
+pub use trace::{Recording, Trace, record, session, session_file, total, verify, wait_until_it_records};
+
+/// How long a condition may take to come that has no reason not to: far longer than on an emulated CPU that is busy.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// relayd, as `cargo xtask test` built it.
 #[must_use]
@@ -38,15 +46,26 @@ pub fn fail(command: &mut Command, code: i32) -> String {
     text(&output.stderr)
 }
 
-/// Waits until something is so; panics when it is not after half a minute.
-pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
-    for _ in 0..3000 {
-        if is_so() {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
+/// Waits until something is so; panics when it is not after two minutes.
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < PATIENCE, "{what}: not after {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(10));
     }
-    panic!("{what}: not after half a minute");
+}
+
+/// How often a test repeats what it does `full` times: a tenth of that where `RELAY_TESTS=tenth` asks for a quick run.
+///
+/// # Panics
+/// When `RELAY_TESTS` asks for anything else but `all`.
+#[must_use]
+pub fn repeats(full: u32) -> u32 {
+    match std::env::var("RELAY_TESTS").as_deref() {
+        Err(_) | Ok("all") => full,
+        Ok("tenth") => (full / 10).max(1),
+        Ok(other) => panic!("RELAY_TESTS={other}: it can be all or tenth"),
+    }
 }
 
 /// Bytes as text.
@@ -84,94 +103,6 @@ pub fn python(script: &str) -> Command {
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(script));
     command.env("PYTHONPATH", python_packages());
     command
-}
-
-/// A finished trace and what relayd said of it.
-#[derive(Debug)]
-pub struct Trace {
-    /// Its directory.
-    pub path: PathBuf,
-    /// The summary (`--json`).
-    pub summary: Value,
-    /// `session.json`.
-    pub session: Value,
-    _folder: tempfile::TempDir,
-}
-
-/// Records with `relayd trace --json ARGUMENTS`; a shell command after `--` is what it records.
-///
-/// # Panics
-/// When relayd fails.
-#[must_use]
-pub fn record(arguments: &[&str]) -> Trace {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let path = folder.path().join("trace");
-    let output = succeed(relayd().args(["trace", "--json", "-o"]).arg(&path).args(arguments));
-    let summary = serde_json::from_slice(&output.stdout).expect("the summary is JSON");
-    let session = fs::read(path.join(".relayd/session.json")).expect("there is a session.json");
-    let session = serde_json::from_slice(&session).expect("session.json is JSON");
-    Trace { path, summary, session, _folder: folder }
-}
-
-impl Trace {
-    /// `relayd COMMAND TRACE`, to which arguments are to be added.
-    #[must_use]
-    pub fn relayd(&self, command: &str) -> Command {
-        let mut relayd = relayd();
-        relayd.arg(command).arg(&self.path);
-        relayd
-    }
-
-    /// What `relayd print --json ARGUMENTS` prints.
-    ///
-    /// # Panics
-    /// When it fails, or prints what is no JSON.
-    #[must_use]
-    pub fn print(&self, arguments: &[&str]) -> Vec<Value> {
-        let output = succeed(self.relayd("print").arg("--json").args(arguments));
-        text(&output.stdout).lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
-    }
-
-    /// A total of the summary.
-    ///
-    /// # Panics
-    /// When there is none of that name.
-    #[must_use]
-    pub fn total(&self, name: &str) -> u64 {
-        self.summary[name].as_u64().unwrap_or_else(|| panic!("no {name} in {}", self.summary))
-    }
-
-    /// How often the kernel ran the recording programs, by its own count.
-    ///
-    /// # Panics
-    /// When it was not counted.
-    #[must_use]
-    pub fn runs(&self) -> u64 {
-        let programs = self.session["programs"].as_array().expect("programs");
-        programs.iter().map(|program| program["runs"].as_u64().expect("--bpf-stats was given")).sum()
-    }
-
-    /// That the account adds up, whatever was recorded: what the kernel has run, by its own count, is what became of it.
-    ///
-    /// # Panics
-    /// When it does not, or the runs were not counted.
-    pub fn adds_up(&self) {
-        let causes = ["recorded", "filtered", "suppressed", "entries", "unpaired", "lost"];
-        let accounted: u64 = causes.iter().map(|name| self.total(name)).sum();
-        assert_eq!(self.runs(), accounted, "runs are not what became of them: {}", self.summary);
-    }
-
-    /// The trace as babeltrace2 reads it, a line an event.
-    #[must_use]
-    pub fn babeltrace(&self) -> Vec<String> {
-        babeltrace(&self.path)
-    }
-
-    /// The trace as babeltrace2 reads it, with the names of all fields.
-    #[must_use]
-    pub fn named(&self) -> Vec<String> {
-        babeltrace_named(&self.path)
-    }
 }
 
 /// A trace as babeltrace2 reads it, with the names of all fields. It must have nothing to complain of but discarded events.
