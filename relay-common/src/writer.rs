@@ -422,7 +422,7 @@ impl<B: Buffer, C: Client<B>> Writer<'_, B, C> {
     #[inline(always)]
     pub fn flush(&self) {
         for _ in 0..TRIES {
-            let look = self.look_from_anywhere();
+            let Some(look) = self.look_from_anywhere() else { continue };
             if look.offset == 0 {
                 return;
             }
@@ -452,7 +452,7 @@ impl<B: Buffer, C: Client<B>> Writer<'_, B, C> {
             return;
         }
         self.flush();
-        let look = self.look_from_anywhere();
+        let Some(look) = self.look_from_anywhere() else { return };
         let number = geometry.number(look.reserved);
         if look.offset != 0 || (mode == Mode::NoOverwrite && self.is_full(number)) {
             return;
@@ -476,10 +476,14 @@ impl<B: Buffer, C: Client<B>> Writer<'_, B, C> {
         self.look_at(self.buffer.control().producer.reserved.peek())
     }
 
-    /// A full barrier, for whoever runs on another CPU than the buffer's writers: losses and stamps that they have told already are seen.
+    /// The same after a full barrier, for whoever runs on another CPU than the buffer's writers: losses and stamps that they have told
+    /// are seen. `None` when others have moved on since.
     #[inline(always)]
-    fn look_from_anywhere(&self) -> Look {
-        self.look_at(self.buffer.control().producer.reserved.fetch_add(0))
+    fn look_from_anywhere(&self) -> Option<Look> {
+        let reserved = &self.buffer.control().producer.reserved;
+        let now = reserved.peek();
+        // Not an add of nothing: the compiler makes a plain load of it.
+        reserved.exchange_if(now, now).then(|| self.look_at(now))
     }
 
     #[inline(always)]

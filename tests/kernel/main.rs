@@ -11,6 +11,7 @@ mod cli;
 mod clients;
 mod compare;
 mod container;
+mod contexts;
 mod corrupt;
 mod environment;
 mod events;
@@ -130,6 +131,9 @@ fn main() {
     if guards::was_load() {
         return;
     }
+    if let Some(load) = std::env::var_os(contexts::LOAD) {
+        return contexts::load(&load.to_string_lossy());
+    }
     let tests = tests! {
         channel: [] the_kernel_writes_the_golden_vectors_to_the_byte,
             [] a_write_on_one_cpu_leaves_the_others_alone,
@@ -151,6 +155,11 @@ fn main() {
             [] a_channel_that_is_pinned_is_opened_again,
             [] klog_gives_lines_as_they_come_and_the_rest_at_its_end,
             [] the_file_systems_are_where_they_are_said_to_be;
+        contexts: [] every_call_is_accounted_for_by_kind,
+            [KPROBES] every_call_of_a_function_of_the_kernel_is_accounted_for,
+            [] every_pass_of_a_static_probe_is_accounted_for,
+            [] all_kinds_at_once_account_for_every_call,
+            [] snapshots_of_all_kinds_are_sound;
         overwrite: [] live_snapshots_are_consistent,
             [] snapshots_that_are_overtaken_count_what_they_miss,
             [BABELTRACE] sigusr1_writes_a_snapshot_and_recording_goes_on,

@@ -161,6 +161,9 @@ impl<const WEAK: u8> Word for Shared<WEAK> {
         self.writers.act(|| self.own.as_ref().map_or_else(|| self.value.load(Relaxed), |own| own.get()))
     }
     fn exchange_if(&self, old: u64, new: u64) -> bool {
+        if WEAK == LOOK && old == new {
+            return true;
+        }
         let exchange = |value: &AtomicU64, order| {
             let exchanged = value.compare_exchange(old, new, order, Relaxed).is_ok();
             self.stored(|now| if exchanged { new } else { now });
@@ -169,9 +172,6 @@ impl<const WEAK: u8> Word for Shared<WEAK> {
         self.modify(&[EXCHANGE], exchange) != 0
     }
     fn fetch_add(&self, amount: u64) -> u64 {
-        if WEAK == LOOK && amount == 0 {
-            return self.peek();
-        }
         self.modify(&[ADD], |value, order| {
             self.stored(|now| now.wrapping_add(amount));
             value.fetch_add(amount, order)

@@ -1,0 +1,407 @@
+//! Programs in every context that a kernel runs them in, by kind and all at once: with many threads on one CPU, preempted by one that runs
+//! before them, in recursion, among signals, forks and CPUs that go. What the load has counted is what the account says.
+//!
+//! There is no compiler in a guest: this program runs itself as its load (`LOAD`).
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Barrier,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    thread,
+    time::Duration,
+};
+
+use relay_tests::{Trace, record, relayd, succeed, text, wait_until};
+use rustix::{
+    process::{Pid, Signal, getppid, kill_process},
+    thread::{CpuSet, sched_setaffinity, set_name},
+};
+use serde_json::Value;
+
+/// The environment variable that makes this program a load: what each thread does, how many threads, how often the task that runs before
+/// them wakes, and the file for the number of calls.
+pub(crate) const LOAD: &str = "RELAY_LOAD";
+/// Calls inside calls, of what is called in recursion.
+const DEPTH: u64 = 4;
+/// The CPU that the threads share.
+const CPU: usize = 0;
+
+#[inline(never)]
+fn probed_function(depth: u64) -> u64 {
+    if depth > 1 { std::hint::black_box(probed_function(depth - 1)) + 1 } else { 1 }
+}
+
+/// Does something once; returns how many calls that was.
+fn work(what: &str) -> u64 {
+    match what {
+        "getppid" => {
+            std::hint::black_box(getppid());
+        }
+        "rename" => set_name(c"relaywork").unwrap(),
+        "call" => return probed_function(std::hint::black_box(DEPTH)),
+        "all" => {
+            work("getppid");
+            work("rename");
+            work("call");
+        }
+        other => panic!("{other}: no such work"),
+    }
+    1
+}
+
+/// Is the load: with a second of waking up, on one CPU.
+pub(crate) fn load(arguments: &str) {
+    let arguments: Vec<_> = arguments.split(' ').collect();
+    let [what, threads, wakes, file] = arguments[..] else { panic!("{LOAD}: {arguments:?}") };
+    let (threads, wakes): (usize, u32) = (threads.parse().unwrap(), wakes.parse().unwrap());
+    let share = || {
+        let mut cpus = CpuSet::new();
+        cpus.set(CPU);
+        sched_setaffinity(None, &cpus).unwrap();
+    };
+    if threads == 0 {
+        share();
+        let calls: u64 = (0..wakes)
+            .map(|_| {
+                thread::sleep(Duration::from_micros(500));
+                work(what)
+            })
+            .sum();
+        fs::write(file, calls.to_string()).unwrap();
+        return;
+    }
+    let before_them = format!("{file}-before");
+    let (done, calls, ready) = (AtomicBool::new(false), AtomicU64::new(0), Barrier::new(threads + 1));
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                share();
+                ready.wait();
+                let mut own = 0;
+                while !done.load(Relaxed) {
+                    own += work(what);
+                }
+                calls.fetch_add(own, Relaxed);
+            });
+        }
+        ready.wait();
+        let mut waking = Command::new("chrt");
+        waking.args(["-f", "10"]).arg(env::current_exe().unwrap());
+        succeed(waking.env(LOAD, format!("{what} 0 {wakes} {before_them}")));
+        done.store(true, Relaxed);
+    });
+    let others: u64 = fs::read_to_string(before_them).unwrap().parse().unwrap();
+    fs::write(file, (calls.into_inner() + others).to_string()).unwrap();
+}
+
+/// How often the task before the others wakes: half a millisecond each.
+fn wakes() -> u32 {
+    if env::var_os("RELAY_TESTS").is_some_and(|size| size == "tenth") { 200 } else { 2000 }
+}
+
+/// One kind of event: what is recorded, what causes it, and whether records come in pairs with a duration.
+struct Kind {
+    event: String,
+    work: &'static str,
+    is_timed: bool,
+}
+
+fn kind(event: &str, work: &'static str) -> Kind {
+    let is_timed = ["syscall:", "kretprobe:", "fexit:", "uretprobe:"].iter().any(|kind| event.starts_with(kind));
+    Kind { event: event.to_owned(), work, is_timed }
+}
+
+/// The name by which the kernel, and relayd, know a function of this program.
+fn probed() -> String {
+    let path = env::current_exe().unwrap();
+    let listed = succeed(relayd().arg("list").arg(format!("uprobe:{}:*probed_function*", path.display())));
+    let listed = text(&listed.stdout);
+    listed.lines().next().expect("a function of this program").trim().strip_prefix("uprobe:").unwrap().to_owned()
+}
+
+fn in_tasks() -> Vec<Kind> {
+    let (number, function) = (libc::SYS_getppid, probed());
+    vec![
+        kind("syscalls:sys_enter_getppid", "getppid"),
+        kind(&format!("raw_syscalls:sys_enter if id == {number}"), "getppid"),
+        kind("syscall:getppid", "getppid"),
+        kind(&format!("rawtracepoint:sys_enter(id) if id == {number}"), "getppid"),
+        kind("task:task_rename", "rename"),
+        kind("rawtracepoint:task_rename", "rename"),
+        kind(&format!("uprobe:{function}"), "call"),
+        kind(&format!("uretprobe:{function}(retval)"), "call"),
+    ]
+}
+
+fn in_functions() -> Vec<Kind> {
+    let function = if cfg!(target_arch = "aarch64") { "__arm64_sys_getppid" } else { "__x64_sys_getppid" };
+    ["kprobe", "kretprobe", "fentry", "fexit"].map(|kind_of| kind(&format!("{kind_of}:{function}()"), "getppid")).into()
+}
+
+/// All threads' calls of `work` while `events` are recorded.
+fn recorded(events: &[&str], work: &str, threads: usize) -> (Trace, u64) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("calls");
+    let load = format!("{LOAD}={work} {threads} {} {}", wakes(), file.display());
+    let program = env::current_exe().unwrap().display().to_string();
+    let mut arguments = vec!["--latency", "--bpf-stats", "-b", "1M", "-n", "32"];
+    events.iter().for_each(|event| arguments.extend(["-e", event]));
+    let trace = record(&[&arguments[..], &["--", "env", &load, &program]].concat());
+    (trace, fs::read_to_string(file).unwrap().parse().unwrap())
+}
+
+/// All that relayd has counted as lost, and all that the kernel has as skipped.
+fn lost(trace: &Trace) -> u64 {
+    let skipped = |program: &Value| program["recursion_misses"].as_u64().unwrap_or(0);
+    let skipped: u64 = trace.summary["programs"].as_array().unwrap().iter().map(skipped).sum();
+    let missed = trace.summary["kprobes_missed"].as_u64().unwrap_or(0);
+    ["lost", "unpaired", "suppressed"].iter().map(|name| trace.total(name)).sum::<u64>() + skipped + missed
+}
+
+/// What must hold of every recording. `calls` are those of the load, of one event.
+fn check(trace: &Trace, what: &str) {
+    succeed(&mut trace.relayd("verify"));
+    let accounted: u64 = ["recorded", "filtered", "suppressed", "entries", "unpaired", "lost"]
+        .iter()
+        .map(|name| trace.total(name))
+        .sum();
+    assert_eq!(trace.runs(), accounted, "{what}: {}", trace.summary);
+    for cpu in trace.session["cpus"].as_array().unwrap() {
+        assert_eq!(cpu["lost_nested"], 0, "{what}: {cpu}");
+    }
+}
+
+/// Durations of one thread's calls of one event: one inside another, or one after another.
+fn check_durations(lines: &[Value], what: &str) {
+    let mut last: std::collections::HashMap<(u64, &str), Vec<(u64, u64)>> = std::collections::HashMap::new();
+    for line in lines {
+        let Some(duration) = line["fields"]["duration_ns"].as_u64() else { continue };
+        let (end, thread) = (line["time"].as_u64().unwrap(), line["tid"].as_u64().unwrap());
+        let begin = end.saturating_sub(duration);
+        let returned = last.entry((thread, line["event"].as_str().unwrap())).or_default();
+        // Those that began after this one were inside it, and must have ended.
+        while returned.last().is_some_and(|(earlier, _)| *earlier >= begin) {
+            returned.pop();
+        }
+        let before = returned.last().copied().unwrap_or_default();
+        assert!(before.1 <= begin, "{what}: {line} overlaps {before:?}");
+        returned.push((begin, end));
+    }
+}
+
+fn kinds_alone(kinds: Vec<Kind>) {
+    for Kind { event, work, is_timed } in kinds {
+        for threads in [1, 2, 4, 64] {
+            let (trace, calls) = recorded(&[&event], work, threads);
+            let what = format!("{event}, {threads} threads");
+            check(&trace, &what);
+            if is_timed {
+                let lines = trace.print(&[]);
+                check_durations(&lines, &what);
+                assert!(lines.iter().all(|line| line["fields"]["duration_ns"].is_u64()), "{what}");
+            }
+            let (recorded, lost) = (trace.total("recorded"), lost(&trace));
+            println!("{what}: {calls} calls, {recorded} recorded, {lost} lost");
+            // Others call too, a little.
+            assert!(
+                recorded + lost >= calls,
+                "{what}: {calls} calls, {recorded} recorded, {lost} lost: {}",
+                trace.summary
+            );
+            assert!(recorded <= calls + 100, "{what}: {calls} calls, {recorded} recorded: {}", trace.summary);
+            assert!(lost * 100 <= calls, "{what}: {lost} of {calls} lost: {}", trace.summary);
+        }
+    }
+}
+
+pub(crate) fn every_call_is_accounted_for_by_kind() {
+    kinds_alone(in_tasks());
+}
+
+pub(crate) fn every_call_of_a_function_of_the_kernel_is_accounted_for() {
+    kinds_alone(in_functions());
+}
+
+/// A program of a few instructions with a static probe, which it passes so many times.
+fn static_probes(path: &Path, times: u32) {
+    use std::os::unix::fs::PermissionsExt as _;
+    const BASE: u64 = 0x40_0000;
+    const CODE_AT: u64 = 0x40 + 0x38;
+    let mut image = Vec::new();
+    // The probe is the second instruction.
+    let (machine, code, probe): (u16, Vec<u8>, u64) = if cfg!(target_arch = "aarch64") {
+        // movz x1, low; movk x1, high, lsl 16; nop; subs x1, x1, 1; b.ne nop; movz x8, 93; movz x0, 0; svc 0
+        let (low, high) = (times & 0xffff, times >> 16);
+        let words = [
+            0xd280_0001 | low << 5,
+            0xf2a0_0001 | high << 5,
+            0xd503_201f,
+            0xf100_0421,
+            0x54ff_ffc1,
+            0xd280_0ba8,
+            0xd280_0000,
+            0xd400_0001,
+        ];
+        (183, words.into_iter().flat_map(u32::to_le_bytes).collect(), 8)
+    } else {
+        // mov ecx, times; nop; dec ecx; jnz nop; mov eax, 60; xor edi, edi; syscall
+        let mut code = vec![0xb9];
+        code.extend(times.to_le_bytes());
+        code.extend([0x90, 0xff, 0xc9, 0x75, 0xfb, 0xb8, 60, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05]);
+        (62, code, 5)
+    };
+    let mut note = Vec::new();
+    let description: Vec<u8> =
+        [BASE + CODE_AT + probe, 0, 0].into_iter().flat_map(u64::to_le_bytes).chain(*b"relay\0hit\0\0").collect();
+    for number in [8, u32::try_from(description.len()).unwrap(), 3] {
+        note.extend(number.to_le_bytes());
+    }
+    note.extend(*b"stapsdt\0");
+    note.extend(&description);
+    note.resize(note.len().next_multiple_of(4), 0);
+    let names = b"\0.text\0.note.stapsdt\0.shstrtab\0";
+    let (text_len, note_len) = (code.len() as u64, note.len() as u64);
+    let note_at = (CODE_AT + text_len).next_multiple_of(8);
+    let names_at = note_at + note_len;
+    let sections_at = (names_at + names.len() as u64).next_multiple_of(8);
+    let mut put =
+        |values: &[(u64, usize)]| values.iter().for_each(|(value, len)| image.extend(&value.to_le_bytes()[..*len]));
+    put(&[(0x0001_0102_464c_457f, 8), (0, 8), (2, 2), (machine.into(), 2), (1, 4), (BASE + CODE_AT, 8), (0x40, 8)]);
+    put(&[(sections_at, 8), (0, 4), (0x40, 2), (0x38, 2), (1, 2), (0x40, 2), (4, 2), (3, 2)]);
+    put(&[(1, 4), (5, 4), (0, 8), (BASE, 8), (BASE, 8), (CODE_AT + text_len, 8), (CODE_AT + text_len, 8), (0x1000, 8)]);
+    image.extend(&code);
+    image.resize(usize::try_from(note_at).unwrap(), 0);
+    image.extend(&note);
+    image.extend(names);
+    image.resize(usize::try_from(sections_at).unwrap(), 0);
+    // Name, type, flags, address, place, length, link, info, alignment, size of an entry.
+    for [name, kind, flags, address, place, len] in [
+        [0, 0, 0, 0, 0, 0],
+        [1, 1, 6, BASE + CODE_AT, CODE_AT, text_len],
+        [7, 7, 0, 0, note_at, note_len],
+        [21, 3, 0, 0, names_at, names.len() as u64],
+    ] {
+        let mut put = |value: u64, len: usize| image.extend(&value.to_le_bytes()[..len]);
+        put(name, 4);
+        put(kind, 4);
+        [flags, address, place, len].into_iter().for_each(|value| put(value, 8));
+        put(0, 8);
+        put(4, 8);
+        put(0, 8);
+    }
+    fs::write(path, image).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+pub(crate) fn every_pass_of_a_static_probe_is_accounted_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("relaywork");
+    for tasks in [1, 2, 4, 64] {
+        let times = wakes() * 10 / tasks;
+        static_probes(&program, times);
+        let event = format!("usdt:{}:relay:hit", program.display());
+        let script = format!("for i in $(seq {tasks}); do taskset -c {CPU} {} & done; wait", program.display());
+        let trace = record(&["-e", &event, "--bpf-stats", "-n", "32", "--", "sh", "-c", &script]);
+        let what = format!("usdt, {tasks} tasks");
+        check(&trace, &what);
+        let calls = u64::from(times * tasks);
+        assert_eq!(trace.total("recorded") + lost(&trace), calls, "{what}: {}", trace.summary);
+    }
+}
+
+/// Events of every kind at once. What is called is counted by the load; the rest only disturbs.
+fn mixture() -> Vec<String> {
+    let mut events: Vec<_> = in_tasks().into_iter().map(|kind| kind.event).collect();
+    if Path::new("/sys/bus/event_source/devices/kprobe").exists() {
+        events.extend(in_functions().into_iter().map(|kind| kind.event));
+    }
+    events.extend(["sched:*", "irq:*", "signal:*", "rawtracepoint:sched_switch", "profile:hz:500"].map(str::to_owned));
+    events
+}
+
+pub(crate) fn all_kinds_at_once_account_for_every_call() {
+    let events = mixture();
+    let events: Vec<_> = events.iter().map(String::as_str).collect();
+    for threads in [1, 4, 64] {
+        let (trace, calls) = recorded(&events, "all", threads);
+        let what = format!("all kinds, {threads} threads");
+        check(&trace, &what);
+        let lines = trace.print(&[]);
+        check_durations(&lines, &what);
+        let mut counts: std::collections::BTreeMap<&str, u64> = std::collections::BTreeMap::new();
+        lines.iter().for_each(|line| *counts.entry(line["event"].as_str().unwrap()).or_default() += 1);
+        let disturbs = |event: &&str| {
+            ["sched:", "irq:", "signal:", "profile:"].iter().any(|kind| event.starts_with(kind))
+                || event.ends_with("sched_switch")
+        };
+        let counted: Vec<_> = counts.iter().filter(|(event, _)| !disturbs(event)).collect();
+        let missing: u64 = counted
+            .iter()
+            .map(|(event, count)| {
+                (if event.contains("probed_function") { calls * DEPTH } else { calls }).saturating_sub(**count)
+            })
+            .sum();
+        let lost = lost(&trace);
+        println!("{what}: {calls} times, {missing} missing of {counted:?}, {lost} lost");
+        assert!(
+            missing <= lost + 100,
+            "{what}: {calls} times, {missing} missing, {lost} lost: {counted:?} {}",
+            trace.summary
+        );
+    }
+}
+
+/// Ends a child, by interrupt, and waits for it.
+struct Ends(Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let _ = kill_process(Pid::from_child(&self.0), Signal::KILL);
+        let _ = self.0.wait();
+    }
+}
+
+/// Everything at once, in a buffer that is overwritten, while snapshots are taken, processes come and go, and a CPU too.
+pub(crate) fn snapshots_of_all_kinds_are_sound() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace");
+    let mut command = relayd();
+    command.args(["trace", "--overwrite", "--latency", "-b", "64K", "-n", "8", "-o"]).arg(&path);
+    for event in mixture() {
+        command.args(["-e", &event]);
+    }
+    let program = env::current_exe().unwrap();
+    let storm = "while :; do /bin/true; kill -WINCH $$; done";
+    let child = command.args(["--", "sh", "-c", storm]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let child = Ends(child);
+    wait_until("the recording has begun", || path.join(".relayd/session.json").exists());
+    let load = format!("all 8 {} {}", wakes() * 2, folder.path().join("calls").display());
+    let mut load = Ends(Command::new(program).env(LOAD, load).spawn().unwrap());
+    let switch = Path::new("/sys/devices/system/cpu/cpu1/online");
+    let mut snapshots: Vec<PathBuf> = Vec::new();
+    let mut number = 0;
+    while load.0.try_wait().unwrap().is_none() {
+        number += 1;
+        kill_process(Pid::from_child(&child.0), Signal::USR1).unwrap();
+        let snapshot = folder.path().join(format!("trace-snapshot-{number}"));
+        wait_until("there is a snapshot", || snapshot.join(".relayd/session.json").exists());
+        snapshots.push(snapshot);
+        if switch.exists() {
+            fs::write(switch, if number % 2 == 1 { "0" } else { "1" }).unwrap();
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    if switch.exists() {
+        fs::write(switch, "1").unwrap();
+    }
+    kill_process(Pid::from_child(&child.0), Signal::INT).unwrap();
+    wait_until("the recording has ended", || !Path::new(&format!("/proc/{}/exe", child.0.id())).exists());
+    assert!(number > 2, "{number} snapshots");
+    for trace in snapshots.iter().chain([&path]) {
+        succeed(relayd().arg("verify").arg(trace));
+    }
+}
