@@ -3,6 +3,17 @@
 //! [`channel!`](crate::channel!) declares a channel; user space makes its maps, at the geometry and in the mode it wants
 //! (`relay_daemon::channel`). Programs of every type may write to it, and interrupt one another while they do.
 //!
+//! # What a program must keep to
+//!
+//! * **One loaded program, one kind of hook.** What keeps the kernel from running a program twice at once on a CPU differs from hook to hook: kprobes, samples and
+//!   perf's tracepoints have one guard in common, raw tracepoints, fentry and fexit another, tracepoints of system calls the first or the second, and uprobes
+//!   none. A program that is wanted at two kinds is loaded twice.
+//! * **No private stack.** Since Linux 6.13 the kernel gives programs stacks of their own, and trusts that guard; two runs at once then write over each other's
+//!   values, and outside of maps. [`Channel::reserve`], [`program!`](crate::program!) and [`tracepoint!`](crate::tracepoint!) keep the kernel from it
+//!   ([`sys::refuse_private_stack`]), so a program that reserves need do nothing more. There the JIT must be on.
+//! * **Short from reserve to commit.** A task that is preempted in between keeps the sub-buffer from its reader until it runs again, and when the others have filled the
+//!   buffer by then, they lose records as *nested*. Programs at uprobes, fentry and fexit can be preempted, since Linux 7.0 raw tracepoints' too.
+//!
 //! ```
 //! use relay_ebpf::channel;
 //!

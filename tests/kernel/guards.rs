@@ -128,19 +128,16 @@ pub(crate) fn a_function_of_a_process_and_functions_of_the_kernel_have_programs_
 }
 
 pub(crate) fn tracepoints_of_system_calls_have_programs_of_their_own() {
-    let events = ["syscalls:sys_enter_getppid", "syscalls:sys_exit_getppid", "sched:*", "irq:*", "raw_syscalls:*"];
-    let plain = record_calls(4, 10_000, &events);
-    adds_up(&plain);
-    let conditions = events.map(|event| format!("{event} if pid != 999999"));
-    let conditions = conditions.each_ref().map(String::as_str);
-    adds_up(&record_calls(4, 10_000, &conditions));
-    for name in ["on_tracepoint", "on_tp_recipe"] {
-        let trace = if name == "on_tracepoint" { &plain } else { &record_calls(1, 1, &conditions) };
+    // Few: on an emulated CPU a newer kernel takes seconds to attach to one.
+    const EVENTS: [&str; 4] =
+        ["syscalls:sys_enter_getppid", "syscalls:sys_exit_getppid", "sched:sched_switch", "irq:softirq_entry"];
+    for (program, condition) in [("on_tracepoint", ""), ("on_tp_recipe", " if pid != 999999")] {
+        let events = EVENTS.map(|event| format!("{event}{condition}"));
+        let trace = record_calls(4, 5_000, &events.each_ref().map(String::as_str));
+        adds_up(&trace);
         let programs = trace.session["programs"].as_array().unwrap();
-        assert!(
-            programs.iter().filter(|program| program["name"].as_str().unwrap().starts_with(name)).count() >= 2,
-            "{programs:?}"
-        );
+        let of_it = programs.iter().filter(|this| this["name"].as_str().unwrap().starts_with(program)).count();
+        assert!(of_it >= 2, "one program for hooks with different guards: {programs:?}");
     }
 }
 
