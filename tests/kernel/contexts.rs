@@ -100,7 +100,7 @@ pub(crate) fn load(arguments: &str) {
 
 /// How often the task before the others wakes: half a millisecond each.
 fn wakes() -> u32 {
-    if env::var_os("RELAY_TESTS").is_some_and(|size| size == "tenth") { 200 } else { 2000 }
+    relay_tests::repeats(2000)
 }
 
 /// One kind of event: what is recorded, what causes it, and whether records come in pairs with a duration.

@@ -223,9 +223,10 @@ fn two_functions() -> Vec<u8> {
     ]
     .concat();
     let types: Vec<u8> = types.iter().flat_map(|word| word.to_le_bytes()).collect();
-    let lengths = [24, 0, types.len() as u32, types.len() as u32, NAMES.len() as u32];
+    let lengths = [24, 0, types.len(), types.len(), NAMES.len()];
     let mut btf = vec![0x9f, 0xeb, 1, 0];
-    btf.extend(lengths.iter().flat_map(|word| word.to_le_bytes()));
+    // Words of four bytes.
+    btf.extend(lengths.iter().flat_map(|length| length.to_le_bytes().into_iter().take(4)));
     btf.extend(types);
     btf.extend(NAMES);
     btf
