@@ -211,23 +211,21 @@ fn takes_global_functions(off: i32, on: i32) -> io::Result<OwnedFd> {
 
 /// BTF of two global functions, types 3 and 4, that take nothing and return a number.
 fn two_functions() -> Vec<u8> {
-    const NAMES: &[u8] = b"\0int\0first\0second\0";
+    const NAMES: &[u8; 18] = b"\0int\0first\0second\0";
+    const FUNCTION: u32 = 12 << 24;
+    const FUNCTION_TYPE: u32 = 13 << 24;
+    const INT: u32 = 1 << 24;
     const GLOBAL: u32 = 1;
-    let kind = |number: u32, info: u32| number << 24 | info;
-    let types = [
-        // A signed number of 32 bits; a function's type; the functions.
-        [1, kind(1, 0), 4, 1 << 24 | 32].as_slice(),
-        &[0, kind(13, 0), 1],
-        &[5, kind(12, GLOBAL), 2],
-        &[11, kind(12, GLOBAL), 2],
-    ]
-    .concat();
-    let types: Vec<u8> = types.iter().flat_map(|word| word.to_le_bytes()).collect();
-    let lengths = [24, 0, types.len(), types.len(), NAMES.len()];
-    let mut btf = vec![0x9f, 0xeb, 1, 0];
-    // Words of four bytes.
-    btf.extend(lengths.iter().flat_map(|length| length.to_le_bytes().into_iter().take(4)));
-    btf.extend(types);
-    btf.extend(NAMES);
-    btf
+    const SIGNED_32_BITS: u32 = 1 << 24 | 32;
+    #[rustfmt::skip]
+    const TYPES: [u32; 13] = [
+        1, INT, 4, SIGNED_32_BITS,
+        0, FUNCTION_TYPE, 1,
+        5, FUNCTION | GLOBAL, 2,
+        11, FUNCTION | GLOBAL, 2,
+    ];
+    // Magic number and version; bytes of this header; where types and names begin, and their bytes.
+    const HEADER: [u32; 6] = [0x0001_eb9f, 24, 0, 52, 52, 18];
+    let words = HEADER.iter().chain(&TYPES).flat_map(|word| word.to_le_bytes());
+    words.chain(NAMES.iter().copied()).collect()
 }
