@@ -15,20 +15,19 @@ use std::{
     time::Duration,
 };
 
-use relay_tests::{Trace, record, relayd, succeed, text, wait_until};
+use relay_daemon::{machine, sys::run_ahead_of_tasks};
+use relay_tests::{Trace, channel::run_on, record, relayd, succeed, text, wait_until};
 use rustix::{
     process::{Pid, Signal, getppid, kill_process},
-    thread::{CpuSet, sched_setaffinity, set_name},
+    thread::set_name,
 };
 use serde_json::Value;
 
-/// The environment variable that makes this program a load: what each thread does, how many threads, how often the task that runs before
+/// The environment variable that makes this program a load: what each thread does, how many threads, how often the thread that runs before
 /// them wakes, and the file for the number of calls.
-pub(crate) const LOAD: &str = "RELAY_LOAD";
+const LOAD: &str = "RELAY_LOAD";
 /// Calls inside calls, of what is called in recursion.
 const DEPTH: u64 = 4;
-/// The CPU that the threads share.
-const CPU: usize = 0;
 
 #[inline(never)]
 fn probed_function(depth: u64) -> u64 {
@@ -53,33 +52,18 @@ fn work(what: &str) -> u64 {
     1
 }
 
-/// Is the load: with a second of waking up, on one CPU.
-pub(crate) fn load(arguments: &str) {
+/// Whether this process is a load, which it has then been: until the thread that runs before the others has woken so often.
+pub(crate) fn was_load() -> bool {
+    let Ok(arguments) = env::var(LOAD) else { return false };
     let arguments: Vec<_> = arguments.split(' ').collect();
     let [what, threads, wakes, file] = arguments[..] else { panic!("{LOAD}: {arguments:?}") };
     let (threads, wakes): (usize, u32) = (threads.parse().unwrap(), wakes.parse().unwrap());
-    let share = || {
-        let mut cpus = CpuSet::new();
-        cpus.set(CPU);
-        sched_setaffinity(None, &cpus).unwrap();
-    };
-    if threads == 0 {
-        share();
-        let calls: u64 = (0..wakes)
-            .map(|_| {
-                thread::sleep(Duration::from_micros(500));
-                work(what)
-            })
-            .sum();
-        fs::write(file, calls.to_string()).unwrap();
-        return;
-    }
-    let before_them = format!("{file}-before");
+    let cpu = *machine::online_cpus().unwrap().first().unwrap();
     let (done, calls, ready) = (AtomicBool::new(false), AtomicU64::new(0), Barrier::new(threads + 1));
     thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                share();
+                run_on(cpu);
                 ready.wait();
                 let mut own = 0;
                 while !done.load(Relaxed) {
@@ -88,14 +72,19 @@ pub(crate) fn load(arguments: &str) {
                 calls.fetch_add(own, Relaxed);
             });
         }
-        ready.wait();
-        let mut waking = Command::new("chrt");
-        waking.args(["-f", "10"]).arg(env::current_exe().unwrap());
-        succeed(waking.env(LOAD, format!("{what} 0 {wakes} {before_them}")));
-        done.store(true, Relaxed);
+        scope.spawn(|| {
+            run_on(cpu);
+            run_ahead_of_tasks().unwrap();
+            ready.wait();
+            for _ in 0..wakes {
+                thread::sleep(Duration::from_micros(500));
+                calls.fetch_add(work(what), Relaxed);
+            }
+            done.store(true, Relaxed);
+        });
     });
-    let others: u64 = fs::read_to_string(before_them).unwrap().parse().unwrap();
-    fs::write(file, (calls.into_inner() + others).to_string()).unwrap();
+    fs::write(file, calls.into_inner().to_string()).unwrap();
+    true
 }
 
 /// How often the task before the others wakes: half a millisecond each.
@@ -304,7 +293,7 @@ pub(crate) fn every_pass_of_a_static_probe_is_accounted_for() {
         let times = wakes() * 10 / tasks;
         static_probes(&program, times);
         let event = format!("usdt:{}:relay:hit", program.display());
-        let script = format!("for i in $(seq {tasks}); do taskset -c {CPU} {} & done; wait", program.display());
+        let script = format!("for i in $(seq {tasks}); do taskset -c 0 {} & done; wait", program.display());
         let trace = record(&["-e", &event, "--bpf-stats", "-n", "32", "--", "sh", "-c", &script]);
         let what = format!("usdt, {tasks} tasks");
         check(&trace, &what);

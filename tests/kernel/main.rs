@@ -128,11 +128,8 @@ fn left_over(mut tests: Vec<Trial>) -> Vec<Trial> {
 }
 
 fn main() {
-    if guards::was_load() {
+    if guards::was_load() || contexts::was_load() {
         return;
-    }
-    if let Some(load) = std::env::var_os(contexts::LOAD) {
-        return contexts::load(&load.to_string_lossy());
     }
     let tests = tests! {
         channel: [] the_kernel_writes_the_golden_vectors_to_the_byte,

@@ -232,8 +232,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         file: WRITER,
         edits: &[
             (
-                "let reserved = producer.reserved.peek();\n        Look",
-                "let stamp = self.client.stamp(producer);\n        let reserved = producer.reserved.peek();\n        Look",
+                "        Look {\n            reserved,",
+                "        let stamp = self.client.stamp(producer);\n        let reserved = producer.reserved.peek();\n        Look {\n            reserved,",
             ),
             ("stamp: self.client.stamp(producer),", "stamp,"),
         ],
@@ -256,8 +256,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         file: WRITER,
         edits: &[
             (
-                "let reserved = producer.reserved.peek();\n        Look",
-                "let lost = producer.lost();\n        let reserved = producer.reserved.peek();\n        Look",
+                "        Look {\n            reserved,",
+                "        let lost = producer.lost();\n        let reserved = producer.reserved.peek();\n        Look {\n            reserved,",
             ),
             ("lost: producer.lost(),", "lost,"),
         ],
