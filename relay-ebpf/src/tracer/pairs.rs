@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// How many calls that have returned unseen are given up at one event.
-const GIVEN_UP: usize = 64;
+const GIVEN_UP: usize = 16;
 /// Frames of one function that called itself are at least so many bytes apart: the return address, and what aligns the stack (x86-64 and
 /// arm64 ABI). The stack pointer at a return is less than that above the one at its entry; the frame of a trampoline is the same at both
 /// (`arch_prepare_bpf_trampoline`, which passes one address to the programs of the entry and of the exit).
