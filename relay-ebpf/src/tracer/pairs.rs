@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// How many calls that have returned unseen are given up at one event.
-const GIVEN_UP: usize = 16;
+const GIVEN_UP: usize = 64;
 /// Frames of one function that called itself are at least so many bytes apart: the return address, and what aligns the stack (x86-64 and
 /// arm64 ABI). The stack pointer at a return is less than that above the one at its entry; the frame of a trampoline is the same at both
 /// (`arch_prepare_bpf_trampoline`, which passes one address to the programs of the entry and of the exit).
@@ -83,15 +83,16 @@ fn call(calls: &'static Calls, key: u64, depth: u64) -> Option<&'static Call> {
 /// skips programs that would interrupt themselves, and a thread can jump over some. Returns how many calls are left.
 #[inline(always)]
 fn give_up(calls: &'static Calls, key: u64, limit: u64) -> u64 {
-    let mut depth = calls.depth.peek();
+    // VERIFIER: the depth is kept in memory from one step to the next, so that all ways into a step look the same.
     for _ in 0..GIVEN_UP {
+        let depth = calls.depth.peek();
         if depth == 0 || call(calls, key, depth - 1).is_some_and(|call| call.head.get(PLACE) >= limit) {
             break;
         }
-        depth -= 1;
-        sys::remove(&DEEPER, depth << 48 | key);
+        sys::remove(&DEEPER, (depth - 1) << 48 | key);
+        let _ = calls.depth.swap(depth - 1);
     }
-    depth
+    calls.depth.peek()
 }
 
 /// From now on the thread is in so many calls.
