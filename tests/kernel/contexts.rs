@@ -202,7 +202,9 @@ fn kinds_alone(kinds: Vec<Kind>) {
                 trace.summary
             );
             assert!(recorded <= calls + 100, "{what}: {calls} calls, {recorded} recorded: {}", trace.summary);
-            assert!(lost * 100 <= calls, "{what}: {lost} of {calls} lost: {}", trace.summary);
+            // Tasks that are preempted inside a function take all the room that the kernel has for returns.
+            let no_room = trace.summary["kprobes_missed"].as_u64().unwrap_or(0);
+            assert!((lost - no_room) * 100 <= calls, "{what}: {lost} of {calls} lost: {}", trace.summary);
         }
     }
 }
