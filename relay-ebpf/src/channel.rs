@@ -298,7 +298,7 @@ impl<C: Client<CpuBuffer> + Copy> Channel<C> {
     pub fn request(&self, ctx: *mut core::ffi::c_void) {
         sys::refuse_private_stack();
         let ctx = RawTracePointContext::new(ctx);
-        let cpu = ctx.arg::<u64>(1) as u32;
+        let cpu: u32 = ctx.arg(1);
         // It runs on that CPU, or, while that is offline, on another: then nobody else writes to the buffer. Should the CPU come online
         // meanwhile, two CPUs write to it: docs/architecture.md, "Flush is a program", has why that harms nothing.
         let Some(buffer) = self.buffer_of(cpu) else { return };
