@@ -18,7 +18,7 @@ use std::{
 use relay_daemon::{machine, sys::run_ahead_of_tasks};
 use relay_tests::{Trace, channel::run_on, record, relayd, succeed, text, wait_until};
 use rustix::{
-    process::{Pid, Signal, getppid, kill_process},
+    process::{Pid, Signal, getpgid, getppid, kill_process},
     thread::set_name,
 };
 use serde_json::Value;
@@ -40,10 +40,15 @@ fn work(what: &str) -> u64 {
         "getppid" => {
             std::hint::black_box(getppid());
         }
+        // The kernel's types describe no function that has no parameters.
+        "getpgid" => {
+            std::hint::black_box(getpgid(None).unwrap());
+        }
         "rename" => set_name(c"relaywork").unwrap(),
         "call" => return probed_function(std::hint::black_box(DEPTH)),
         "all" => {
             work("getppid");
+            work("getpgid");
             work("rename");
             work("call");
         }
@@ -127,8 +132,8 @@ fn in_tasks() -> Vec<Kind> {
 }
 
 fn in_functions() -> Vec<Kind> {
-    let function = if cfg!(target_arch = "aarch64") { "__arm64_sys_getppid" } else { "__x64_sys_getppid" };
-    ["kprobe", "kretprobe", "fentry", "fexit"].map(|kind_of| kind(&format!("{kind_of}:{function}()"), "getppid")).into()
+    let function = if cfg!(target_arch = "aarch64") { "__arm64_sys_getpgid" } else { "__x64_sys_getpgid" };
+    ["kprobe", "kretprobe", "fentry", "fexit"].map(|kind_of| kind(&format!("{kind_of}:{function}()"), "getpgid")).into()
 }
 
 /// All threads' calls of `work` while `events` are recorded.
