@@ -169,21 +169,23 @@ fn check(trace: &Trace, what: &str) {
     }
 }
 
-/// Durations of one thread's calls of one event: one inside another, or one after another.
+/// Durations of one thread's calls of one event: one after another, but for those inside the call. A record's time is a little after its
+/// duration was taken, never after the next call has begun.
 fn check_durations(lines: &[Value], what: &str) {
     let mut last: std::collections::HashMap<(u64, &str), Vec<(u64, u64)>> = std::collections::HashMap::new();
     for line in lines {
         let Some(duration) = line["fields"]["duration_ns"].as_u64() else { continue };
         let (end, thread) = (line["time"].as_u64().unwrap(), line["tid"].as_u64().unwrap());
-        let begin = end.saturating_sub(duration);
-        let returned = last.entry((thread, line["event"].as_str().unwrap())).or_default();
-        // Those that began after this one were inside it, and must have ended.
-        while returned.last().is_some_and(|(earlier, _)| *earlier >= begin) {
+        let event = line["event"].as_str().unwrap();
+        // What is called in recursion returns how deep it is.
+        let depth = if event.starts_with("uretprobe:") { line["fields"]["retval"].as_u64().unwrap() } else { 0 };
+        let returned = last.entry((thread, event)).or_default();
+        while returned.last().is_some_and(|(inside, _)| *inside < depth) {
             returned.pop();
         }
-        let before = returned.last().copied().unwrap_or_default();
-        assert!(before.1 <= begin, "{what}: {line} overlaps {before:?}");
-        returned.push((begin, end));
+        let before = returned.last().map_or(0, |(_, end)| *end);
+        assert!(before + duration <= end, "{what}: {line} overlaps the call that ended at {before}");
+        returned.push((depth, end));
     }
 }
 
