@@ -100,6 +100,12 @@ pub mod context {
     /// Bytes of a frame of the process's stack: s32 status, u8 `build_id[20]`, u64 offset, as the kernel has it
     /// (`struct bpf_stack_build_id`). With status 1 the offset counts in the file of that build id; with 2 it is an address.
     pub const FRAME: u64 = 32;
+    /// Bytes of one of the kernel's: an address.
+    pub const ADDRESS: u64 = 8;
+    /// Most frames of each stack, however many the kernel would give (`kernel.perf_event_max_stack`): what stands before the kernel's, and all
+    /// of its, then end where there is still room for the process's.
+    pub const MAX_FRAMES: u64 = 127;
+    const _: () = assert!(8 + 16 + 4 + 4 + MAX_FRAMES * ADDRESS < 4096);
 }
 
 /// What is stored of a value.

@@ -40,15 +40,27 @@ pub fn conditions() -> Vec<Condition> {
     // Without capabilities they are refused anyway.
     let system_calls = capabilities.ok.then(|| condition("system calls", system_calls()));
     let rest = [condition("lockdown", lockdown()), condition("tracefs", tracefs()), condition("bpffs", bpffs())];
-    [condition("kernel 5.15 or later", kernel()), capabilities].into_iter().chain(system_calls).chain(rest).collect()
+    [condition(KERNEL, kernel()), capabilities].into_iter().chain(system_calls).chain(rest).collect()
 }
+
+/// Programs that exchange words of memory, and get to know what was there, arm64 compiles since 5.18 (arch/arm64/net/bpf_jit_comp.c, commit
+/// 1902472b4fa9); cookies of perf events came with 5.15.
+const OLDEST: (u32, u32) = if cfg!(target_arch = "aarch64") { (5, 18) } else { (5, 15) };
+/// What a kernel must be to load relayd's programs.
+pub const KERNEL: &str = if cfg!(target_arch = "aarch64") { "kernel 5.18 or later" } else { "kernel 5.15 or later" };
 
 fn kernel() -> Result<String> {
     let (_, kernel) = machine::host_and_kernel();
-    if machine::kernel_version().is_none_or(|version| version < (5, 15)) {
-        bail!("{kernel}: boot a newer one");
-    }
+    check_version(machine::kernel_version()).with_context(|| kernel.clone())?;
     Ok(kernel)
+}
+
+fn check_version(version: Option<(u32, u32)>) -> Result<()> {
+    if version.is_none_or(|version| version < OLDEST) {
+        let (major, minor) = OLDEST;
+        bail!("{} needs Linux {major}.{minor}: boot a newer one", std::env::consts::ARCH);
+    }
+    Ok(())
 }
 
 fn capabilities() -> Result<String> {
@@ -180,4 +192,18 @@ fn bpffs() -> Result<String> {
             .with_context(|| format!("making {} is refused{}", tried.display(), security_module()))?;
     }
     Ok(shown.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_kernel_is_told_what_is_needed() {
+        let (major, minor) = OLDEST;
+        assert!(check_version(Some(OLDEST)).is_ok() && check_version(Some((major + 1, 0))).is_ok());
+        let said = check_version(Some((major, minor - 1))).unwrap_err().to_string();
+        assert!(said.contains(&format!("needs Linux {major}.{minor}")), "{said}");
+        assert!(KERNEL.contains(&format!("{major}.{minor}")), "{KERNEL}");
+    }
 }

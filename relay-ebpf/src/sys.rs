@@ -613,6 +613,36 @@ pub fn cookie(ctx: &impl EbpfContext) -> u64 {
     unsafe { helpers::generated::bpf_get_attach_cookie(ctx.as_ptr()) }
 }
 
+/// The u32 at an address; zero when it cannot be read.
+///
+/// ```
+/// # use relay_ebpf::sys::{self, KernelAddress};
+/// fn flags(structure: u64) -> u32 {
+///     sys::kernel_u32(KernelAddress::new(structure))
+/// }
+/// ```
+#[inline(always)]
+#[must_use]
+pub fn kernel_u32(from: KernelAddress) -> u32 {
+    // SAFETY: the helper reads any address safely.
+    unsafe { helpers::bpf_probe_read_kernel(from.0.cast::<u32>()) }.unwrap_or(0)
+}
+
+/// The u64 at an address; zero when it cannot be read.
+///
+/// ```
+/// # use relay_ebpf::sys::{self, KernelAddress};
+/// fn first(structure: u64) -> u64 {
+///     sys::kernel_u64(KernelAddress::new(structure))
+/// }
+/// ```
+#[inline(always)]
+#[must_use]
+pub fn kernel_u64(from: KernelAddress) -> u64 {
+    // SAFETY: the helper reads any address safely.
+    unsafe { helpers::bpf_probe_read_kernel(from.0.cast::<u64>()) }.unwrap_or(0)
+}
+
 /// The u32 at `offset` bytes into the context; zero when it cannot be read.
 ///
 /// ```
@@ -626,10 +656,7 @@ pub fn cookie(ctx: &impl EbpfContext) -> u64 {
 #[inline(always)]
 #[must_use]
 pub fn context_u32(ctx: &impl EbpfContext, offset: u16) -> u32 {
-    // SAFETY: an address to be read by a helper that reads any address safely.
-    let address = unsafe { ctx.as_ptr().byte_add(offset.into()) };
-    // SAFETY: the helper reads any address safely.
-    unsafe { helpers::bpf_probe_read_kernel(address.cast::<u32>()) }.unwrap_or(0)
+    kernel_u32(KernelAddress::in_context(ctx, offset.into()))
 }
 
 /// The u64 at `offset` bytes into the context; zero when it cannot be read.
@@ -645,10 +672,7 @@ pub fn context_u32(ctx: &impl EbpfContext, offset: u16) -> u32 {
 #[inline(always)]
 #[must_use]
 pub fn context_u64(ctx: &impl EbpfContext, offset: u16) -> u64 {
-    // SAFETY: an address to be read by a helper that reads any address safely.
-    let address = unsafe { ctx.as_ptr().byte_add(offset.into()) };
-    // SAFETY: the helper reads any address safely.
-    unsafe { helpers::bpf_probe_read_kernel(address.cast::<u64>()) }.unwrap_or(0)
+    kernel_u64(KernelAddress::in_context(ctx, offset.into()))
 }
 
 /// An address to copy from. Anything may be there, or nothing: it is only ever given to a helper that checks.
@@ -689,6 +713,20 @@ impl KernelAddress {
     #[must_use]
     pub fn address(self) -> u64 {
         self.0.addr() as u64
+    }
+
+    /// As a number of which the verifier knows nothing: it lets no subprogram have the context's address.
+    ///
+    /// ```
+    /// # use relay_ebpf::sys::KernelAddress;
+    /// fn of(address: KernelAddress) -> u64 {
+    ///     address.unknown_address()
+    /// }
+    /// ```
+    #[inline(always)]
+    #[must_use]
+    pub fn unknown_address(self) -> u64 {
+        kernel_u64(Self::of(&self.0))
     }
 
     /// Of a value.
@@ -1171,16 +1209,21 @@ impl Workspace {
         unsafe { place.cast::<u32>().write_volatile(value) }
     }
 
-    /// Stores the stack of a context in front of the payload, `at` so many bytes, at most 4096 bytes of it; returns how many.
+    /// Stores the stack of a context in front of the payload, `at` so many bytes, less than 4096: the innermost frames of `FRAME` bytes,
+    /// [`MAX_FRAMES`](relay_common::recipe::context::MAX_FRAMES) of them at most; returns how many bytes.
     #[inline(always)]
-    pub fn store_stack(&self, ctx: &impl EbpfContext, at: u64, flags: u64) -> u64 {
-        const MOST: usize = CONTEXT_SPACE / 2;
+    pub fn store_stack<const FRAME: usize>(&self, ctx: &impl EbpfContext, at: u64, flags: u64) -> u64 {
+        let most = const {
+            let most = relay_common::recipe::context::MAX_FRAMES as usize * FRAME;
+            assert!(most <= CONTEXT_SPACE / 2);
+            most
+        };
         // VERIFIER: the mask bounds where, the constant how much.
-        let at = (unknown(at) as usize) & (MOST - 1);
+        let at = (unknown(at) as usize) & (CONTEXT_SPACE / 2 - 1);
         // SAFETY: in bounds.
         let to = unsafe { self.context.get().cast::<u8>().add(at) };
         // SAFETY: there is room for what the helper writes.
-        let len = unsafe { helpers::generated::bpf_get_stack(ctx.as_ptr(), to.cast(), MOST as u32, flags) };
+        let len = unsafe { helpers::generated::bpf_get_stack(ctx.as_ptr(), to.cast(), most as u32, flags) };
         if len < 0 { 0 } else { len.cast_unsigned() }
     }
 

@@ -233,6 +233,8 @@ pub(crate) fn a_running_sessions_events_change_and_the_trace_says_so() {
     wait_until("two events are detached", || count_loaded(&links) == links.len() - 2);
     run();
     let session = flight.snapshot(&path);
+    let notes: u64 = session["cpus"].as_array().unwrap().iter().map(|cpu| cpu["notes"].as_u64().unwrap()).sum();
+    assert_eq!(notes, 2, "the changes are records without a run");
     let lines = babeltrace_named(&path);
     let at = |what: &str| -> Vec<usize> { (0..lines.len()).filter(|index| lines[*index].contains(what)).collect() };
     let changes = at(" relayd:change: ");
@@ -321,6 +323,41 @@ pub(crate) fn added_events_are_recorded_of_followed_processes() {
     let path = folder.path().join("snapshot");
     flight.snapshot(&path);
     assert!(names(&path).iter().any(|name| name == "sched:sched_process_exec"), "{:?}", names(&path));
+}
+
+/// While programs run at many events, also in the interrupts in which processes come to their end.
+pub(crate) fn processes_that_have_ended_are_no_longer_chosen() {
+    let mut shell = Command::new("sh")
+        .args(["-c", "read a; for i in $(seq 300); do /bin/true & /bin/true; wait; done; read b"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pid = shell.id().to_string();
+    let flight =
+        Flight::start("test-ended", &["-e", "raw_syscalls:*,sched:*,irq:*,timer:*", "--pid", &pid, "--follow"]);
+    std::io::Write::write_all(shell.stdin.as_mut().unwrap(), b"\n").unwrap();
+    let chosen = || -> Vec<u64> {
+        let map = aya::maps::MapData::from_pin("/sys/fs/bpf/relayd/test-ended/chosen").unwrap();
+        let map: aya::maps::HashMap<_, u64, u64> = aya::maps::Map::HashMap(map).try_into().unwrap();
+        map.keys().map(|key| key.unwrap() & 0xffff_ffff).collect()
+    };
+    let is_reading = || fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default().contains("pipe_read");
+    let forked = || fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    wait_until("the shell is done", || {
+        let before = forked();
+        sleep(Duration::from_millis(300));
+        is_reading() || before == forked()
+    });
+    // Tasks are freed when a grace period has passed.
+    sleep(Duration::from_secs(1));
+    let dead: Vec<u64> = chosen().into_iter().filter(|pid| !Path::new(&format!("/proc/{pid}")).exists()).collect();
+    assert!(dead.is_empty(), "{} of 600 processes are chosen and have ended: {dead:?}", dead.len());
+    let folder = tempfile::tempdir().unwrap();
+    let session = flight.snapshot(&folder.path().join("snapshot"));
+    let helpers = session["helpers"].as_array().unwrap();
+    assert_eq!(helpers.len(), 2, "{session}");
+    drop(shell.stdin.take());
+    shell.wait().unwrap();
 }
 
 pub(crate) fn sessions_that_cannot_be_used_are_told_apart() {

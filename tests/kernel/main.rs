@@ -51,6 +51,8 @@ enum Need {
     /// The second CPU can go offline. The first often cannot; the second can where any can.
     Hotplug,
     ThreeCpus,
+    /// The number of the next process can be told.
+    LastPid,
     /// A kernel that is locked down.
     Lockdown,
 }
@@ -67,6 +69,7 @@ const FPROBES: Need = Need::Fprobes;
 const NO_KPROBES: Need = Need::NoKprobes;
 const HOTPLUG: Need = Need::Hotplug;
 const THREE_CPUS: Need = Need::ThreeCpus;
+const LAST_PID: Need = Need::LastPid;
 const LOCKDOWN: Need = Need::Lockdown;
 
 impl Need {
@@ -92,6 +95,7 @@ impl Need {
             Self::NoKprobes => (!kprobes, "a kernel that has kprobes"),
             Self::Hotplug => (exists("/sys/devices/system/cpu/cpu1/online"), "no CPU can go offline"),
             Self::ThreeCpus => (exists("/sys/devices/system/cpu/cpu2"), "fewer than three CPUs"),
+            Self::LastPid => (exists("/proc/sys/kernel/ns_last_pid"), "a kernel without CONFIG_CHECKPOINT_RESTORE"),
             Self::Lockdown => (lockdown().contains("[confidentiality]"), "a kernel that is not locked down"),
         };
         (!is_there).then(|| missing.to_owned())
@@ -189,6 +193,8 @@ fn main() {
             [BABELTRACE, PERF] perf_saw_the_same_system_calls;
         probes: [BABELTRACE] system_calls_have_their_arguments_results_and_durations,
             [BABELTRACE] a_call_that_does_not_return_is_recorded_at_its_entry,
+            [] a_call_whose_return_never_comes_is_counted,
+            [] samples_that_fall_into_another_program_are_counted,
             [BABELTRACE] an_execve_shows_the_program_that_was_run,
             [BABELTRACE] a_raw_tracepoint_has_the_arguments_of_the_kernel,
             [BABELTRACE] samples_come_at_their_rate_from_every_cpu,
@@ -228,6 +234,7 @@ fn main() {
             [] a_trace_is_followed_while_it_is_recorded,
             [] what_a_killed_recorder_has_left_is_saved;
         recovery: [] what_was_recorded_survives_kills,
+            [LAST_PID] the_number_of_a_killed_recorder_is_no_reason_to_leave_events_out,
             [] names_of_what_is_gone_are_kept,
             [] what_cannot_be_recovered_is_said;
         flight: [] a_session_records_without_a_process,
@@ -236,11 +243,13 @@ fn main() {
             [BABELTRACE] a_running_sessions_events_change_and_the_trace_says_so,
             [] calls_that_return_while_it_is_stopped_have_no_return_later,
             [] added_events_are_recorded_of_followed_processes,
+            [] processes_that_have_ended_are_no_longer_chosen,
             [] sessions_that_cannot_be_used_are_told_apart,
             [] a_snapshot_that_fills_the_disk_leaves_nothing_and_the_session_goes_on,
             [KPROBES] a_slow_call_stops_the_recording,
             [SETPRIV] a_session_needs_no_more_capabilities_than_its_unit_names;
         pieces: [BABELTRACE] pieces_are_whole_traces_and_lose_nothing_between_them,
+            [] pieces_are_whole_with_one_sub_buffer,
             [BABELTRACE] a_compressed_piece_is_the_piece,
             [BABELTRACE] a_recorder_that_is_killed_between_pieces_loses_nothing,
             [BABELTRACE] what_stands_where_a_piece_would_is_told_apart,
@@ -250,6 +259,7 @@ fn main() {
             [PYTHON_PACKAGES] duckdb_reads_every_record,
             [] a_full_disk_leaves_nothing_behind;
         stacks: [BABELTRACE, COMPILER, PERF] perf_saw_the_same_stacks,
+            [COMPILER] a_stack_has_as_many_frames_as_there_is_room_for,
             [BABELTRACE, COMPILER] a_program_that_is_gone_is_known_by_its_build_id,
             [] what_cannot_be_symbolized_is_said;
         events: [BABELTRACE] babeltrace2_accepts_the_metadata_of_every_tracepoint,

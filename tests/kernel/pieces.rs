@@ -89,6 +89,23 @@ pub(crate) fn pieces_are_whole_traces_and_lose_nothing_between_them() {
     load.stop();
 }
 
+/// Writers take the only sub-buffer again as soon as it is given back: what its packet has told of losses is gone then.
+pub(crate) fn pieces_are_whole_with_one_sub_buffer() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace");
+    let load = Numbers::start(&machine::online_cpus().unwrap(), Duration::from_micros(300));
+    let output = succeed(&mut record(&path, &["-b", "4K", "-n", "1", "--rotate-time", "100ms", "-d", "2s"]));
+    load.stop();
+    assert!(!text(&output.stderr).contains(" is not in "), "{}", text(&output.stderr));
+    let pieces = pieces(&path);
+    assert!(pieces.len() > 10, "{pieces:?}");
+    let lost: u64 = pieces.iter().map(|piece| total(&session(piece), "lost_full")).sum();
+    assert!(lost > 0, "the buffers were large enough");
+    for piece in &pieces {
+        succeed(relayd().arg("verify").arg(piece));
+    }
+}
+
 pub(crate) fn a_compressed_piece_is_the_piece() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("trace");

@@ -84,6 +84,15 @@ pub(crate) fn a_call_that_does_not_return_is_recorded_at_its_entry() {
     assert_eq!(lines.iter().map(|line| number(line, "error_code")).collect::<Vec<_>>(), [3, 0]);
 }
 
+/// It is under way at the end.
+pub(crate) fn a_call_whose_return_never_comes_is_counted() {
+    let script = "sleep 3 & sleep 0.5; exit 0";
+    let trace = record(&["-e", "syscall:clock_nanosleep", "--comm", "sleep", "--bpf-stats", "--", "sh", "-c", script]);
+    trace.adds_up();
+    let counts = ["entries", "returned", "recorded"].map(|name| trace.total(name));
+    assert_eq!(counts, [2, 1, 1], "{}", trace.summary);
+}
+
 pub(crate) fn an_execve_shows_the_program_that_was_run() {
     let trace = record(&["-e", "syscall:execve", "--bpf-stats", "--", "sh", "-c", "/bin/true; exit 0"]);
     adds_up(&trace);
@@ -130,6 +139,24 @@ pub(crate) fn samples_come_at_their_rate_from_every_cpu() {
     let lines = busy.named();
     assert!((150..2000).contains(&lines.len()), "{} samples in 2 s of spinning", lines.len());
     assert!(lines.iter().all(|line| number(line, "ip") != 0));
+}
+
+/// Those whose timer interrupts another program. The kernel does not count them.
+pub(crate) fn samples_that_fall_into_another_program_are_counted() {
+    const RATE: u64 = 2000;
+    let storm = "timeout 2 dd if=/dev/zero of=/dev/null bs=1 status=none; exit 0";
+    let events = format!("profile:hz:{RATE},raw_syscalls:*");
+    let trace = record(&["-e", &events, "--cpu", "0", "--bpf-stats", "--", "taskset", "-c", "0", "sh", "-c", storm]);
+    trace.adds_up();
+    let missed = trace.summary["samples_missed"].as_u64().unwrap();
+    let times: Vec<u64> = trace
+        .print(&["-e", &format!("profile:hz:{RATE}")])
+        .iter()
+        .filter_map(|line| line["event"].as_str().and(line["time"].as_u64()))
+        .collect();
+    let due = (times.last().unwrap() - times[0]) * RATE / 1_000_000_000;
+    assert!((times.len() as u64) < due, "{} of {due} samples came: none was missed", times.len());
+    assert!(times.len() as u64 + missed >= due - due / 50, "{missed} missed, {} came, {due} were due", times.len());
 }
 
 pub(crate) fn bpftrace_saw_the_same_calls_of_a_library() {
@@ -319,6 +346,7 @@ pub(crate) fn calls_inside_calls_are_paired_each_with_its_own() {
     adds_up(&trace);
     // Of those whose returns were not seen a bounded number is given up at a time.
     assert_eq!(trace.total("entries"), 250);
+    assert_eq!(trace.total("returned"), trace.total("recorded"), "{}", trace.summary);
     assert!(trace.total("unpaired") < 5, "{}", trace.summary);
     let returned: Vec<_> = trace.named().iter().map(|line| (number(line, "arg0"), number(line, "retval"))).collect();
     assert!(returned.iter().all(|(argument, result)| argument == result), "{returned:?}");

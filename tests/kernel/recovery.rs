@@ -152,6 +152,37 @@ pub(crate) fn what_was_recorded_survives_kills() {
     assert!(left.is_empty(), "{left:?}");
 }
 
+/// What outlives a recorder leaves out no other process that gets its number.
+pub(crate) fn the_number_of_a_killed_recorder_is_no_reason_to_leave_events_out() {
+    const LAST: &str = "/proc/sys/kernel/ns_last_pid";
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace");
+    let recorder = start(&path, ["-b", "64K", "-n", "8"]);
+    wait_until("it records", || path.join(".relayd/session.json").exists());
+    let number = recorder.id();
+    kill(recorder);
+    let calls = format!("for i in 1 2 3; do kill -0 {number}; done; exit 0");
+    // Others may take the number before.
+    let mut other = None;
+    for _ in 0..100 {
+        fs::write(LAST, (number - 1).to_string()).unwrap();
+        let mut process = spawn(Command::new("sh").args(["-c", &calls]));
+        let is_it = process.id() == number;
+        process.wait().unwrap();
+        if is_it {
+            other = Some(process);
+            break;
+        }
+    }
+    assert!(other.is_some(), "no process got the number {number}");
+    succeed(relayd().args(["recover", "-q"]).arg(&path));
+    let mut seen = 0;
+    for cpu in relay_daemon::machine::online_cpus().unwrap() {
+        for_each_record(&path, cpu, |record| seen += usize::from(record.pid == number));
+    }
+    assert!(seen >= 3, "{seen} events of the process that got the number {number}");
+}
+
 pub(crate) fn names_of_what_is_gone_are_kept() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("trace");

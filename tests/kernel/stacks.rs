@@ -69,6 +69,29 @@ pub(crate) fn perf_saw_the_same_stacks() {
     }
 }
 
+/// However many frames the kernel would give: the process's would then lie over the kernel's.
+pub(crate) fn a_stack_has_as_many_frames_as_there_is_room_for() {
+    const DEEP: &str = r#"
+        #include <unistd.h>
+        #include <sys/syscall.h>
+        static int deep(int n) { return n == 0 ? (int)syscall(SYS_getppid) != 0 : deep(n - 1) + (n > 1000); }
+        int main(void) { return deep(300) != 1; }
+    "#;
+    const MOST: &str = "/proc/sys/kernel/perf_event_max_stack";
+    let folder = tempfile::tempdir().unwrap();
+    let (source, program) = (folder.path().join("deep.c"), folder.path().join("deep"));
+    fs::write(&source, DEEP).unwrap();
+    succeed(Command::new("cc").args(["-O0", "-fno-omit-frame-pointer", "-o"]).args([&program, &source]));
+    let before = fs::read_to_string(MOST).unwrap();
+    fs::write(MOST, "512").unwrap();
+    let program = program.display().to_string();
+    let trace = record(&["--context", "kstack,ustack", "--follow", "-e", EVENT, "--", &program]);
+    fs::write(MOST, before).unwrap();
+    let lines = trace.print(&[]);
+    let stacks: Vec<_> = lines.iter().filter_map(|line| line["ustack"].as_array()).collect();
+    assert!(stacks.iter().any(|stack| stack.len() == 127), "{:?}", stacks.iter().map(|s| s.len()).collect::<Vec<_>>());
+}
+
 pub(crate) fn a_program_that_is_gone_is_known_by_its_build_id() {
     let folder = tempfile::tempdir().unwrap();
     let program = build(folder.path());

@@ -23,6 +23,8 @@ struct Summary<'a> {
     suppressed: u64,
     entries: u64,
     unpaired: u64,
+    returned: u64,
+    notes: u64,
     faults: u64,
     lost: u64,
     overrun: u64,
@@ -34,6 +36,8 @@ struct Summary<'a> {
     lost_before: u64,
     cpus: &'a [Cpu],
     programs: &'a [Program],
+    helpers: &'a [Program],
+    samples_missed: Option<u64>,
     kprobes_missed: Option<u64>,
     error: Option<&'a str>,
 }
@@ -68,6 +72,8 @@ pub(crate) fn print(path: &Path, session: &Session, json: bool, quiet: bool) -> 
         suppressed: total(|cpu| cpu.suppressed),
         entries: total(|cpu| cpu.entries),
         unpaired: total(|cpu| cpu.unpaired),
+        returned: total(|cpu| cpu.returned),
+        notes: total(|cpu| cpu.notes),
         faults: total(|cpu| cpu.faults),
         lost: total(Cpu::lost),
         overrun: total(|cpu| cpu.overrun),
@@ -78,6 +84,8 @@ pub(crate) fn print(path: &Path, session: &Session, json: bool, quiet: bool) -> 
         lost_before: session.before.iter().map(Cpu::lost).sum(),
         cpus: &session.cpus,
         programs: &session.programs,
+        helpers: &session.helpers,
+        samples_missed: session.events.iter().filter_map(|event| event.missed).reduce(u64::saturating_add),
         kprobes_missed: session.kprobes_missed,
         error: session.error.as_deref(),
     };
@@ -118,7 +126,8 @@ fn text(summary: &Summary<'_>) -> Result<String> {
         writeln!(text, "  suppressed {}: over the limit of their event", summary.suppressed)?;
     }
     if summary.entries > 0 || summary.unpaired > 0 {
-        writeln!(text, "  entries  {}, kept for their returns", summary.entries)?;
+        let unreturned = summary.entries.saturating_sub(summary.returned);
+        writeln!(text, "  entries  {}, kept for their returns; of {unreturned} none was seen", summary.entries)?;
         writeln!(text, "  unpaired {} returns without a known entry", summary.unpaired)?;
     }
     writeln!(
@@ -136,6 +145,13 @@ fn text(summary: &Summary<'_>) -> Result<String> {
     if summary.unwritten > 0 {
         writeln!(text, "  unwritten {} of the recorded: the file could not be written", summary.unwritten)?;
     }
+    if summary.notes > 0 {
+        writeln!(
+            text,
+            "  notes    {}, that events were added or removed: recorded, or lost, without a run",
+            summary.notes
+        )?;
+    }
     if summary.faults > 0 {
         writeln!(text, "  faults   {} values could not be read where their address points to", summary.faults)?;
     }
@@ -148,6 +164,16 @@ fn text(summary: &Summary<'_>) -> Result<String> {
             }
         };
         writeln!(text, "  {}: {runs}{skipped}", program.name)?;
+    }
+    let unfollowed: u64 = summary.helpers.iter().filter_map(|helper| helper.recursion_misses).sum();
+    if unfollowed > 0 {
+        writeln!(
+            text,
+            "  following: {unfollowed} forks and ends of tasks skipped by the kernel; some processes may not be followed"
+        )?;
+    }
+    if let Some(missed) = summary.samples_missed {
+        writeln!(text, "  samples: {missed} missed, while another program was running or the CPU's clock slept")?;
     }
     if let Some(missed) = summary.kprobes_missed {
         writeln!(

@@ -100,10 +100,10 @@ impl Attached {
     }
 
     /// Attaches what follows processes to those that they start.
-    pub(super) fn follow(&mut self, object: &Object, fork: u64, free: u64) -> Result<()> {
-        for (name, id) in [("on_free", free), ("on_fork", fork)] {
-            let program = self.shared(object, name, Hook::Tracepoint, Instance::First)?;
-            let link = tracepoint(program, id, 0).with_context(|| format!("attaching {name}"))?;
+    pub(super) fn follow(&mut self, object: &Object) -> Result<()> {
+        for (name, tracepoint) in [("on_free", c"sched_process_free"), ("on_fork", c"sched_process_fork")] {
+            let program = self.shared(object, name, Hook::RawTracepoint, Instance::First)?;
+            let link = attach_raw(program, Some(tracepoint)).with_context(|| format!("attaching {name}"))?;
             self.push(&[], link);
         }
         Ok(())

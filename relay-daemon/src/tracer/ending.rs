@@ -44,6 +44,7 @@ pub(super) fn end_trace(
     channel.wait_for_running_programs()?;
     let missed = session.kprobes_missed;
     session.programs.clear();
+    session.helpers.clear();
     standing.count(&mut session)?;
     session.kprobes_missed = missed;
     session.cpus = standing.accounts()?;

@@ -20,8 +20,9 @@ use tokio::io::unix::AsyncFd;
 
 use super::{
     attach::{Attached, is_out_of_files},
+    btf::Kernel,
     choice::Choice,
-    events::{Catalogue, Event, Probe},
+    events::{Event, Probe},
     hook::{self, Hook},
     object::{self, Object},
     preemption,
@@ -31,7 +32,6 @@ use super::{
 };
 use crate::{
     channel::{self, Channel},
-    machine,
     pins::Folder,
     sys::{MapCreate, create_map, set_value, watch_log},
 };
@@ -95,8 +95,8 @@ pub struct Orders<'a> {
 pub struct Loader {
     object: Object,
     request: OwnedFd,
-    account: PerCpuArray<MapData, [u64; 8]>,
-    limits: PerCpuArray<MapData, [u64; 2]>,
+    account: PerCpuArray<MapData, [u64; 10]>,
+    tallies: PerCpuArray<MapData, [u64; 5]>,
     trigger: Array<MapData, [u64; 5]>,
     chosen: HashMap<MapData, u64, u64>,
     attached: Attached,
@@ -130,7 +130,7 @@ impl Loader {
         let cgroups = choice.cgroup_ids()?;
         let (choices, context) = (choice.bits(), orders.context);
         let (name_count, cgroup_count) = (u32::try_from(names.len())?, u32::try_from(cgroups.len())?);
-        let (child_at, freed_at) = if choice.follow { task_numbers()? } else { (0, 0) };
+        let task = TaskMembers::find(choice.follow)?;
         let registers = u32::from(registers::WORDS);
         let mut loader = EbpfLoader::new();
         for (name, value) in [
@@ -141,8 +141,10 @@ impl Loader {
             ("NAMES", &name_count),
             ("CHOSEN_CGROUPS", &cgroup_count),
             ("REGISTERS", &registers),
-            ("CHILD_AT", &child_at),
-            ("FREED_AT", &freed_at),
+            ("TID_AT", &task.tid),
+            ("PID_AT", &task.pid),
+            ("LEADER_AT", &task.leader),
+            ("BORN_AT", &task.born),
         ] {
             loader.override_global(name, value, true);
         }
@@ -153,7 +155,7 @@ impl Loader {
         };
         let recipes = u32::try_from(recipes.max(1))?;
         let chosen = u32::try_from(choice.keys().count())? + if choice.follow { FOLLOWED } else { 1 };
-        loader.map_max_entries("RECIPES", recipes).map_max_entries("LIMITS", recipes);
+        loader.map_max_entries("RECIPES", recipes).map_max_entries("TALLIES", recipes);
         loader.map_max_entries("PATTERNS", u32::try_from(names.len() + orders.patterns.len())?.max(1));
         let possible = u32::try_from(channel.possible().len())?;
         let calls = if events.iter().any(Event::is_pair) { (CALLS * possible).max(ALL_CALLS) } else { 1 };
@@ -170,7 +172,7 @@ impl Loader {
         let request = object.load(REQUEST, Hook::RawTracepoint, None)?;
         tell(&ebpf, orders, &names, &cgroups)?;
         let mut take = |name: &str| ebpf.take_map(name).with_context(|| format!("the object has no map {name}"));
-        let (account, limits) = (take("ACCOUNT")?, take("LIMITS")?);
+        let (account, tallies) = (take("ACCOUNT")?, take("TALLIES")?);
         let (trigger, chosen) = (take("TRIGGER")?, take("CHOSEN")?);
         // Of a session that goes on without this process, nobody will be there to listen.
         let notices = if orders.standing { None } else { notices(&mut ebpf)? };
@@ -178,7 +180,7 @@ impl Loader {
             object,
             request,
             account: account.try_into()?,
-            limits: limits.try_into()?,
+            tallies: tallies.try_into()?,
             trigger: trigger.try_into()?,
             chosen: chosen.try_into()?,
             attached: Attached::default(),
@@ -193,9 +195,7 @@ impl Loader {
 
     /// Begins to follow chosen processes.
     fn follow(&mut self, choice: &Choice) -> Result<()> {
-        let catalogue = Catalogue::read(&machine::tracefs()?)?;
-        let id = |name: &str| anyhow::Ok(catalogue.event(name, true)?.format.id);
-        self.attached.follow(&self.object, id("sched:sched_process_fork")?, id("sched:sched_process_free")?)?;
+        self.attached.follow(&self.object)?;
         if choice.own_children {
             programs::run(&self.request, Request::Follow, 0, 0)?;
         }
@@ -239,9 +239,9 @@ impl Loader {
             let reason = reason.map_or_else(|| anyhow::anyhow!("there is none"), |refused| refused.error);
             return Err(reason.context("none of the events of --until could be attached"));
         }
-        let Self { request, account, limits, trigger, chosen, attached, stats, .. } = self;
+        let Self { request, account, tallies, trigger, chosen, attached, stats, .. } = self;
         let (loaded, links) = attached.into_parts();
-        Ok((Programs { request, account, limits, trigger, chosen, loaded, links, stats }, refused))
+        Ok((Programs { request, account, tallies, trigger, chosen, loaded, links, stats }, refused))
     }
 
     /// Attaches to the functions that patterns mean, all at once, where the kernel can do that; returns which events were.
@@ -332,14 +332,38 @@ fn tell(ebpf: &Ebpf, orders: &Orders<'_>, names: &[Pattern], cgroups: &[[u64; 2]
     Ok(())
 }
 
-/// Where the tracepoint of a fork has the child's number, and that of a task's end the task's.
-fn task_numbers() -> Result<(u32, u32)> {
-    let catalogue = Catalogue::read(&machine::tracefs()?)?;
-    let place = |event: &str, field: &str| {
-        let format = catalogue.event(event, true)?.format;
-        let found = format.fields.iter().find(|other| other.name == field);
-        let found = found.with_context(|| format!("{event} has no field {field}"))?;
-        anyhow::Ok(u32::try_from(found.bytes.start)?)
-    };
-    Ok((place("sched:sched_process_fork", "child_pid")?, place("sched:sched_process_free", "pid")?))
+/// Where the kernel's `struct task_struct` has what programs read of it, in bytes; all zero where that is not known.
+#[derive(Default)]
+struct TaskMembers {
+    tid: u32,
+    pid: u32,
+    /// Its process's first thread.
+    leader: u32,
+    /// When it began.
+    born: u32,
+}
+
+impl TaskMembers {
+    /// Asks the kernel's BTF. Without one, processes cannot be followed; and a recorder that was killed is told by its number alone.
+    fn find(needed: bool) -> Result<Self> {
+        match Self::of_kernel() {
+            Err(error) if needed => Err(error.context("following processes (--follow)")),
+            Err(error) => {
+                log::debug!("struct task_struct is not known: {error:#}");
+                Ok(Self::default())
+            }
+            found => found,
+        }
+    }
+
+    fn of_kernel() -> Result<Self> {
+        let kernel = Kernel::load(Path::new("/sys/kernel/btf"))?;
+        let btf = kernel.vmlinux();
+        let task = btf.structure_named("task_struct").context("the kernel's BTF has no struct task_struct")?;
+        let at = |name: &str| {
+            let member = btf.member(task, name).with_context(|| format!("struct task_struct has no {name}"))?;
+            anyhow::Ok(u32::try_from(member.bit_offset / 8)?)
+        };
+        Ok(Self { tid: at("pid")?, pid: at("tgid")?, leader: at("group_leader")?, born: at("start_boottime")? })
+    }
 }

@@ -96,7 +96,7 @@ impl Object {
             functions: (&functions, function.func_info_rec_size),
             target,
         })
-        .with_context(|| format!("loading the program {name} (needs CAP_BPF and CAP_PERFMON, and Linux 5.15)"))
+        .with_context(|| format!("loading the program {name} (needs CAP_BPF and CAP_PERFMON, and {KERNEL})"))
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
     sys::{link_missed, run_program},
 };
 
-/// Programs that do not run at events.
+/// Programs that do not run at events, but follow processes.
 const HELPERS: [&str; 2] = ["on_fork", "on_free"];
 /// Where the maps are pinned that all programs of a session share: what ends the recording, and whose events are recorded.
 pub(super) const TRIGGER: &str = "trigger";
@@ -42,8 +42,8 @@ pub(super) struct Link {
 #[expect(missing_debug_implementations, reason = "aya's maps have none")]
 pub struct Programs {
     pub(super) request: OwnedFd,
-    pub(super) account: PerCpuArray<MapData, [u64; 8]>,
-    pub(super) limits: PerCpuArray<MapData, [u64; 2]>,
+    pub(super) account: PerCpuArray<MapData, [u64; 10]>,
+    pub(super) tallies: PerCpuArray<MapData, [u64; 5]>,
     pub(super) trigger: Array<MapData, [u64; 5]>,
     pub(super) chosen: HashMap<MapData, u64, u64>,
     pub(super) loaded: Vec<Loaded>,
@@ -80,6 +80,10 @@ pub struct LeftOut {
     pub unpaired: u64,
     /// Values that could not be fetched.
     pub faults: u64,
+    /// Entries that their returns have found.
+    pub returned: u64,
+    /// Records of the session's own.
+    pub notes: u64,
 }
 
 /// The record that ended a recording.
@@ -150,9 +154,11 @@ impl Programs {
     /// What the kernel says.
     pub fn left_out(&self) -> Result<Vec<LeftOut>> {
         let values = self.account.get(&0, 0).context("reading how many events were filtered")?;
-        let left_out = |&[own, outside, unwanted, suppressed, entries, unpaired, faults, _noticed]: &[u64; 8]| {
-            LeftOut { own, outside, unwanted, suppressed, entries, unpaired, faults }
-        };
+        let left_out =
+            |&[own, outside, unwanted, suppressed, entries, unpaired, faults, returned, notes, _noticed]: &[u64;
+                  10]| {
+                LeftOut { own, outside, unwanted, suppressed, entries, unpaired, faults, returned, notes }
+            };
         Ok(values.iter().map(left_out).collect())
     }
 
@@ -161,11 +167,32 @@ impl Programs {
     /// # Errors
     /// What the kernel says.
     pub fn suppressed(&self, event: u16) -> Result<u64> {
-        if u32::from(event) >= self.limits.len() {
-            return Ok(0);
+        Ok(self.tallies(event)?.iter().map(|[_next, suppressed, ..]| suppressed).sum())
+    }
+
+    /// How many samples of an event were due on all CPUs, at `hertz` a second, and did not reach the program; zero for events of other
+    /// programs. The kernel does not count them (kernel/events/core.c, `bpf_overflow_handler`).
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn samples_missed(&self, event: u16, hertz: u64) -> Result<u64> {
+        // As the kernel makes it of a rate (kernel/events/core.c, `perf_swevent_init_hrtimer`).
+        let period = (1_000_000_000 / hertz.max(1)).max(10_000);
+        let missed = |&[_next, _suppressed, first, last, samples]: &[u64; 5]| {
+            // One may come late, and the next in time all the same: rounded.
+            let due = (last.saturating_sub(first) + period / 2) / period + u64::from(first != 0);
+            due.saturating_sub(samples)
+        };
+        Ok(self.tallies(event)?.iter().map(missed).sum())
+    }
+
+    /// What each possible CPU has counted of an event; nothing of events of other programs.
+    fn tallies(&self, event: u16) -> Result<Vec<[u64; 5]>> {
+        if u32::from(event) >= self.tallies.len() {
+            return Ok(Vec::new());
         }
-        let values = self.limits.get(&event.into(), 0).context("reading how many records were over the limit")?;
-        Ok(values.iter().map(|[_next, suppressed]| suppressed).sum())
+        let values = self.tallies.get(&event.into(), 0).context("reading what was counted of an event")?;
+        Ok(values.iter().copied().collect())
     }
 
     /// What the kernel has counted of each program that runs at events.
@@ -173,8 +200,22 @@ impl Programs {
     /// # Errors
     /// When `/proc` does not say.
     pub fn report(&self) -> Result<Vec<Program>> {
+        self.reports(false)
+    }
+
+    /// What the kernel has counted of the programs that follow processes. Their runs are no events.
+    ///
+    /// # Errors
+    /// When `/proc` does not say.
+    pub fn report_helpers(&self) -> Result<Vec<Program>> {
+        let without_runs = |program| Program { runs: None, ..program };
+        Ok(self.reports(true)?.into_iter().map(without_runs).collect())
+    }
+
+    fn reports(&self, of_helpers: bool) -> Result<Vec<Program>> {
         let counted = counts_skipped();
-        let reports = self.loaded.iter().filter(|loaded| !HELPERS.contains(&&*loaded.name)).map(|loaded| {
+        let meant = self.loaded.iter().filter(|loaded| HELPERS.contains(&&*loaded.name) == of_helpers);
+        let reports = meant.map(|loaded| {
             let counts = machine::program_counts(loaded.program.as_fd())?;
             let runs = self.stats.is_some().then_some(counts.runs);
             Ok(Program {
@@ -217,7 +258,7 @@ impl Programs {
         for (index, loaded) in self.loaded.iter().enumerate() {
             folder.pin(&program_pin(prefix, index), loaded.program.as_fd())?;
         }
-        for (name, map) in [("account", self.account.map()), ("limits", self.limits.map())] {
+        for (name, map) in [("account", self.account.map()), ("tallies", self.tallies.map())] {
             folder.pin(&format!("{prefix}{name}"), map.fd().as_fd())?;
         }
         for (name, map) in [(TRIGGER, self.trigger.map()), (CHOSEN, self.chosen.map())] {
@@ -259,7 +300,7 @@ impl Programs {
         Ok(Self {
             request: folder.get(&format!("{prefix}request"))?,
             account: per_cpu("account")?.try_into()?,
-            limits: per_cpu("limits")?.try_into()?,
+            tallies: per_cpu("tallies")?.try_into()?,
             trigger: Map::Array(map(TRIGGER)?).try_into()?,
             chosen: Map::HashMap(map(CHOSEN)?).try_into()?,
             loaded: loaded.collect::<Result<_>>()?,

@@ -4,7 +4,12 @@
 //! directory, and a new one takes its place. The sub-buffers' numbers and the count of what was lost go on from piece to piece;
 //! [`Session::before`] has what the pieces before had. When a piece ends, and what becomes of it then, is `pieces`'.
 
-use std::{collections::BTreeMap, fs, path::Path, sync::atomic::Ordering::Relaxed};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use anyhow::{Context as _, Result, bail};
 use relay_common::Buffer as _;
@@ -12,7 +17,7 @@ use relay_common::Buffer as _;
 use super::{
     builds,
     directory::{self, TraceDirectory},
-    ending::{told, told_by},
+    ending::told_by,
     kallsyms, pieces,
     session::{Cpu, Session},
     standing::Standing,
@@ -48,21 +53,26 @@ pub(super) fn cut(
 ) -> Result<Part> {
     let cpu = consumer.buffer().cpu();
     let before = before(session, cpu);
-    take_up_to_now(consumer, channel)?;
+    let mut told = take_up_to_now(consumer, channel)?;
     for _ in 0..TELL_TRIES {
-        if consumer.buffer().control().producer.lost() == told(consumer.buffer())? {
+        if told == Some(consumer.buffer().control().producer.lost()) {
             break;
         }
         channel.mark(cpu)?;
-        take_up_to_now(consumer, channel)?;
+        told = take_up_to_now(consumer, channel)?.or(told);
     }
+    let told = match (told, consumer.consumed().checked_sub(1)) {
+        (Some(told), _) => told,
+        (None, Some(last)) => told_by(consumer.buffer(), last)?,
+        (None, None) => 0,
+    };
     let statistics = consumer.statistics();
     let part = Part {
         records: statistics.records.load(Relaxed).saturating_sub(before.recorded),
         subbufs: statistics.subbufs_processed.load(Relaxed).saturating_sub(before.subbufs_processed),
         bytes: statistics.bytes.load(Relaxed),
         max_backlog: statistics.max_backlog.load(Relaxed),
-        told: consumer.consumed().checked_sub(1).map_or(Ok(0), |last| told_by(consumer.buffer(), last))?,
+        told,
     };
     let name = directory::cpu_file(cpu);
     let (from, to) = (trace.join(&name), piece.join(&name));
@@ -78,12 +88,18 @@ pub(super) fn cut(
     Ok(part)
 }
 
-/// Takes what has been recorded by now; what comes meanwhile may be as much again, and again.
-fn take_up_to_now(consumer: &mut Consumer, channel: &Channel) -> Result<()> {
+/// Takes what has been recorded by now; what comes meanwhile may be as much again, and again. Returns the losses that the last packet tells
+/// of those that it took: once that is given back, and the buffer has no other sub-buffer, it may be gone.
+fn take_up_to_now(consumer: &mut Consumer, channel: &Channel) -> Result<Option<u64>> {
     channel.flush(consumer.buffer().cpu())?;
-    let end = consumer.buffer().reader().produced();
-    while consumer.consumed() < end && consumer.pass(u64::MAX)? > 0 {}
-    Ok(())
+    let buffer = Arc::clone(consumer.buffer());
+    let (reader, mut told) = (buffer.reader(), None);
+    let end = reader.produced();
+    while consumer.consumed() < end && reader.subbuf(consumer.consumed())?.is_some() {
+        told = Some(told_by(&buffer, consumer.consumed())?);
+        consumer.pass(1)?;
+    }
+    Ok(told)
 }
 
 /// What a piece has of a CPU: of what was counted by its end, what the pieces before it have not. Without a part the CPU's file goes on in

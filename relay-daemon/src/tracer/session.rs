@@ -54,6 +54,9 @@ pub struct Session {
     pub cpus: Vec<Cpu>,
     /// What the kernel says of each program. Empty until the end.
     pub programs: Vec<Program>,
+    /// What the kernel says of the programs that follow processes (`--follow`): what they have missed are processes that are not followed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub helpers: Vec<Program>,
     /// Hits of kprobes that the kernel itself passed over: inside another probe, or without room to watch for the return. `None` until the
     /// end, where there are no kprobes, and before Linux 6.7.
     pub kprobes_missed: Option<u64>,
@@ -103,6 +106,9 @@ pub struct SessionEvent {
     /// Records that were over the event's limit, where it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suppressed: Option<u64>,
+    /// Of samples: how many were due and did not reach the program, because another one was running on the CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missed: Option<u64>,
     /// When it was added to a session that was running, in nanoseconds of the monotonic clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub added: Option<u64>,
@@ -116,6 +122,12 @@ impl SessionEvent {
     #[must_use]
     pub fn is_recorded(&self) -> bool {
         self.removed.is_none() && self.name != CHANGE
+    }
+
+    /// Samples a second of each CPU, if it is such an event.
+    #[must_use]
+    pub fn hertz(&self) -> Option<u64> {
+        self.name.strip_prefix("profile:hz:")?.parse().ok()
     }
 
     /// Whether the kernel prints an address of it by name.
@@ -154,6 +166,10 @@ pub struct Cpu {
     pub unpaired: u64,
     /// Values that could not be fetched since their address could not be read.
     pub faults: u64,
+    /// Entries that their returns have found here. The others' calls have not returned, or were not seen to.
+    pub returned: u64,
+    /// Records of the session's own, or losses of such: no run of an event's program has made them.
+    pub notes: u64,
     /// Lost: every sub-buffer was waiting for the reader.
     pub lost_full: u64,
     /// Lost: no sub-buffer could hold it.
@@ -170,7 +186,7 @@ pub struct Cpu {
 
 impl Cpu {
     /// The numbers that only grow.
-    fn counts(&mut self) -> [&mut u64; 15] {
+    fn counts(&mut self) -> [&mut u64; 17] {
         let Self {
             cpu: _,
             recorded,
@@ -184,6 +200,8 @@ impl Cpu {
             entries,
             unpaired,
             faults,
+            returned,
+            notes,
             lost_full,
             lost_too_big,
             lost_nested,
@@ -201,6 +219,8 @@ impl Cpu {
             entries,
             unpaired,
             faults,
+            returned,
+            notes,
             lost_full,
             lost_too_big,
             lost_nested,

@@ -304,9 +304,16 @@ impl Standing {
         let mut missed = None;
         for programs in &self.programs {
             session.programs.extend(programs.report()?);
+            session.helpers.extend(programs.report_helpers()?);
             missed = programs.missed()?.map_or(missed, |more| Some(missed.unwrap_or(0) + more));
         }
         session.kprobes_missed = missed;
+        for event in &mut session.events {
+            if let Some(hertz) = event.hertz() {
+                let counts = self.programs.iter().map(|programs| programs.samples_missed(event.id, hertz));
+                event.missed = Some(counts.sum::<Result<u64>>()?);
+            }
+        }
         for event in session.events.iter_mut().filter(|event| event.suppressed.is_some()) {
             let counts = self.programs.iter().map(|programs| programs.suppressed(event.id));
             event.suppressed = Some(counts.sum::<Result<u64>>()?);
@@ -335,6 +342,8 @@ impl Standing {
                 entries: total(|left_out| left_out.entries),
                 unpaired: total(|left_out| left_out.unpaired),
                 faults: total(|left_out| left_out.faults),
+                returned: total(|left_out| left_out.returned),
+                notes: total(|left_out| left_out.notes),
                 lost_full: counters.lost_full,
                 lost_too_big: counters.lost_too_big,
                 lost_nested: counters.lost_nested,
@@ -376,6 +385,7 @@ fn attach(loader: Loader, orders: &Orders<'_>) -> Result<(Programs, Vec<SessionE
         size: event.format.payload_size(),
         format: event.text.clone(),
         suppressed: event.recipe.as_ref().filter(|recipe| recipe.interval != 0).map(|_| 0),
+        missed: None,
         added: None,
         removed: None,
     });

@@ -21,6 +21,10 @@ pub(crate) struct Account {
     pub(crate) unpaired: BpfWord,
     /// Values that could not be fetched because their address could not be read.
     pub(crate) faults: BpfWord,
+    /// Entries that their returns have found.
+    pub(crate) returned: BpfWord,
+    /// Records of the session's own, which no event has made.
+    pub(crate) notes: BpfWord,
     /// When a full buffer was last spoken of, in nanoseconds.
     noticed: BpfWord,
 }

@@ -7,7 +7,7 @@ use aya_ebpf::{
 use relay_common::{Word as _, recipe::choice};
 use relay_ebpf::{
     setting,
-    sys::{self, BpfWord},
+    sys::{self, BpfWord, KernelAddress},
 };
 
 use crate::{account::count, patterns, trigger};
@@ -18,10 +18,16 @@ setting!(CHOICES: u32 = sys::UNSET);
 setting!(NAMES: u32 = sys::UNSET);
 // How many cgroups.
 setting!(CHOSEN_CGROUPS: u32 = sys::UNSET);
+// Where a task has its process's first thread, and when it began; zero where that is not known.
+setting!(LEADER_AT: u32 = sys::UNSET);
+setting!(BORN_AT: u32 = sys::UNSET);
 
 /// Whose events are left out: a process, as the kernel numbers it (the request to start tells; in a container the recorder
 /// itself does not know), [`NOBODY`], or zero for everybody's, while the session is not recording.
 pub(crate) static RECORDER: BpfWord = BpfWord::zero();
+
+/// When that process began: its number may be another's when it has been killed.
+pub(crate) static BORN: BpfWord = BpfWord::zero();
 
 /// When recording was started last, after a pause: what is older than that may have ended unseen.
 pub(crate) static SINCE: BpfWord = BpfWord::zero();
@@ -57,11 +63,25 @@ pub(crate) fn is_recorded(current: u64) -> bool {
         count(|account| &account.outside);
         return false;
     }
-    if recorder == current >> 32 {
+    if recorder == current >> 32 && is_recorder() != 0 {
         count(|account| &account.own);
         return false;
     }
     true
+}
+
+relay_ebpf::subprogram! {
+    /// Not zero when the current process, which has the recorder's number, is the recorder.
+    fn is_recorder() -> u64 {
+        u64::from(BORN.peek() == born())
+    }
+}
+
+/// When the current process began; zero where that is not known.
+#[inline(always)]
+pub(crate) fn born() -> u64 {
+    let member = |structure: u64, at: u32| sys::kernel_u64(KernelAddress::new(structure.wrapping_add(at.into())));
+    if BORN_AT.load() == 0 { 0 } else { member(member(sys::task(), LEADER_AT.load()), BORN_AT.load()) }
 }
 
 /// Whether the current task and the CPU were chosen.

@@ -32,8 +32,8 @@ use relay_ebpf::{
 
 use crate::{
     account::{count, may_notice},
-    choose::{CHOSEN, NOBODY, RECORDER, SINCE, is_chosen, is_paused, is_recorded},
-    pairs::{UNPAIRED, UNWANTED},
+    choose::{BORN, CHOSEN, NOBODY, RECORDER, SINCE, born, is_chosen, is_paused, is_recorded},
+    pairs::UNPAIRED,
 };
 
 channel!(EVENTS: Packets<KernelClock> = Packets { clock: KernelClock });
@@ -45,9 +45,9 @@ setting!(NMI: u32 = sys::UNSET);
 setting!(CONTEXT: u32 = sys::UNSET);
 // Words of the kernel's `struct pt_regs`: what lies behind them may be no memory.
 setting!(REGISTERS: u32 = sys::UNSET);
-// Where the tracepoint of a fork has the child's number, and that of a task's end the task's.
-setting!(CHILD_AT: u32 = sys::UNSET);
-setting!(FREED_AT: u32 = sys::UNSET);
+// Where a task has its own number, and its process's.
+setting!(TID_AT: u32 = sys::UNSET);
+setting!(PID_AT: u32 = sys::UNSET);
 
 /// The clock of the records.
 #[derive(Clone, Copy)]
@@ -71,8 +71,8 @@ program!(on_probe("kprobe"): ProbeContext, probe_event);
 program!(on_entry("fentry"): FEntryContext, function_event);
 program!(on_exit("fexit"): FEntryContext, function_event);
 program!(on_sample("perf_event"): PerfEventContext, sample_event);
-tracepoint!(on_fork, task_begins);
-tracepoint!(on_free, task_ends);
+program!(on_fork("raw_tracepoint"): RawTracePointContext, task_begins);
+program!(on_free("raw_tracepoint"): RawTracePointContext, task_ends);
 
 /// Words of a tracepoint's fields that recipes start from: a system call's number and arguments, or its number and what it returns.
 const SYSTEM_CALL_WORDS: usize = 7;
@@ -111,7 +111,7 @@ fn tracepoint_by_recipe(ctx: &TracePointContext) {
     }
     let event = Cookie::unpack(sys::cookie(ctx));
     let fields = KernelAddress::in_context(ctx, COMMON_FIELDS);
-    with_recipe(ctx, event, current, |workspace, recipe| {
+    with_recipe(ctx, event, current, fields, |workspace, recipe| {
         if recipe.n_fetches != 0 {
             workspace.inputs.copy_from(0, SYSTEM_CALL_WORDS as u64 * 8, fields);
             return None;
@@ -153,8 +153,8 @@ fn function_event(ctx: &FEntryContext) {
 fn arguments_event(ctx: &impl EbpfContext, more: impl FnOnce(&Workspace, KernelAddress)) {
     let current = sys::current();
     if is_recorded(current) {
-        with_recipe(ctx, Cookie::unpack(sys::cookie(ctx)), current, |workspace, _| {
-            let arguments = KernelAddress::in_context(ctx, 0);
+        let arguments = KernelAddress::in_context(ctx, 0);
+        with_recipe(ctx, Cookie::unpack(sys::cookie(ctx)), current, arguments, |workspace, _| {
             workspace.inputs.copy_from(0, ARGUMENT_WORDS as u64 * 8, arguments);
             more(workspace, arguments);
             None
@@ -172,6 +172,7 @@ fn probe_event(ctx: &ProbeContext) {
 /// (include/linux/perf_event.h, `struct bpf_perf_event_data_kern`).
 #[inline(always)]
 fn sample_event(ctx: &PerfEventContext) {
+    recipe::sampled(Cookie::unpack(sys::cookie(ctx)).id.into());
     registers_event(ctx, KernelAddress::new(sys::context_u64(ctx, 0)));
 }
 
@@ -179,28 +180,31 @@ fn sample_event(ctx: &PerfEventContext) {
 fn registers_event(ctx: &impl EbpfContext, registers: KernelAddress) {
     let current = sys::current();
     if is_recorded(current) {
-        with_recipe(ctx, Cookie::unpack(sys::cookie(ctx)), current, |workspace, _| {
+        with_recipe(ctx, Cookie::unpack(sys::cookie(ctx)), current, registers, |workspace, _| {
             workspace.inputs.copy_from(0, u64::from(REGISTERS.load()) * 8, registers);
             None
         });
     }
 }
 
-/// Makes up a record as the event's recipe says. `start` fills in the inputs; where the payload is not to be fetched it says where it is,
+/// Makes up a record as the event's recipe says. `start` fills in the inputs, which are at `inputs`; where the payload is not to be fetched it says where it is,
 /// and how many bytes.
 #[inline(always)]
 fn with_recipe<C: EbpfContext>(
     ctx: &C,
     event: Cookie,
     current: u64,
+    inputs: KernelAddress,
     start: impl FnOnce(&Workspace, &Recipe) -> Option<(KernelAddress, u64)>,
 ) {
     let Some(recipe) = recipe::recipe(event.id.into()) else { return };
     let is_chosen = is_chosen(current);
     // A return takes its entry along even when it is not wanted itself, and an entry gives up what the thread has left: what is left behind,
     // another call's return would take.
-    let is_pair = recipe.flags & flag::PAIR != 0;
-    if !is_chosen && !(is_pair && pairs::has_calls(event.id.into(), current)) {
+    if !is_chosen && (event.entry || recipe.flags & flag::PAIR == 0) {
+        if event.entry {
+            pairs::forget(event.id.into(), current, inputs.unknown_address());
+        }
         count(|account| &account.unwanted);
         return;
     }
@@ -258,11 +262,6 @@ fn payload(
     let (first, last) = (recipe.n_entry, recipe.n_fetches);
     let is_pair = recipe.flags & flag::PAIR != 0;
     if event.entry {
-        if !is_chosen {
-            pairs::enter(level, id, current, UNWANTED);
-            count(|account| &account.unwanted);
-            return None;
-        }
         let end = recipe::gather(level, id, 0, first, recipe.size.into());
         pairs::enter(level, id, current, end);
         count(|account| &account.entries);
@@ -328,23 +327,26 @@ fn store_context(ctx: &impl EbpfContext, workspace: &Workspace) -> u64 {
         at += 4;
         let (mut kernel, mut user) = (0, 0);
         if wanted & context::KSTACK != 0 {
-            kernel = workspace.store_stack(ctx, at, 0);
+            kernel = workspace.store_stack::<{ context::ADDRESS as usize }>(ctx, at, 0);
             at += kernel;
         }
         if wanted & context::USTACK != 0 {
-            user = workspace.store_stack(ctx, at, sys::USER_STACK_WITH_BUILD_IDS);
+            user = workspace.store_stack::<{ context::FRAME as usize }>(ctx, at, sys::USER_STACK_WITH_BUILD_IDS);
             at += user;
         }
-        workspace.store_context(counts, (kernel / 8) as u32 | ((user / context::FRAME) as u32) << 16);
+        workspace.store_context(counts, (kernel / context::ADDRESS) as u32 | ((user / context::FRAME) as u32) << 16);
     }
     at
 }
 
-/// A chosen process has made another: that one is chosen too. A thread's number does no harm: no process has it.
+/// A chosen process has made another, or a thread: whatever process that is in is chosen too.
+///
+/// These two are on raw tracepoints, where the kernel skips a program only while the same one runs on the CPU: on others it does while any
+/// does, and a process that ends in an interrupt would stay chosen.
 #[inline(always)]
-fn task_begins(ctx: &TracePointContext) {
+fn task_begins(ctx: &RawTracePointContext) {
     if sys::value(&CHOSEN, choice::key(choice::PID, sys::current() >> 32)).is_some() {
-        let child = sys::context_u32(ctx, CHILD_AT.load() as u16);
+        let child = number(ctx.arg(1), PID_AT.load());
         if !sys::insert(&CHOSEN, choice::key(choice::PID, child.into()), &BpfWord::zero()) && may_notice() {
             warn!(ctx, "too many processes to follow: the events of process {} are not recorded", child);
         }
@@ -353,9 +355,15 @@ fn task_begins(ctx: &TracePointContext) {
 
 /// The task is gone, and a process with it when it was the process's last.
 #[inline(always)]
-fn task_ends(ctx: &TracePointContext) {
-    let freed = sys::context_u32(ctx, FREED_AT.load() as u16);
-    sys::remove(&CHOSEN, choice::key(choice::PID, freed.into()));
+fn task_ends(ctx: &RawTracePointContext) {
+    // Of a thread that was not its process's first, no process has the number.
+    sys::remove(&CHOSEN, choice::key(choice::PID, number(ctx.arg(0), TID_AT.load()).into()));
+}
+
+/// A number of a task.
+#[inline(always)]
+fn number(task: u64, at: u32) -> u32 {
+    sys::kernel_u32(KernelAddress::new(task.wrapping_add(at.into())))
 }
 
 /// Run by the daemon, by BPF_PROG_TEST_RUN, in its own context: so the kernel says who that is.
@@ -369,12 +377,16 @@ fn on_request(ctx: RawTracePointContext) {
     if request == Request::Follow as u64 {
         let _ = sys::insert(&CHOSEN, choice::key(choice::PID, current >> 32), &BpfWord::zero());
     } else if request == Request::Note as u64 {
+        count(|account| &account.notes);
         if let Some((_, workspace)) = recipe::claim() {
             let payload = KernelAddress::of(&argument);
             let _ = write(&ctx, workspace, event as u16, current, payload, size_of_val(&argument) as u64);
             workspace.release();
+        } else {
+            EVENTS.count_nested();
         }
     } else {
+        let _ = BORN.swap(born());
         let recorder = if argument == 0 { current >> 32 } else { NOBODY };
         if is_paused() {
             // Before anything is recorded again: that is newer.

@@ -8,9 +8,10 @@ use relay_common::{
     Word as _,
     recipe::{KEPT, Recipe, flag, input},
 };
-use relay_ebpf::sys::{self, BpfWord, Cells, Workspace};
+use relay_ebpf::sys::{self, BpfWord, Cells, KernelAddress, Workspace};
 
 use crate::{
+    account::count,
     choose::SINCE,
     recipe::{recipe, workspace},
 };
@@ -105,18 +106,40 @@ fn set_depth(calls: &'static Calls, key: u64, depth: u64) {
     }
 }
 
-/// Whether calls of an event's function are kept of the current thread.
-#[inline(always)]
-pub(crate) fn has_calls(event: u32, current: u64) -> bool {
-    sys::value(&CALLS, key(event, current)).is_some()
+relay_ebpf::subprogram! {
+    /// A call begins that is not to be kept: gives up those that the thread must have left, lest its return take another's entry. `inputs` is
+    /// where the recipe's inputs are.
+    pub(crate) fn forget(event: u32, current: u64, inputs: u64) -> u64 {
+        let Some(recipe) = recipe(event) else { return 0 };
+        let key = key(event, current);
+        let Some(calls) = sys::value(&CALLS, key) else { return 0 };
+        let frame = match recipe.frame {
+            input::FRAME => inputs,
+            word if word < input::WORDS => sys::kernel_u64(KernelAddress::new(inputs.wrapping_add(u64::from(word) * 8))),
+            _ => 0,
+        };
+        set_depth(calls, key, left(calls, recipe, key, frame));
+        0
+    }
 }
 
-/// What stands for an entry that is not to be kept, in place of its payload's end.
-pub(crate) const UNWANTED: u64 = u64::MAX;
+/// How many calls the thread is in, now that one begins in this frame.
+#[inline(always)]
+fn left(calls: &'static Calls, recipe: &Recipe, key: u64, frame: u64) -> u64 {
+    let task = sys::task();
+    // A thread is in one system call at most: one that has not returned never will.
+    if calls.task.swap(task) != task || recipe.flags & flag::SINGLE != 0 {
+        0
+    } else if frame == 0 {
+        calls.depth.peek()
+    } else {
+        // A call whose frame would lie here or below has returned.
+        give_up(calls, key, frame.wrapping_add(1))
+    }
+}
 
 relay_ebpf::subprogram! {
-    /// Keeps the payload, up to `end`, for the return. One that cannot be kept is missed at its return, and counted there. What the thread
-    /// must have left, since it is here, is given up: also where this call is [`UNWANTED`], lest its return take another's entry.
+    /// Keeps the payload, up to `end`, for the return. One that cannot be kept is missed at its return, and counted there.
     pub(crate) fn enter(level: u32, event: u32, current: u64, end: u64) -> u64 {
         let (Some(workspace), Some(recipe)) = (workspace(level), recipe(event)) else { return 0 };
         let key = key(event, current);
@@ -126,17 +149,8 @@ relay_ebpf::subprogram! {
             let _ = sys::insert(&CALLS, key, none);
         }
         let Some(calls) = sys::value(&CALLS, key) else { return 0 };
-        let (task, frame) = (sys::task(), frame(workspace, recipe));
-        // A thread is in one system call at most: one that has not returned never will.
-        let mut depth = 0;
-        if calls.task.swap(task) == task && recipe.flags & flag::SINGLE == 0 {
-            // A call whose frame would lie here or below has returned.
-            depth = if frame == 0 { calls.depth.peek() } else { give_up(calls, key, frame.wrapping_add(1)) };
-        }
-        if end == UNWANTED {
-            set_depth(calls, key, depth);
-            return 0;
-        }
+        let frame = frame(workspace, recipe);
+        let depth = left(calls, recipe, key, frame);
         let _ = calls.depth.swap(depth + 1);
         if depth != 0
             && let Some(none) = NO_CALLS.get(0)
@@ -199,6 +213,7 @@ relay_ebpf::subprogram! {
             // One that was kept before a pause of the recording may have returned in it: this is the return of another.
             if call.head.get(KEY) == (depth - 1) << 48 | key && call.head.get(TIME) >= SINCE.peek() {
                 end = len;
+                count(|account| &account.returned);
             }
         }
         depth = depth.saturating_sub(1);

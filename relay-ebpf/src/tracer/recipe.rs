@@ -29,18 +29,22 @@ const LEVELS: u32 = 4;
 #[btf_map]
 static WORKSPACES: PerCpuArray<Workspace, { LEVELS as usize }> = PerCpuArray::new();
 
-/// One CPU's count of an event against its limit.
+/// What one CPU counts of an event.
 #[repr(C)]
-struct Limit {
+struct Tally {
     /// When the next record would come if they came evenly, in nanoseconds.
     next: BpfWord,
     /// Records that were over the limit.
     suppressed: BpfWord,
+    /// When its first sample came and its last, and how many. At their rate more were due where the kernel did not run the program.
+    first: BpfWord,
+    last: BpfWord,
+    samples: BpfWord,
 }
 
 /// By event id.
 #[btf_map]
-static LIMITS: PerCpuArray<Limit, 1> = PerCpuArray::new();
+static TALLIES: PerCpuArray<Tally, 1> = PerCpuArray::new();
 
 /// How many workspaces a program looks at where all CPUs share them.
 const PROBES: u32 = 32;
@@ -238,6 +242,21 @@ fn matches(workspace: &Workspace, test: &Test) -> bool {
     patterns::text_matches(test.pattern.into(), workspace)
 }
 
+relay_ebpf::subprogram! {
+    /// Counts a sample, whatever becomes of it.
+    pub(crate) fn sampled(event: u32) -> u64 {
+        if let Some(tally) = TALLIES.get(event) {
+            let now = sys::clock();
+            if tally.first.peek() == 0 {
+                let _ = tally.first.swap(now);
+            }
+            let _ = tally.last.swap(now);
+            tally.samples.count(1);
+        }
+        0
+    }
+}
+
 /// Whether one more record is within the event's limit. If not, it is counted.
 ///
 /// Records that come evenly at the highest rate follow one another by `interval`; `next` is when the next would come. It may be
@@ -247,7 +266,7 @@ pub(crate) fn is_within_limit(recipe: &Recipe, event: u32) -> bool {
     if recipe.interval == 0 {
         return true;
     }
-    let Some(limit) = LIMITS.get(event) else { return true };
+    let Some(limit) = TALLIES.get(event) else { return true };
     let (now, next) = (sys::clock(), limit.next.peek());
     if next > now + recipe.burst {
         limit.suppressed.count(1);

@@ -164,6 +164,7 @@ pub(super) fn describe(
         events,
         cpus: Vec::new(),
         programs: Vec::new(),
+        helpers: Vec::new(),
         kprobes_missed: None,
         pieces: 0,
         before: Vec::new(),
@@ -180,6 +181,7 @@ pub(super) fn change_event(id: u16) -> SessionEvent {
         size: size_of::<u64>(),
         format: CHANGE_FORMAT.to_owned(),
         suppressed: None,
+        missed: None,
         added: None,
         removed: None,
     }
