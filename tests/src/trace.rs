@@ -151,7 +151,7 @@ impl Trace {
     pub fn adds_up(&self) {
         let causes = ["recorded", "filtered", "suppressed", "entries", "unpaired", "lost"];
         let accounted: u64 = causes.iter().map(|name| self.total(name)).sum();
-        assert_eq!(self.runs(), accounted, "runs are not what became of them: {}", self.summary);
+        assert_eq!(self.runs() + self.total("notes"), accounted, "runs are not what became of them: {}", self.summary);
     }
 
     /// The trace as babeltrace2 reads it, a line an event.

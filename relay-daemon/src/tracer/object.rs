@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     bpf,
+    environment::KERNEL,
     sys::{self, ProgramLoad},
 };
 
