@@ -90,15 +90,6 @@ fn skipped(trace: &Trace, program: &str) -> u64 {
     of_it.map(|this| this["recursion_misses"].as_u64().unwrap_or(0)).sum()
 }
 
-/// Every run was recorded, or left out by a cause that was counted.
-fn adds_up(trace: &Trace) {
-    let counted: u64 = ["recorded", "filtered", "suppressed", "entries", "unpaired", "lost"]
-        .map(|name| trace.total(name))
-        .iter()
-        .sum();
-    assert_eq!(counted, trace.runs(), "{}", trace.summary);
-}
-
 fn nested(trace: &Trace) -> u64 {
     trace.session["cpus"].as_array().unwrap().iter().map(|cpu| cpu["lost_nested"].as_u64().unwrap()).sum()
 }
@@ -112,7 +103,7 @@ pub(crate) fn a_function_that_many_threads_call_is_recorded_each_time() {
     for (threads, calls) in [(1, 20_000), (2, 10_000), (64, 500)] {
         let uprobe = of_load(&format!("uprobe:{}:getppid", library()));
         let trace = record_calls(threads, calls, &[&uprobe]);
-        adds_up(&trace);
+        trace.adds_up();
         assert_eq!(nested(&trace), 0, "{}", trace.summary);
         assert_eq!(trace.total("recorded"), threads * calls, "{}", trace.summary);
     }
@@ -121,7 +112,7 @@ pub(crate) fn a_function_that_many_threads_call_is_recorded_each_time() {
 pub(crate) fn a_function_of_a_process_and_functions_of_the_kernel_have_programs_of_their_own() {
     let uprobe = of_load(&format!("uprobe:{}:getppid", library()));
     let trace = record_calls(1, 20_000, &[&uprobe, "kprobe:hrtimer_start_range_ns", "kprobe:try_to_wake_up"]);
-    adds_up(&trace);
+    trace.adds_up();
     assert_eq!(recorded(&trace, "uprobe:*"), 20_000, "{}", trace.summary);
     let programs = trace.session["programs"].as_array().unwrap();
     assert_eq!(programs.iter().filter(|program| program["name"] == "on_probe").count(), 2, "{programs:?}");
@@ -134,7 +125,7 @@ pub(crate) fn tracepoints_of_system_calls_have_programs_of_their_own() {
     for (program, condition) in [("on_tracepoint", ""), ("on_tp_recipe", " if pid != 999999")] {
         let events = EVENTS.map(|event| format!("{event}{condition}"));
         let trace = record_calls(4, 5_000, &events.each_ref().map(String::as_str));
-        adds_up(&trace);
+        trace.adds_up();
         let programs = trace.session["programs"].as_array().unwrap();
         let of_it = programs.iter().filter(|this| this["name"].as_str().unwrap().starts_with(program)).count();
         assert!(of_it >= 2, "one program for hooks with different guards: {programs:?}");

@@ -177,8 +177,8 @@ pub(crate) fn the_number_of_a_killed_recorder_is_no_reason_to_leave_events_out()
     assert!(other.is_some(), "no process got the number {number}");
     succeed(relayd().args(["recover", "-q"]).arg(&path));
     let mut seen = 0;
-    for cpu in relay_daemon::machine::online_cpus().unwrap() {
-        for_each_record(&path, cpu, |record| seen += usize::from(record.pid == number));
+    for cpu in machine::online_cpus().unwrap() {
+        trace::for_each_record(&path, cpu, |record| seen += usize::from(record.pid == number));
     }
     assert!(seen >= 3, "{seen} events of the process that got the number {number}");
 }
