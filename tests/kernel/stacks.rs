@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use relay_tests::{Trace, fail, record, relayd, succeed, text};
+use relay_tests::{Trace, fail, record, relayd, succeed, text, wait_until};
 
 /// Calls getppid three functions deep, then exits. Not optimized, so that each function has a frame; without libc, which has none.
 const PROGRAM: &str = r#"
@@ -69,6 +69,25 @@ pub(crate) fn perf_saw_the_same_stacks() {
     }
 }
 
+/// How many frames the kernel gives at most, until this is dropped. It is not to be set while anybody takes stacks, nor a moment after.
+struct MostFrames(String);
+
+impl MostFrames {
+    const PLACE: &str = "/proc/sys/kernel/perf_event_max_stack";
+
+    fn set(number: &str) -> Self {
+        let before = fs::read_to_string(Self::PLACE).unwrap();
+        wait_until("the most frames are set", || fs::write(Self::PLACE, number).is_ok());
+        Self(before)
+    }
+}
+
+impl Drop for MostFrames {
+    fn drop(&mut self) {
+        wait_until("the most frames are set back", || fs::write(Self::PLACE, &self.0).is_ok());
+    }
+}
+
 /// However many frames the kernel would give: the process's would then lie over the kernel's.
 pub(crate) fn a_stack_has_as_many_frames_as_there_is_room_for() {
     const DEEP: &str = r#"
@@ -77,16 +96,13 @@ pub(crate) fn a_stack_has_as_many_frames_as_there_is_room_for() {
         static int deep(int n) { return n == 0 ? (int)syscall(SYS_getppid) != 0 : deep(n - 1) + (n > 1000); }
         int main(void) { return deep(300) != 1; }
     "#;
-    const MOST: &str = "/proc/sys/kernel/perf_event_max_stack";
     let folder = tempfile::tempdir().unwrap();
     let (source, program) = (folder.path().join("deep.c"), folder.path().join("deep"));
     fs::write(&source, DEEP).unwrap();
     succeed(Command::new("cc").args(["-O0", "-fno-omit-frame-pointer", "-o"]).args([&program, &source]));
-    let before = fs::read_to_string(MOST).unwrap();
-    fs::write(MOST, "512").unwrap();
+    let _most = MostFrames::set("512");
     let program = program.display().to_string();
     let trace = record(&["--context", "kstack,ustack", "--follow", "-e", EVENT, "--", &program]);
-    fs::write(MOST, before).unwrap();
     let lines = trace.print(&[]);
     let stacks: Vec<_> = lines.iter().filter_map(|line| line["ustack"].as_array()).collect();
     assert!(stacks.iter().any(|stack| stack.len() == 127), "{:?}", stacks.iter().map(|s| s.len()).collect::<Vec<_>>());
