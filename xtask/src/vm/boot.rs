@@ -107,7 +107,14 @@ fn watch(child: &mut Child, monitor: &Path, finished: &mut Suite) -> Result<Outc
 pub(super) fn accelerator(machine: &Machine, image: &Path) -> Result<&'static [&'static str]> {
     const KVM: &[&str] = &["-accel", "kvm", "-cpu", "host", "-smp", "4"];
     let is_here = machine.target.is_here() && File::options().read(true).write(true).open("/dev/kvm").is_ok();
-    Ok(if is_here && boots(machine, image, KVM)? { KVM } else { &["-accel", "tcg,thread=single", "-smp", "4"] })
+    if is_here && boots(machine, image, KVM)? {
+        return Ok(KVM);
+    }
+    Ok(match machine.architecture {
+        "arm64" => &["-accel", "tcg,thread=multi", "-smp", "4"],
+        // One thread for all CPUs: with one for each, a CPU can run what another is patching, as the kernel does when a tracepoint is enabled.
+        _ => &["-accel", "tcg,thread=single", "-smp", "4"],
+    })
 }
 
 /// Whether a kernel comes to its first program. There are machines whose KVM starts guests and never runs them. The answer is kept.
