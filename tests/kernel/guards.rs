@@ -160,12 +160,10 @@ pub(crate) fn calls_that_are_skipped_are_counted() {
         let (skipped, unpaired) = (skipped(&trace, program), trace.total("unpaired"));
         println!("{event}: {skipped} skipped, {unpaired} unpaired: {}", trace.total("recorded"));
         let entries_and_returns = if event.starts_with("syscall:") { 2 } else { 1 };
-        assert_eq!(
-            trace.total("recorded") + trace.total("entries") + unpaired + skipped,
-            20_000 * entries_and_returns,
-            "{event}: {}",
-            trace.summary
-        );
+        let accounted = trace.total("recorded") + trace.total("entries") + unpaired + skipped;
+        // Others call too, a little.
+        let calls = 20_000 * entries_and_returns;
+        assert!((calls..calls + calls / 100).contains(&accounted), "{event}: {accounted}: {}", trace.summary);
     }
 }
 
