@@ -121,7 +121,8 @@ pub(crate) fn programs_that_interrupt_one_another_write_whole_records() {
     let links: Vec<_> = raw.iter().map(|(program, tracepoint)| clients.attach(program, tracepoint).unwrap()).collect();
     let samples = sample(&mut clients, if is_emulated { 2_000 } else { 25_000 });
     let storm = Storm::start(&machine::online_cpus().unwrap());
-    let enough = u64::from(if is_emulated { repeats(8_000) } else { repeats(50_000) });
+    // A tenth of the former would interrupt too few.
+    let enough = u64::from(if is_emulated { 8_000 } else { repeats(50_000) });
     wait_until("all has been interrupted often", || clients.runs("check_sample").unwrap() > enough);
     drop((storm, samples, links));
     let taken = finish(&clients.checked, readers);
