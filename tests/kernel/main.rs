@@ -206,7 +206,7 @@ fn main() {
             [FPROBES] the_functions_of_a_pattern_are_attached_at_once,
             [BABELTRACE, KPROBES] kprobes_and_trampolines_of_one_function_agree,
             [BABELTRACE, KPROBES] a_duration_is_the_time_between_entry_and_return,
-            [KPROBES] durations_of_one_thread_never_overlap,
+            [KPROBES] durations_of_one_thread_do_not_overlap,
             [BABELTRACE, KPROBES] returns_that_the_kernel_had_no_room_for_are_counted,
             [BABELTRACE] a_system_call_takes_as_long_as_it_slept,
             [BABELTRACE, COMPILER] calls_inside_calls_are_paired_each_with_its_own,

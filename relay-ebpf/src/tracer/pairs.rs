@@ -99,10 +99,10 @@ fn give_up(calls: &'static Calls, key: u64, limit: u64) -> u64 {
 /// From now on the thread is in so many calls.
 #[inline(always)]
 fn set_depth(calls: &'static Calls, key: u64, depth: u64) {
+    // Before it goes: should it stay, nobody takes what is left in it.
+    let _ = calls.depth.swap(depth);
     if depth == 0 {
         sys::remove(&CALLS, key);
-    } else {
-        let _ = calls.depth.swap(depth);
     }
 }
 
