@@ -12,7 +12,8 @@ use xtask::ebpf;
 use crate::{
     as_root,
     debian::{Apt, Suite},
-    dist, exec, find, root, targets, tests,
+    dist, exec, find, root,
+    tests::{self, Programs},
 };
 
 /// What is in the container beside relayd and the tests.
@@ -62,10 +63,9 @@ const ENTER: &str = "
     umount --lazy /.old
     exec /bin/sh -c \"$2\"";
 
-/// relayd and the tests, built for any machine.
+/// relayd as users are given it, and the tests.
 fn programs() -> Result<[(PathBuf, &'static str); 2]> {
-    let tested = if cfg!(target_arch = "aarch64") { targets::TESTED_ARM64 } else { targets::TESTED_X86_64 };
-    Ok([(dist::program()?, "relayd"), (tests::kernel_tests_for(tested)?, "kernel")])
+    Ok([(dist::program()?, "relayd"), (Programs::build(None)?.kernel, "kernel")])
 }
 
 fn packages() -> Result<PathBuf> {

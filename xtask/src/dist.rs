@@ -75,8 +75,7 @@ impl Architecture {
     /// Builds relayd, static and stripped, and returns it.
     fn program(self) -> Result<PathBuf> {
         self.target.set_up()?;
-        self.target.build(&["relay-daemon"])?;
-        let program = self.target.program("relayd");
+        let program = self.target.relayd()?;
         let stripped = folder().join(self.name).join("relayd");
         make_folder_of(&stripped)?;
         exec(Command::new(self.strip).arg(&program).arg("-o").arg(&stripped))?;

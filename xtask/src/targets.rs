@@ -1,4 +1,4 @@
-//! What is built for: any x86-64 or arm64 machine, whatever its C library, and an emulated one.
+//! What is built for: any x86-64 or arm64 machine, whatever its C library.
 
 use std::{env, path::PathBuf, process::Command};
 
@@ -12,23 +12,18 @@ use crate::{cargo, exec, setup};
 pub(crate) struct Target {
     /// Rust's name for it.
     pub(crate) triple: &'static str,
-    profile: &'static str,
     /// Of the C code and of linking, where it is another than this machine's.
     compiler: Option<&'static str>,
 }
 
 /// Any x86-64 machine, whatever its C library.
-pub(crate) const X86_64: Target = Target { triple: "x86_64-unknown-linux-musl", profile: "release", compiler: None };
+pub(crate) const X86_64: Target = Target { triple: "x86_64-unknown-linux-musl", compiler: None };
 /// Any arm64 machine, whatever its C library.
 pub(crate) const ARM64: Target = Target {
     triple: "aarch64-unknown-linux-musl",
-    profile: "release",
     // It compiles nothing that depends on the C library.
     compiler: Some("aarch64-linux-gnu-gcc"),
 };
-/// The same for tests: built quickly, and not as slow on an emulated machine as what is not optimized at all.
-pub(crate) const TESTED_X86_64: Target = Target { profile: "tested", ..X86_64 };
-pub(crate) const TESTED_ARM64: Target = Target { profile: "tested", ..ARM64 };
 
 impl Target {
     /// Installs what building for it takes.
@@ -46,10 +41,10 @@ impl Target {
         self.triple.starts_with(env::consts::ARCH)
     }
 
-    /// `cargo COMMAND` for it.
-    pub(crate) fn cargo(self, command: &str) -> Command {
+    /// cargo that builds for it.
+    pub(crate) fn cargo(self) -> Command {
         let mut cargo = cargo();
-        cargo.args([command, "--locked", "--profile", self.profile, "--target", self.triple]);
+        cargo.arg("--config").arg(format!("build.target=\"{}\"", self.triple));
         if let Some(compiler) = self.compiler {
             let name = self.triple.replace('-', "_");
             cargo.env(format!("CC_{name}"), compiler);
@@ -58,13 +53,9 @@ impl Target {
         cargo
     }
 
-    /// Builds packages.
-    pub(crate) fn build(self, packages: &[&str]) -> Result<()> {
-        exec(self.cargo("build").args(packages.iter().flat_map(|package| ["--package", package])))
-    }
-
-    /// A program that was built.
-    pub(crate) fn program(self, name: &str) -> PathBuf {
-        ebpf::target_dir().join(self.triple).join(self.profile).join(name)
+    /// Builds relayd as users are given it, but for its symbols.
+    pub(crate) fn relayd(self) -> Result<PathBuf> {
+        exec(self.cargo().args(["build", "--locked", "--release", "--package", "relay-daemon"]))?;
+        Ok(ebpf::target_dir().join(self.triple).join("release/relayd"))
     }
 }

@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use xtask::ebpf;
 
 use crate::{CannotRun, as_root, cargo, exec, find, is_root, setup, targets::Target};
@@ -25,9 +25,9 @@ pub(crate) fn kernel(filter: &[String]) -> Result<()> {
         return Err(CannotRun).context("these tests need root, and there is no sudo");
     }
     exec(cargo().args(["test", "--locked", "--doc", "--package", "relay-ebpf", "--"]).args(filter))?;
-    exec(cargo().args(["build", "--locked", "--package", "relay-daemon", "--package", "example-kleak"]))?;
-    let mut tests = as_root(&kernel_tests(&[])?)?;
-    tests.env("RELAYD", ebpf::target_dir().join("debug/relayd")).env("RELAYD_TOOLS", ebpf::tools_dir());
+    let programs = Programs::build(None)?;
+    let mut tests = as_root(&programs.kernel)?;
+    tests.env("RELAYD", programs.relayd).env("RELAYD_TOOLS", ebpf::tools_dir());
     // The tests share one kernel, and measure its tracepoints: one at a time.
     exec(tests.arg("--test-threads=1").args(filter))
 }
@@ -45,6 +45,7 @@ pub(crate) fn unit(filter: &[String]) -> Result<()> {
 /// The environment variable that says how much checks repeat, and its values.
 const SIZE: &str = "RELAY_TESTS";
 const TENTH: &str = "tenth";
+const HUNDREDTH: &str = "hundredth";
 const ALL: &str = "all";
 
 /// The variable's value for a run at full size, or a quick one.
@@ -66,15 +67,20 @@ fn has_size(size: &str) -> bool {
     env::var_os(SIZE).is_some_and(|set| set == size)
 }
 
-/// That, as a shell's assignment.
+/// That, as a container's shell is given it.
 pub(crate) fn assignment() -> String {
     format!("{SIZE}={}", if is_tenth() { TENTH } else { ALL })
+}
+
+/// That, as a guest's is: where it is emulated, all takes tens of times as long.
+pub(crate) fn assignment_in_guest() -> String {
+    format!("{SIZE}={}", if is_full() { ALL } else { HUNDREDTH })
 }
 
 /// Checks the account of `records` records in each mode.
 pub(crate) fn account(records: u64) -> Result<()> {
     setup::ebpf_toolchain()?;
-    let mut tests = as_root(&kernel_tests(&["--release"])?)?;
+    let mut tests = as_root(&one_of_tests("test", &["--test", "kernel", "--release"])?)?;
     exec(tests.args(["--test-threads=1", "--nocapture", "long::"]).env("RELAY_RECORDS", records.to_string()))
 }
 
@@ -83,31 +89,56 @@ pub(crate) fn in_shell(filter: &str) -> String {
     format!("kernel --list '{filter}' | grep -c . > /dev/null && kernel --test-threads=1 --color never '{filter}'")
 }
 
-/// Builds the tests on the running kernel for this machine, and returns their program.
-fn kernel_tests(profile: &[&str]) -> Result<PathBuf> {
-    built(cargo().args(["test", "--locked", "--test", "kernel"]).args(profile))
+/// What tests on a kernel take.
+#[derive(Debug)]
+pub(crate) struct Programs {
+    /// The tests themselves.
+    pub(crate) kernel: PathBuf,
+    pub(crate) relayd: PathBuf,
+    pub(crate) kleak: PathBuf,
 }
 
-/// Builds them for another machine.
-pub(crate) fn kernel_tests_for(target: Target) -> Result<PathBuf> {
-    built(target.cargo("test").args(["--test", "kernel"]))
+/// The packages of `cargo test`, and the tests: what they depend on is built once if all are named each time, since features are united.
+const TOGETHER: [&str; 5] = ["relay-common", "relay-daemon", "xtask", "example-kleak", "relay-tests"];
+
+impl Programs {
+    /// Builds them for this machine, or for another.
+    pub(crate) fn build(target: Option<Target>) -> Result<Self> {
+        let mut build = target.map_or_else(cargo, Target::cargo);
+        build.args(["build", "--locked"]).args(TOGETHER.iter().flat_map(|package| ["--package", package]));
+        let built = executables(build.args(["--bin", "relayd", "--bin", "kleak", "--test", "kernel"]))?;
+        let program = |name: &str| {
+            let is_it = |path: &&PathBuf| {
+                let stem = path.file_name().unwrap_or_default().to_string_lossy();
+                stem.split('-').next() == Some(name)
+            };
+            built.iter().find(is_it).cloned().with_context(|| format!("cargo has built no {name}"))
+        };
+        Ok(Self { kernel: program("kernel")?, relayd: program("relayd")?, kleak: program("kleak")? })
+    }
 }
 
 /// Builds the benchmarks, and returns their program.
 pub(crate) fn benchmarks() -> Result<PathBuf> {
-    built(cargo().args(["bench", "--locked", "--bench", "bench"]))
+    one_of_tests("bench", &["--bench", "bench"])
 }
 
 /// Builds a program of the tests' package, and returns it.
-fn built(cargo: &mut Command) -> Result<PathBuf> {
-    cargo.args(["--package", "relay-tests", "--no-run", "--message-format=json"]).stderr(Stdio::inherit());
-    let output = cargo.output().with_context(|| format!("running {cargo:?}"))?;
-    let text = String::from_utf8(output.stdout)?;
-    // One line of JSON for every artifact; of these, one such program.
-    let is_it = |line: &&str| line.contains("\"kind\":[\"test\"]") || line.contains("\"kind\":[\"bench\"]");
-    let binary = text.lines().filter(is_it).find_map(|line| {
-        let (_, rest) = line.split_once("\"executable\":\"")?;
-        Some(PathBuf::from(rest.split_once('"')?.0))
-    });
-    binary.filter(|_| output.status.success()).with_context(|| format!("{cargo:?} has failed"))
+fn one_of_tests(command: &str, arguments: &[&str]) -> Result<PathBuf> {
+    let mut build = cargo();
+    build.args([command, "--locked", "--package", "relay-tests", "--no-run"]).args(arguments);
+    executables(&mut build)?.pop().with_context(|| format!("{build:?} has built no program"))
+}
+
+/// Runs cargo, and returns the programs that it has built, or that were up to date.
+fn executables(cargo: &mut Command) -> Result<Vec<PathBuf>> {
+    let output = cargo.args(["--message-format=json"]).stderr(Stdio::inherit()).output();
+    let output = output.with_context(|| format!("running {cargo:?}"))?;
+    if !output.status.success() {
+        bail!("{cargo:?} failed: {}", output.status);
+    }
+    // One line of JSON for every artifact.
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let program = |line: &str| Some(PathBuf::from(line.split_once("\"executable\":\"")?.1.split_once('"')?.0));
+    Ok(text.lines().filter_map(program).collect())
 }
