@@ -71,7 +71,7 @@ pub(crate) fn live_snapshots_are_consistent() {
     let snapshots = u64::from(rounds) * cpus.len() as u64;
     assert!(overtaken * 20 < snapshots, "{overtaken} of {snapshots} snapshots were overtaken");
     for cpu in cpus {
-        assert!(newest[&cpu] > 100 * u64::from(rounds), "no storm on cpu {cpu}: {newest:?}");
+        assert!(newest[&cpu] > 10 * u64::from(rounds), "no storm on cpu {cpu}: {newest:?}");
         assert_eq!(clients.numbered.counters(cpu).unwrap().lost(), 0);
     }
 }
@@ -136,7 +136,7 @@ pub(crate) fn sigusr1_writes_a_snapshot_and_recording_goes_on() {
     let mut reads = 0;
     let storm = Storm::start(&machine::online_cpus().unwrap());
     let mut more = || {
-        reads += 50_000;
+        reads += 10_000;
         storm.wait_for_reads(reads);
     };
     let snapshot = |number: u32| recording.path.with_file_name(format!("trace-snapshot-{number}"));

@@ -55,7 +55,8 @@ pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// How often a test repeats what it does `full` times: a tenth of that where `RELAY_TESTS=tenth` asks for a quick run.
+/// How often a test repeats what it does `full` times: a tenth of that where `RELAY_TESTS=tenth` asks for a quick run; guests, which are
+/// emulated, are given `hundredth`.
 ///
 /// # Panics
 /// When `RELAY_TESTS` asks for anything else but `all`.
@@ -64,7 +65,8 @@ pub fn repeats(full: u32) -> u32 {
     match std::env::var("RELAY_TESTS").as_deref() {
         Err(_) | Ok("all") => full,
         Ok("tenth") => (full / 10).max(1),
-        Ok(other) => panic!("RELAY_TESTS={other}: it can be all or tenth"),
+        Ok("hundredth") => (full / 100).max(1),
+        Ok(other) => panic!("RELAY_TESTS={other}: it can be all, tenth or hundredth"),
     }
 }
 

@@ -1,5 +1,4 @@
-//! `cargo xtask vm`: the tests on kernels that this machine does not run, in QEMU: Debian's cloud kernels, four CPUs, and one of
-//! them on arm64.
+//! `cargo xtask vm`: the tests on kernels that this machine does not run, in QEMU: Debian's cloud kernels, one of them on arm64.
 //!
 //! In the guest there is what the tests call: relayd, the programs that it is compared with, a shell and some tools. There is no compiler;
 //! tests that need more than there is are listed as ignored. `vm/guest.rs` makes the guest, `vm/boot.rs` runs it.
@@ -19,7 +18,7 @@ use crate::{
     dist, exec, setup,
     suite::Suite,
     targets::{self, Target},
-    tests,
+    tests::{self, Programs},
 };
 
 /// A kernel that tests run on.
@@ -33,6 +32,8 @@ struct Kernel {
     /// What is added to its command line.
     options: &'static str,
     machine: &'static Machine,
+    /// The tests that tell something new there, by the beginnings of their names.
+    tests: &'static [&'static [&'static str]],
 }
 
 /// An emulated machine.
@@ -41,11 +42,9 @@ struct Machine {
     architecture: &'static str,
     qemu: &'static [&'static str],
     console: &'static str,
-    target: Target,
-    /// The tests that tell something new there, by the beginning of their names.
-    tests: &'static [&'static str],
 }
 
+/// The oldest: all but what is about preemption, which it has in system calls alone.
 const V6_1: Kernel = Kernel {
     name: "6.1",
     suite: debian::Suite::Own,
@@ -53,54 +52,62 @@ const V6_1: Kernel = Kernel {
     chain: &["linux-image-6.1."],
     options: "",
     machine: &X86_64,
+    tests: &[&LOADED, &ATTACHED, &HOTPLUG, &GUARDED, &CALLED, &READ],
 };
-const V6_12: Kernel =
-    Kernel { name: "6.12", package: "linux-image-6.12-cloud-amd64", chain: &["linux-image-6.12."], ..V6_1 };
+const V6_12: Kernel = Kernel {
+    name: "6.12",
+    package: "linux-image-6.12-cloud-amd64",
+    chain: &["linux-image-6.12."],
+    tests: &[&LOADED, &ATTACHED],
+    ..V6_1
+};
 const KERNELS: [Kernel; 5] = [
     V6_1,
     V6_12,
     // Programs are preempted wherever the kernel does not forbid it.
-    Kernel { name: "6.12-full", options: "preempt=full", ..V6_12 },
+    Kernel { name: "6.12-full", options: "preempt=full", tests: &[&GUARDED, &PREEMPTED, &READ], ..V6_12 },
     // Debian's newest, whatever it is by now.
-    Kernel { name: "7.2", suite: debian::Suite::Other("sid"), chain: &["linux-image-", "linux-binary-"], ..V6_1 },
-    Kernel { name: "arm64", package: "linux-image-6.12-cloud-arm64", machine: &ARM64, ..V6_12 },
+    Kernel {
+        name: "7.2",
+        suite: debian::Suite::Other("sid"),
+        chain: &["linux-image-", "linux-binary-"],
+        tests: &[&LOADED, &ATTACHED, &HOTPLUG, &GUARDED],
+        ..V6_1
+    },
+    Kernel { name: "arm64", package: "linux-image-6.12-cloud-arm64", machine: &ARM64, tests: &[&ON_ARM64], ..V6_12 },
 ];
-const X86_64: Machine = Machine {
-    architecture: "amd64",
-    qemu: &["qemu-system-x86_64", "-cpu", "max"],
-    console: "ttyS0",
-    target: targets::TESTED_X86_64,
-    tests: &TESTS,
-};
+const X86_64: Machine =
+    Machine { architecture: "amd64", qemu: &["qemu-system-x86_64", "-cpu", "max"], console: "ttyS0" };
 const ARM64: Machine = Machine {
     architecture: "arm64",
     // Not `max`: it would spend its time on signing pointers.
     qemu: &["qemu-system-aarch64", "-machine", "virt", "-cpu", "neoverse-n1"],
     console: "ttyAMA0",
-    target: targets::TESTED_ARM64,
-    tests: &ARM64_TESTS,
 };
-const TESTS: [&str; 17] = [
+/// Every program of ours, as its verifier sees it and its compiler compiles it.
+const LOADED: [&str; 7] = [
     "channel::",
     "clients::",
+    "library::what",
     "examples::klog",
-    "guards::",
-    "library::",
-    "overwrite::",
-    "corrupt::",
-    "long::",
-    "trace::a_cpu",
-    "trace::cpu_numbers",
-    "probes::",
     "choices::a_condition",
-    "list::functions",
     "flight::a_session_records",
-    "flight::a_record_stops",
     "flight::a_running",
-    "flight::a_slow",
 ];
-/// What depends on the order of memory, on registers, or on how calls are made.
-const ARM64_TESTS: [&str; 9] = [
+/// Every kind of hook.
+const ATTACHED: [&str; 3] = ["probes::", "list::functions", "flight::a_slow"];
+/// CPUs that come and go.
+const HOTPLUG: [&str; 1] = ["trace::a_cpu"];
+/// Calls of functions of the kernel, which the host may have no probes for.
+const CALLED: [&str; 1] = ["contexts::every_call_of_a_function"];
+/// What keeps programs apart from one another.
+const GUARDED: [&str; 1] = ["guards::"];
+/// Programs in tasks that are preempted.
+const PREEMPTED: [&str; 2] = ["clients::", "flight::a_record_stops"];
+/// Readers beside writers.
+const READ: [&str; 3] = ["overwrite::", "corrupt::", "long::"];
+/// What depends on the order of memory, on registers, or on how calls are made; and on more than two CPUs, of which there are enough there.
+const ON_ARM64: [&str; 10] = [
     "channel::",
     "clients::",
     "corrupt::writers",
@@ -110,6 +117,7 @@ const ARM64_TESTS: [&str; 9] = [
     "probes::a_duration",
     "probes::a_raw_tracepoint",
     "choices::a_condition",
+    "trace::cpu_numbers",
 ];
 /// The last: there is no way out of it.
 const IN_LOCKDOWN: &str = "test='kernel --include-ignored --exact --color never environment::a_kernel_in_lockdown_is_named'; \
@@ -138,29 +146,28 @@ fn names() -> String {
 
 /// Runs the tests on one kernel.
 fn run_on(kernel: &Kernel, filter: &[String]) -> Result<()> {
-    let Machine { target, tests: worthwhile, .. } = *kernel.machine;
     let image = kernel.image()?;
-    target.set_up()?;
-    target.build(&["relay-daemon", "example-kleak"])?;
-    // What is given to users, where its machine is quick enough; but whoever tries a test waits for its build.
-    let relayd = if target.is_here() && filter.is_empty() { dist::program()? } else { target.program("relayd") };
-    let programs =
-        [(tests::kernel_tests_for(target)?, "kernel"), (relayd, "relayd"), (target.program("kleak"), "kleak")];
+    let built = Programs::build(kernel.machine.target()?)?;
+    // What is given to users, where it was built before; but whoever tries a test waits for its build.
+    let relayd = if kernel.machine.is_here() && filter.is_empty() { dist::program()? } else { built.relayd };
+    let programs = [(built.kernel, "kernel"), (relayd, "relayd"), (built.kleak, "kleak")];
     let names = if !filter.is_empty() {
         filter.iter().map(String::as_str).collect()
     } else if tests::is_full() {
         vec![""]
     } else {
-        worthwhile.to_vec()
+        kernel.tests.concat()
     };
     let mut runs: Vec<_> = names.into_iter().map(tests::in_shell).collect();
     if filter.is_empty() {
         runs.push(IN_LOCKDOWN.to_owned());
     }
     let mut finished = Suite::default();
-    let guest = Boot { image: &image, accelerator: boot::accelerator(kernel.machine, &image)?, line: kernel.options };
+    let folder = folder(kernel.name);
+    let accelerator = boot::accelerator(kernel.machine, &image, &folder)?;
+    let guest = Boot { image: &image, accelerator, line: kernel.options };
     for is_second in [false, true] {
-        let initrd = guest::initrd(kernel.machine, &programs, &runs, &finished)?;
+        let initrd = guest::initrd(kernel.machine, &folder, &programs, &runs, &finished)?;
         match guest.run(kernel.machine, &initrd, &mut finished)? {
             Outcome::Passed => return Ok(()),
             Outcome::Failed => bail!("tests have failed on {}", kernel.name),
@@ -194,7 +201,7 @@ pub(crate) fn count_instructions() -> Result<()> {
     exec(cargo().args(["build", "--locked", "--release", "--package", "relay-daemon"]))?;
     let programs = [(tests::benchmarks()?, "bench"), (ebpf::target_dir().join("release/relayd"), "relayd")];
     let runs = ["mount -t tracefs tracefs /sys/kernel/tracing && bench --count".to_owned()];
-    let initrd = guest::initrd(kernel.machine, &programs, &runs, &Suite::default())?;
+    let initrd = guest::initrd(kernel.machine, &folder("icount"), &programs, &runs, &Suite::default())?;
     let accelerator = &["-accel", "tcg,thread=single", "-icount", "shift=0", "-smp", "1"];
     match (Boot { image: &image, accelerator, line: "" }).run(kernel.machine, &initrd, &mut Suite::default())? {
         Outcome::Passed => Ok(()),
@@ -216,12 +223,28 @@ impl Kernel {
 }
 
 impl Machine {
+    /// Whether it is of this machine's architecture.
+    fn is_here(&self) -> bool {
+        (self.architecture == "arm64") == cfg!(target_arch = "aarch64")
+    }
+
+    /// What its programs are built for, if not for this machine.
+    fn target(&self) -> Result<Option<Target>> {
+        if self.is_here() {
+            setup::ebpf_toolchain()?;
+            return Ok(None);
+        }
+        targets::ARM64.set_up()?;
+        Ok(Some(targets::ARM64))
+    }
+
     /// The x86-64 guest has this machine's own perf and bpftrace; arm64 programs are cross-compiled and Debian's.
     fn can_be_made_here(&self) -> bool {
         self.architecture == "arm64" || cfg!(target_arch = "x86_64")
     }
 }
 
-fn folder() -> PathBuf {
-    ebpf::target_dir().join("vm")
+/// Where a guest is made: several may run.
+fn folder(kernel: &str) -> PathBuf {
+    ebpf::target_dir().join("vm").join(kernel)
 }

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use xtask::ebpf;
 
-use super::{Machine, folder, guest};
+use super::{Machine, guest};
 use crate::{exec, make_folder_of, suite::Suite, tests};
 
 /// A kernel that is booted, how its machine is emulated, and what is added to its command line.
@@ -54,7 +54,7 @@ const PATCHING: [&str; 6] =
 impl Boot<'_> {
     /// Boots, shows what is printed, and notes which tests have finished.
     pub(super) fn run(&self, machine: &Machine, initrd: &Path, finished: &mut Suite) -> Result<Outcome> {
-        let monitor = folder().join(format!("monitor-{}", std::process::id()));
+        let monitor = initrd.with_file_name(format!("monitor-{}", std::process::id()));
         let mut qemu = Command::new("timeout");
         qemu.arg(TIME_LIMIT[usize::from(tests::is_full())]).args(machine.qemu).args(self.accelerator);
         qemu.args(GUEST).arg("-monitor").arg(format!("unix:{},server,nowait", monitor.display()));
@@ -103,29 +103,30 @@ fn watch(child: &mut Child, monitor: &Path, finished: &mut Suite) -> Result<Outc
     })
 }
 
-/// How a guest with four CPUs runs an image: by KVM where that boots it, else emulated.
-pub(super) fn accelerator(machine: &Machine, image: &Path) -> Result<&'static [&'static str]> {
+/// How a guest runs an image: by KVM where that boots it, else emulated.
+pub(super) fn accelerator(machine: &Machine, image: &Path, folder: &Path) -> Result<&'static [&'static str]> {
     const KVM: &[&str] = &["-accel", "kvm", "-cpu", "host", "-smp", "4"];
-    let is_here = machine.target.is_here() && File::options().read(true).write(true).open("/dev/kvm").is_ok();
-    if is_here && boots(machine, image, KVM)? {
+    let is_here = machine.is_here() && File::options().read(true).write(true).open("/dev/kvm").is_ok();
+    if is_here && boots(machine, image, folder, KVM)? {
         return Ok(KVM);
     }
     Ok(match machine.architecture {
         "arm64" => &["-accel", "tcg,thread=multi", "-smp", "4"],
         // One thread for all CPUs: with one for each, a CPU can run what another is patching, as the kernel does when a tracepoint is enabled.
-        _ => &["-accel", "tcg,thread=single", "-smp", "4"],
+        // Each waits for its turn, and whoever waits for all CPUs waits for all turns: so two.
+        _ => &["-accel", "tcg,thread=single", "-smp", "2"],
     })
 }
 
 /// Whether a kernel comes to its first program. There are machines whose KVM starts guests and never runs them. The answer is kept.
-fn boots(machine: &Machine, image: &Path, accelerator: &[&str]) -> Result<bool> {
+fn boots(machine: &Machine, image: &Path, folder: &Path, accelerator: &[&str]) -> Result<bool> {
     let host = fs::read_to_string("/proc/sys/kernel/osrelease").context("reading which kernel runs here")?;
     let name = image.file_name().unwrap_or_default().to_string_lossy();
     let answer = ebpf::cache_dir().join("kvm").join(format!("{name} on {}", host.trim()));
     if let Ok(known) = fs::read_to_string(&answer) {
         return Ok(known == "yes");
     }
-    let initrd = guest::initrd(machine, &[], &[], &Suite::default())?;
+    let initrd = guest::initrd(machine, folder, &[], &[], &Suite::default())?;
     let mut qemu = Command::new("timeout");
     qemu.arg("30").args(machine.qemu).args(accelerator).args(GUEST).args(["-monitor", "none", "-append"]);
     qemu.arg(format!("console={} panic=-1 quiet", machine.console)).arg("-kernel").arg(image);

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{Machine, boot::RESULT, folder};
+use super::{Machine, boot::RESULT};
 use crate::{
     copy,
     debian::{self, Apt},
@@ -28,26 +28,28 @@ const PLUGINS: &str = "/usr/lib/x86_64-linux-gnu/babeltrace2/plugins";
 const ARM64_PACKAGES: [&str; 7] =
     ["babeltrace2", "bash", "busybox-static", "coreutils", "dash", "libc-bin", "util-linux"];
 
-/// Packs programs under their names, what they are compared with, busybox, what is to be run, and the names of the tests that need not be.
+/// Packs programs under their names, what they are compared with, busybox, what is to be run, and the names of the tests that need not be, in
+/// a folder of the guest's own.
 pub(super) fn initrd(
     machine: &Machine,
+    folder: &Path,
     programs: &[(PathBuf, &str)],
     runs: &[String],
     finished: &Suite,
 ) -> Result<PathBuf> {
-    let root = folder().join("root");
+    let root = folder.join("root");
     root::make(&root, programs, |root| match machine.architecture {
         "arm64" => of_packages(
             root,
             &Apt::new(machine.architecture, debian::Suite::Own)?.unpack_with_dependencies(&ARM64_PACKAGES)?,
         ),
-        _ => of_this_machine(root),
+        _ => of_this_machine(root, programs),
     })?;
     let init = root.join("init");
     fs::write(&init, script(runs)).with_context(|| format!("writing {}", init.display()))?;
     let names: String = finished.passed().map(|name| format!("{name}\n")).collect();
     fs::write(root.join("finished"), names).context("writing which tests have finished")?;
-    let initrd = folder().join("initrd");
+    let initrd = folder.join("initrd");
     // Not compressed: the emulated CPU would take longer than the host's disk.
     let pack = "chmod +x init && find . | cpio -o -H newc --quiet > \"$1\"";
     exec(Command::new("sh").current_dir(&root).args(["-c", pack, "sh"]).arg(&initrd))?;
@@ -61,8 +63,8 @@ fn of_packages(root: &Path, packages: &Path) -> Result<()> {
     fs::remove_dir_all(&shared).with_context(|| format!("removing {}", shared.display()))
 }
 
-/// A root of [`PROGRAMS`], as this machine has them, with what they are linked with.
-fn of_this_machine(root: &Path) -> Result<()> {
+/// A root of [`PROGRAMS`], as this machine has them, with what these and ours are linked with.
+fn of_this_machine(root: &Path, ours: &[(PathBuf, &str)]) -> Result<()> {
     for folder in ["usr/bin", "usr/lib", "usr/lib64"] {
         fs::create_dir_all(root.join(folder)).with_context(|| format!("making {}", root.display()))?;
     }
@@ -80,7 +82,8 @@ fn of_this_machine(root: &Path) -> Result<()> {
         let plugin = plugin?.path();
         files.push((plugin.clone(), inside(&plugin)));
     }
-    let linked = Command::new("ldd").args(files.iter().map(|(from, _)| from)).output().context("running ldd")?;
+    let programs = files.iter().map(|(from, _)| from).chain(ours.iter().map(|(from, _)| from));
+    let linked = Command::new("ldd").args(programs).output().context("running ldd")?;
     for path in String::from_utf8_lossy(&linked.stdout).split_whitespace().filter(|word| word.starts_with('/')) {
         if !path.ends_with(':') {
             files.push((PathBuf::from(path), inside(Path::new(path))));
@@ -92,7 +95,7 @@ fn of_this_machine(root: &Path) -> Result<()> {
 /// What runs in the guest.
 fn script(runs: &[String]) -> String {
     let runs: String = runs.iter().map(|run| format!("{run} || failures=$((failures+1))\n")).collect();
-    let size = tests::assignment();
+    let size = tests::assignment_in_guest();
     format!(
         "#!/bin/busybox sh\n\
          /bin/busybox --install -s /bin 2>/dev/null\n\
