@@ -1,10 +1,11 @@
-//! `cargo xtask ci` and `cargo xtask test`: the one list of what must pass, run in two lanes, and what came of it.
+//! `cargo xtask ci` and `cargo xtask test`: the one list of what must pass, run two at a time, and what came of it.
 //!
 //! Each check is a task of its own (`cargo xtask TASK`), run as a process. What it says is shown as it comes, behind its name. All are run, whatever
 //! fails; a check that could not run has failed, unless [`MAY_NOT_RUN`] has its name. `passed.rs` knows what need not be repeated, `suite.rs` which
 //! of the kernel tests have run at all.
 
 use std::{
+    collections::VecDeque,
     io::{BufRead as _, BufReader, Read},
     process::{Command, ExitCode, Stdio},
     sync::{Mutex, PoisonError},
@@ -32,8 +33,7 @@ pub(crate) struct Check {
     pub(crate) task: &'static str,
     /// How many minutes it takes alone on two cores, when nothing is built yet.
     minutes: u32,
-    /// Those of one lane follow one another.
-    lane: Lane,
+    place: Place,
     /// `cargo xtask test` runs it too.
     is_test: bool,
     /// What its result depends on, where it is not repeated once it has passed: files and folders of the repository.
@@ -41,10 +41,10 @@ pub(crate) struct Check {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lane {
-    /// What needs the running kernel for itself, and what is built as users build it.
+enum Place {
+    /// What needs the running kernel for itself, and so one after another.
     Host,
-    /// What runs apart from it, with less priority.
+    /// What runs apart from it, with less priority: beside those, and then two at a time.
     Apart,
 }
 
@@ -63,7 +63,14 @@ const PROGRAMS: &[&str] = &[
     "tests/ebpf",
     "tests/kernel",
     "tests/src",
-    "xtask",
+    "xtask/src/debian.rs",
+    "xtask/src/dist.rs",
+    "xtask/src/ebpf.rs",
+    "xtask/src/root.rs",
+    "xtask/src/targets.rs",
+    "xtask/src/tests.rs",
+    "xtask/src/vm",
+    "xtask/src/vm.rs",
 ];
 /// What the protocol's proofs are about.
 const PROTOCOL: &[&str] = &["Cargo.lock", "Cargo.toml", "relay-common", "xtask/src/mutants.rs", "xtask/src/proofs.rs"];
@@ -71,27 +78,27 @@ const PROTOCOL: &[&str] = &["Cargo.lock", "Cargo.toml", "relay-common", "xtask/s
 const FUZZED: &[&str] = &["relay-common", "relay-daemon", "tests/fuzz", "xtask/src/fuzz.rs"];
 
 /// Before all others.
-const SETUP: Check = Check { task: "setup", minutes: 3, lane: Lane::Host, is_test: true, inputs: &[] };
+const SETUP: Check = Check { task: "setup", minutes: 3, place: Place::Host, is_test: true, inputs: &[] };
 
-/// All others, each lane in its order.
+/// All others, in the order in which those of each place begin.
 pub(crate) const CHECKS: [Check; 17] = [
-    Check { task: "lint", minutes: 3, lane: Lane::Host, is_test: false, inputs: &[] },
-    Check { task: "unit-test", minutes: 4, lane: Lane::Host, is_test: true, inputs: &[] },
-    Check { task: "kernel", minutes: 10, lane: Lane::Host, is_test: true, inputs: &[] },
-    Check { task: "container", minutes: 3, lane: Lane::Host, is_test: true, inputs: &[] },
-    Check { task: "rebuild", minutes: 1, lane: Lane::Host, is_test: false, inputs: &[] },
-    Check { task: "licences", minutes: 3, lane: Lane::Host, is_test: false, inputs: &[] },
-    Check { task: "advisories", minutes: 1, lane: Lane::Host, is_test: false, inputs: &[] },
-    Check { task: "dist", minutes: 5, lane: Lane::Apart, is_test: false, inputs: &[] },
-    Check { task: "vm --kernel 7.2", minutes: 5, lane: Lane::Apart, is_test: true, inputs: PROGRAMS },
-    Check { task: "vm --kernel 6.12-full", minutes: 4, lane: Lane::Apart, is_test: true, inputs: PROGRAMS },
-    Check { task: "vm --kernel 6.12", minutes: 4, lane: Lane::Apart, is_test: true, inputs: PROGRAMS },
-    Check { task: "vm --kernel 6.1", minutes: 4, lane: Lane::Apart, is_test: true, inputs: PROGRAMS },
-    Check { task: "vm --kernel arm64", minutes: 7, lane: Lane::Apart, is_test: true, inputs: PROGRAMS },
-    Check { task: "explore", minutes: 3, lane: Lane::Apart, is_test: false, inputs: PROTOCOL },
-    Check { task: "loom", minutes: 1, lane: Lane::Apart, is_test: false, inputs: PROTOCOL },
-    Check { task: "miri", minutes: 2, lane: Lane::Apart, is_test: false, inputs: PROTOCOL },
-    Check { task: "fuzz", minutes: 4, lane: Lane::Apart, is_test: false, inputs: FUZZED },
+    Check { task: "lint", minutes: 3, place: Place::Host, is_test: false, inputs: &[] },
+    Check { task: "unit-test", minutes: 4, place: Place::Host, is_test: true, inputs: &[] },
+    Check { task: "kernel", minutes: 10, place: Place::Host, is_test: true, inputs: &[] },
+    Check { task: "container", minutes: 3, place: Place::Host, is_test: true, inputs: &[] },
+    Check { task: "rebuild", minutes: 1, place: Place::Host, is_test: false, inputs: &[] },
+    Check { task: "licences", minutes: 3, place: Place::Host, is_test: false, inputs: &[] },
+    Check { task: "advisories", minutes: 1, place: Place::Host, is_test: false, inputs: &[] },
+    Check { task: "dist", minutes: 5, place: Place::Apart, is_test: false, inputs: &[] },
+    Check { task: "vm --kernel arm64", minutes: 7, place: Place::Apart, is_test: true, inputs: PROGRAMS },
+    Check { task: "vm --kernel 6.1", minutes: 4, place: Place::Apart, is_test: true, inputs: PROGRAMS },
+    Check { task: "vm --kernel 7.2", minutes: 5, place: Place::Apart, is_test: true, inputs: PROGRAMS },
+    Check { task: "fuzz", minutes: 4, place: Place::Apart, is_test: false, inputs: FUZZED },
+    Check { task: "vm --kernel 6.12-full", minutes: 4, place: Place::Apart, is_test: true, inputs: PROGRAMS },
+    Check { task: "vm --kernel 6.12", minutes: 4, place: Place::Apart, is_test: true, inputs: PROGRAMS },
+    Check { task: "explore", minutes: 3, place: Place::Apart, is_test: false, inputs: PROTOCOL },
+    Check { task: "miri", minutes: 2, place: Place::Apart, is_test: false, inputs: PROTOCOL },
+    Check { task: "loom", minutes: 1, place: Place::Apart, is_test: false, inputs: PROTOCOL },
 ];
 
 /// How a check ended.
@@ -110,7 +117,7 @@ struct Ended {
     time: Duration,
 }
 
-/// What both lanes add to.
+/// What all checks add to.
 #[derive(Default)]
 struct Book {
     ended: Vec<Ended>,
@@ -122,27 +129,29 @@ pub(crate) fn run(only_tests: bool, full: bool) -> Result<ExitCode> {
     let checks: Vec<&Check> = CHECKS.iter().filter(|check| check.is_test || !only_tests).collect();
     say_what_comes(&checks, full);
     let (start, book) = (Instant::now(), Mutex::new(Book::default()));
-    // What both lanes take is there before they part.
+    // What all take is there before they part.
     SETUP.end(full, &book);
+    let apart: VecDeque<_> = checks.iter().filter(|check| check.place == Place::Apart).collect();
+    let apart = Mutex::new(apart);
+    let next = || apart.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    let end_all = || std::iter::from_fn(next).for_each(|check| check.end(full, &book));
     thread::scope(|scope| {
-        for lane in [Lane::Host, Lane::Apart] {
-            let (book, checks) = (&book, &checks);
-            scope.spawn(move || {
-                checks.iter().filter(|check| check.lane == lane).for_each(|check| check.end(full, book));
-            });
-        }
+        scope.spawn(|| {
+            checks.iter().filter(|check| check.place == Place::Host).for_each(|check| check.end(full, &book));
+            end_all();
+        });
+        end_all();
     });
     let Book { ended, suite } = book.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok(conclude(&ended, &suite, start.elapsed()))
 }
 
 fn say_what_comes(checks: &[&Check], full: bool) {
-    let minutes = |lane: Lane| checks.iter().filter(|check| check.lane == lane).map(|check| check.minutes).sum::<u32>();
-    let most = SETUP.minutes + minutes(Lane::Host).max(minutes(Lane::Apart));
+    let most = SETUP.minutes + checks.iter().map(|check| check.minutes).sum::<u32>() / 2;
     let size =
         if full { "at full size: that takes several times as long" } else { "kills, snapshots and records at a tenth" };
     println!(
-        "xtask: {} checks in two lanes, about {most} minutes on two cores; less where something has passed before on this content ({size})",
+        "xtask: {} checks, two at a time, about {most} minutes on two cores; less where something has passed before on this content ({size})",
         checks.len()
     );
     for check in checks {
@@ -230,7 +239,7 @@ impl Check {
         command.args(self.task.split(' '));
         let (name, size) = tests::size(full);
         command.env(name, size);
-        if self.lane == Lane::Apart {
+        if self.place == Place::Apart {
             // What measures the running kernel goes first.
             let task = command;
             command = Command::new("nice");
