@@ -145,6 +145,12 @@ impl Cookie {
     }
 }
 
+/// System calls have smaller numbers than this, on every architecture that the tracer knows.
+pub const CALL_NUMBERS: u32 = 512;
+
+/// Set in the [`Cookie`] of a system call that is an event, where a table has one for each number: no bit of the cookie's own.
+pub const CALL_IS_CHOSEN: u64 = 1 << 18;
+
 /// What the daemon asks of the tracer's own program, as the first argument of its raw tracepoint context.
 ///
 /// ```

@@ -190,7 +190,7 @@ fn check_durations(lines: &[Value], what: &str) {
 /// Whether a task can be preempted between the kernel's count of an event's program and the program's first instruction, where nothing of ours
 /// can prevent it; it then closes the program for the CPU, and for longer the more tasks there are.
 fn may_close(event: &str) -> bool {
-    const COUNTED: [&str; 5] = ["fentry:", "fexit:", "rawtracepoint:", "syscall:", "syscalls:"];
+    const COUNTED: [&str; 3] = ["fentry:", "fexit:", "rawtracepoint:"];
     let preempts = fs::read_to_string("/proc/sys/kernel/version").unwrap().contains("PREEMPT");
     preempts && COUNTED.iter().any(|kind| event.starts_with(kind))
 }

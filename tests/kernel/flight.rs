@@ -30,17 +30,17 @@ use serde_json::Value;
 use crate::cli::SmallDisk;
 
 /// A session that ends with the test, whatever becomes of that.
-struct Flight(&'static str);
+pub(crate) struct Flight(&'static str);
 
 impl Flight {
-    fn start(name: &'static str, arguments: &[&str]) -> Self {
+    pub(crate) fn start(name: &'static str, arguments: &[&str]) -> Self {
         let _ = relayd().args(["stop", name]).output();
         let flight = Self(name);
         succeed(relayd().args(["start", name]).args(arguments));
         flight
     }
 
-    fn snapshot(&self, path: &Path) -> Value {
+    pub(crate) fn snapshot(&self, path: &Path) -> Value {
         succeed(relayd().args(["snapshot", self.0, "-o"]).arg(path));
         verify(path);
         session(path)

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod account;
+mod calls;
 mod channel;
 mod choices;
 mod cli;
@@ -55,6 +56,8 @@ enum Need {
     LastPid,
     /// A kernel that is locked down.
     Lockdown,
+    /// System calls of 32 bits, beside those of 64.
+    Compat,
 }
 
 const BABELTRACE: Need = Need::Program("babeltrace2");
@@ -71,6 +74,7 @@ const HOTPLUG: Need = Need::Hotplug;
 const THREE_CPUS: Need = Need::ThreeCpus;
 const LAST_PID: Need = Need::LastPid;
 const LOCKDOWN: Need = Need::Lockdown;
+const COMPAT: Need = Need::Compat;
 
 impl Need {
     /// What is missing.
@@ -96,6 +100,7 @@ impl Need {
             Self::Hotplug => (exists("/sys/devices/system/cpu/cpu1/online"), "no CPU can go offline"),
             Self::ThreeCpus => (exists("/sys/devices/system/cpu/cpu2"), "fewer than three CPUs"),
             Self::LastPid => (exists("/proc/sys/kernel/ns_last_pid"), "a kernel without CONFIG_CHECKPOINT_RESTORE"),
+            Self::Compat => (symbols().contains(" __ia32_sys_getpid"), "a kernel without system calls of 32 bits"),
             Self::Lockdown => (lockdown().contains("[confidentiality]"), "a kernel that is not locked down"),
         };
         (!is_there).then(|| missing.to_owned())
@@ -156,6 +161,10 @@ fn main() {
             [] a_channel_that_is_pinned_is_opened_again,
             [] klog_gives_lines_as_they_come_and_the_rest_at_its_end,
             [] the_file_systems_are_where_they_are_said_to_be;
+        calls: [] system_calls_through_two_hooks_are_what_their_own_tracepoints_say,
+            [] pairs_through_two_hooks_have_the_values_of_their_calls,
+            [COMPAT] system_calls_of_32_bits_are_no_others,
+            [] an_event_of_many_is_removed_from_a_session;
         contexts: [] every_call_is_accounted_for_by_kind,
             [KPROBES] every_call_of_a_function_of_the_kernel_is_accounted_for,
             [] every_pass_of_a_static_probe_is_accounted_for,

@@ -149,7 +149,7 @@ impl Trace {
     /// # Panics
     /// When it does not, or the runs were not counted.
     pub fn adds_up(&self) {
-        let causes = ["recorded", "filtered", "suppressed", "entries", "unpaired", "lost"];
+        let causes = ["recorded", "filtered", "suppressed", "entries", "unpaired", "lost", "other_calls"];
         let accounted: u64 = causes.iter().map(|name| self.total(name)).sum();
         assert_eq!(self.runs() + self.total("notes"), accounted, "runs are not what became of them: {}", self.summary);
     }

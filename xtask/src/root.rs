@@ -9,13 +9,14 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::{copy, exec};
+use crate::{copy, exec, make_folder_of};
 
 /// Makes one anew: what `fill` puts there, and programs under their names.
 pub(crate) fn make(root: &Path, programs: &[(PathBuf, &str)], fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     if root.exists() {
         fs::remove_dir_all(root).with_context(|| format!("removing {}", root.display()))?;
     }
+    make_folder_of(root)?;
     fill(root)?;
     for folder in ["proc", "sys", "dev", "tmp"] {
         fs::create_dir_all(root.join(folder)).with_context(|| format!("making {}", root.display()))?;

@@ -132,7 +132,7 @@ fn one_of_tests(command: &str, arguments: &[&str]) -> Result<PathBuf> {
 
 /// Runs cargo, and returns the programs that it has built, or that were up to date.
 fn executables(cargo: &mut Command) -> Result<Vec<PathBuf>> {
-    let output = cargo.args(["--message-format=json"]).stderr(Stdio::inherit()).output();
+    let output = cargo.args(["--message-format=json-render-diagnostics"]).stderr(Stdio::inherit()).output();
     let output = output.with_context(|| format!("running {cargo:?}"))?;
     if !output.status.success() {
         bail!("{cargo:?} failed: {}", output.status);

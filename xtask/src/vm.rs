@@ -95,7 +95,7 @@ const LOADED: [&str; 7] = [
     "flight::a_running",
 ];
 /// Every kind of hook.
-const ATTACHED: [&str; 3] = ["probes::", "list::functions", "flight::a_slow"];
+const ATTACHED: [&str; 4] = ["probes::", "calls::", "list::functions", "flight::a_slow"];
 /// CPUs that come and go.
 const HOTPLUG: [&str; 1] = ["trace::a_cpu"];
 /// Calls of functions of the kernel, which the host may have no probes for.
@@ -107,7 +107,8 @@ const PREEMPTED: [&str; 2] = ["clients::", "flight::a_record_stops"];
 /// Readers beside writers.
 const READ: [&str; 3] = ["overwrite::", "corrupt::", "long::"];
 /// What depends on the order of memory, on registers, or on how calls are made; and on more than two CPUs, of which there are enough there.
-const ON_ARM64: [&str; 10] = [
+const ON_ARM64: [&str; 11] = [
+    "calls::",
     "channel::",
     "clients::",
     "corrupt::writers",

@@ -25,6 +25,7 @@ struct Summary<'a> {
     unpaired: u64,
     returned: u64,
     notes: u64,
+    other_calls: u64,
     faults: u64,
     lost: u64,
     overrun: u64,
@@ -74,6 +75,7 @@ pub(crate) fn print(path: &Path, session: &Session, json: bool, quiet: bool) -> 
         unpaired: total(|cpu| cpu.unpaired),
         returned: total(|cpu| cpu.returned),
         notes: total(|cpu| cpu.notes),
+        other_calls: total(|cpu| cpu.other_calls),
         faults: total(|cpu| cpu.faults),
         lost: total(Cpu::lost),
         overrun: total(|cpu| cpu.overrun),
@@ -212,8 +214,8 @@ fn skipped_in_plenty(summary: &Summary<'_>) -> Option<String> {
     ];
     let skipped = |program: &Program| program.recursion_misses.unwrap_or(0);
     let all: u64 = summary.programs.iter().map(skipped).sum();
-    let Summary { recorded, filtered, suppressed, entries, unpaired, lost, .. } = summary;
-    let events = all + recorded + filtered + suppressed + entries + unpaired + lost;
+    let Summary { recorded, filtered, suppressed, entries, unpaired, other_calls, lost, .. } = summary;
+    let events = all + recorded + filtered + suppressed + entries + unpaired + other_calls + lost;
     if all * 100 <= events {
         return None;
     }

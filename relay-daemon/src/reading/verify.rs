@@ -190,9 +190,10 @@ impl Report {
         let Some(runs) = runs.filter(|runs| !runs.is_empty()) else { return };
         let runs: u64 = runs.into_iter().fold(0, u64::saturating_add);
         let of = |cpu: &Cpu| {
-            [cpu.filtered, cpu.suppressed, cpu.entries, cpu.unpaired, cpu.lost()]
+            [cpu.filtered, cpu.suppressed, cpu.entries, cpu.unpaired, cpu.other_calls, cpu.lost()]
                 .into_iter()
                 .fold(cpu.recorded, u64::saturating_add)
+                .saturating_sub(cpu.notes)
         };
         let accounted = trace.session.cpus.iter().chain(&trace.session.before).map(of).fold(0, u64::saturating_add);
         if runs != accounted {

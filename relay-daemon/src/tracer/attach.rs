@@ -50,6 +50,8 @@ enum Instance {
     Until,
     /// For system calls: their tracepoints may be recorded by themselves too, and the kernel lets no program be attached to one twice.
     Syscall,
+    /// For a layer of a table of system calls, likewise.
+    Layer(usize),
 }
 
 impl Attached {
@@ -59,7 +61,7 @@ impl Attached {
     }
 
     fn push(&mut self, events: &[Cookie], link: OwnedFd) {
-        self.links.push(Link { events: events.iter().map(|cookie| cookie.id).collect(), link });
+        self.links.push(Link { events: events.iter().map(|cookie| cookie.id).collect(), is_shared: false, link });
     }
 
     /// The program of a name that serves any number of events, loaded when it is first needed.
@@ -106,6 +108,21 @@ impl Attached {
             let link = attach_raw(program, Some(tracepoint)).with_context(|| format!("attaching {name}"))?;
             self.push(&[], link);
         }
+        Ok(())
+    }
+
+    /// Attaches a program to the tracepoint of all system calls, `id`, for some of them: their places in its layer's table begin at `begin`.
+    pub(super) fn calls(
+        &mut self,
+        object: &Object,
+        program: &'static str,
+        layer: usize,
+        (id, begin): (u64, u32),
+        events: Vec<u16>,
+    ) -> Result<()> {
+        let program = self.shared(object, program, Hook::Tracepoint, Instance::Layer(layer))?;
+        let link = tracepoint(program, id, begin.into()).context("attaching to the tracepoints of all system calls")?;
+        self.links.push(Link { events, is_shared: true, link });
         Ok(())
     }
 
@@ -320,7 +337,7 @@ fn no_trampoline(error: anyhow::Error, event: &Event) -> anyhow::Error {
     error.context(format!("{}: the kernel lets no trampoline be put there; {advice}", event.name))
 }
 
-fn cookie(event: &Event, index: usize) -> Result<Cookie> {
+pub(super) fn cookie(event: &Event, index: usize) -> Result<Cookie> {
     let Ok(id) = u16::try_from(index) else {
         bail!("{} events are too many for one trace: ids have 16 bits", index + 1);
     };

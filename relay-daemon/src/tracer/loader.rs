@@ -14,24 +14,26 @@ use aya::{
 use aya_log::EbpfLogger;
 use relay_common::{
     recipe::{Pattern, SHARED_WORKSPACES},
-    trace::Request,
+    trace::{CALL_IS_CHOSEN, Request},
 };
 use tokio::io::unix::AsyncFd;
 
 use super::{
     attach::{Attached, is_out_of_files},
     btf::Kernel,
+    calls::{self, Plan, Side},
     choice::Choice,
     events::{Event, Probe},
     hook::{self, Hook},
     object::{self, Object},
     preemption,
-    programs::{self, CHOSEN, Programs, TRIGGER},
+    programs::{self, Account, CHOSEN, Programs, TRIGGER},
     registers,
     spec::Kind,
 };
 use crate::{
     channel::{self, Channel},
+    machine,
     pins::Folder,
     sys::{MapCreate, create_map, set_value, watch_log},
 };
@@ -95,10 +97,12 @@ pub struct Orders<'a> {
 pub struct Loader {
     object: Object,
     request: OwnedFd,
-    account: PerCpuArray<MapData, [u64; 10]>,
+    account: PerCpuArray<MapData, Account>,
     tallies: PerCpuArray<MapData, [u64; 5]>,
     trigger: Array<MapData, [u64; 5]>,
     chosen: HashMap<MapData, u64, u64>,
+    calls: Array<MapData, u64>,
+    plan: Plan,
     attached: Attached,
     /// The maps.
     _ebpf: Ebpf,
@@ -131,6 +135,8 @@ impl Loader {
         let (choices, context) = (choice.bits(), orders.context);
         let (name_count, cgroup_count) = (u32::try_from(names.len())?, u32::try_from(cgroups.len())?);
         let task = TaskMembers::find(choice.follow)?;
+        // Where that is not known, a call of 32 bits cannot be told from another.
+        let plan = if task.compat_bits == 0 { Plan::default() } else { Plan::new(events, orders.first)? };
         let registers = u32::from(registers::WORDS);
         let mut loader = EbpfLoader::new();
         for (name, value) in [
@@ -145,6 +151,8 @@ impl Loader {
             ("PID_AT", &task.pid),
             ("LEADER_AT", &task.leader),
             ("BORN_AT", &task.born),
+            ("COMPAT_AT", &task.compat),
+            ("COMPAT_BITS", &task.compat_bits),
         ] {
             loader.override_global(name, value, true);
         }
@@ -160,7 +168,7 @@ impl Loader {
         let possible = u32::try_from(channel.possible().len())?;
         let calls = if events.iter().any(Event::is_pair) { (CALLS * possible).max(ALL_CALLS) } else { 1 };
         loader.map_max_entries("CALLS", calls).map_max_entries("DEEPER", calls);
-        loader.map_max_entries("CHOSEN", chosen);
+        loader.map_max_entries("CHOSEN", chosen).map_max_entries("SYSTEM_CALLS", plan.table_len()?.max(1));
         if let Some(folder) = orders.shared {
             loader.map_pin_path("TRIGGER", folder.join(TRIGGER)).map_pin_path("CHOSEN", folder.join(CHOSEN));
         }
@@ -173,7 +181,7 @@ impl Loader {
         tell(&ebpf, orders, &names, &cgroups)?;
         let mut take = |name: &str| ebpf.take_map(name).with_context(|| format!("the object has no map {name}"));
         let (account, tallies) = (take("ACCOUNT")?, take("TALLIES")?);
-        let (trigger, chosen) = (take("TRIGGER")?, take("CHOSEN")?);
+        let (trigger, chosen, calls) = (take("TRIGGER")?, take("CHOSEN")?, take("SYSTEM_CALLS")?);
         // Of a session that goes on without this process, nobody will be there to listen.
         let notices = if orders.standing { None } else { notices(&mut ebpf)? };
         let mut loader = Self {
@@ -183,6 +191,8 @@ impl Loader {
             tallies: tallies.try_into()?,
             trigger: trigger.try_into()?,
             chosen: chosen.try_into()?,
+            calls: calls.try_into()?,
+            plan,
             attached: Attached::default(),
             _ebpf: ebpf,
             stats: None,
@@ -220,7 +230,9 @@ impl Loader {
     pub fn attach(mut self, orders: &Orders<'_>) -> Result<(Programs, Vec<Refused>)> {
         let Orders { events, first, .. } = *orders;
         let mut refused = Vec::new();
-        let together = self.attach_together(events, first)?;
+        let mut together = self.attach_together(events, first)?;
+        let places = self.attach_calls()?;
+        together.extend(places.iter().map(|(id, _)| usize::from(id - first)));
         for (index, event) in events.iter().enumerate().filter(|(index, _)| !together.contains(index)) {
             match self.attached.attach(&self.object, usize::from(first) + index, event) {
                 Ok(()) => {}
@@ -239,9 +251,39 @@ impl Loader {
             let reason = reason.map_or_else(|| anyhow::anyhow!("there is none"), |refused| refused.error);
             return Err(reason.context("none of the events of --until could be attached"));
         }
-        let Self { request, account, tallies, trigger, chosen, attached, stats, .. } = self;
+        let Self { request, account, tallies, trigger, chosen, calls, attached, stats, .. } = self;
         let (loaded, links) = attached.into_parts();
-        Ok((Programs { request, account, tallies, trigger, chosen, loaded, links, stats }, refused))
+        Ok((Programs { request, account, tallies, trigger, chosen, calls, places, loaded, links, stats }, refused))
+    }
+
+    /// Attaches to all system calls for those that are events, as planned; returns which events these are, and where in the table. Events of a call
+    /// whose number is not known are left for their own tracepoints.
+    fn attach_calls(&mut self) -> Result<Vec<(u16, u32)>> {
+        let plan = std::mem::take(&mut self.plan);
+        if plan.layers.is_empty() {
+            return Ok(Vec::new());
+        }
+        let tracefs = machine::tracefs()?;
+        let mut places = Vec::new();
+        for (index, layer) in plan.layers.iter().enumerate() {
+            // The return first: an entry that nobody takes up again would stay for ever.
+            for side in [Side::Exit, Side::Entry] {
+                let begin = calls::begin(index, side)?;
+                let found: Vec<_> = calls::known(layer, side).collect();
+                for (number, cookie) in &found {
+                    self.calls
+                        .set(begin + number, cookie.pack() | CALL_IS_CHOSEN, 0)
+                        .context("writing which event a call is")?;
+                    places.push((cookie.id, begin + number));
+                }
+                if !found.is_empty() {
+                    let events = found.iter().map(|(_, cookie)| cookie.id).collect();
+                    let hook = (calls::id(&tracefs, side)?, begin);
+                    self.attached.calls(&self.object, layer.program, index, hook, events)?;
+                }
+            }
+        }
+        Ok(places)
     }
 
     /// Attaches to the functions that patterns mean, all at once, where the kernel can do that; returns which events were.
@@ -341,6 +383,9 @@ struct TaskMembers {
     leader: u32,
     /// When it began.
     born: u32,
+    /// Bits of a number that say whether its system call is one of 32 bits, and the bits.
+    compat: u32,
+    compat_bits: u32,
 }
 
 impl TaskMembers {
@@ -364,6 +409,18 @@ impl TaskMembers {
             let member = btf.member(task, name).with_context(|| format!("struct task_struct has no {name}"))?;
             anyhow::Ok(u32::try_from(member.bit_offset / 8)?)
         };
-        Ok(Self { tid: at("pid")?, pid: at("tgid")?, leader: at("group_leader")?, born: at("start_boottime")? })
+        // TS_COMPAT (arch/x86/include/asm/thread_info.h) or TIF_32BIT (arch/arm64/include/asm/thread_info.h).
+        let (member, compat_bits) = if cfg!(target_arch = "aarch64") { ("flags", 1 << 22) } else { ("status", 2) };
+        let info = btf.structure_named("thread_info").context("the kernel's BTF has no struct thread_info")?;
+        let info = btf.member(info, member).with_context(|| format!("struct thread_info has no {member}"))?;
+        let compat = at("thread_info")? + u32::try_from(info.bit_offset / 8)?;
+        Ok(Self {
+            tid: at("pid")?,
+            pid: at("tgid")?,
+            leader: at("group_leader")?,
+            born: at("start_boottime")?,
+            compat,
+            compat_bits,
+        })
     }
 }

@@ -14,6 +14,7 @@ mod attach;
 pub mod binary;
 pub mod btf;
 pub(crate) mod builds;
+mod calls;
 pub mod choice;
 pub mod directory;
 mod elf;

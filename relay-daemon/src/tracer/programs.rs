@@ -22,6 +22,9 @@ const HELPERS: [&str; 2] = ["on_fork", "on_free"];
 pub(super) const TRIGGER: &str = "trigger";
 pub(super) const CHOSEN: &str = "chosen";
 
+/// One CPU's counts, as the programs count (`relay-ebpf/src/tracer/account.rs`).
+pub(super) type Account = [u64; 11];
+
 /// A program that the kernel has loaded.
 #[derive(Debug)]
 pub(super) struct Loaded {
@@ -35,6 +38,8 @@ pub(super) struct Loaded {
 pub(super) struct Link {
     /// The ids of the events that it attaches to; none for what is no event.
     pub(super) events: Vec<u16>,
+    /// It stays for the others when one of them goes.
+    pub(super) is_shared: bool,
     pub(super) link: OwnedFd,
 }
 
@@ -42,10 +47,14 @@ pub(super) struct Link {
 #[expect(missing_debug_implementations, reason = "aya's maps have none")]
 pub struct Programs {
     pub(super) request: OwnedFd,
-    pub(super) account: PerCpuArray<MapData, [u64; 10]>,
+    pub(super) account: PerCpuArray<MapData, Account>,
     pub(super) tallies: PerCpuArray<MapData, [u64; 5]>,
     pub(super) trigger: Array<MapData, [u64; 5]>,
     pub(super) chosen: HashMap<MapData, u64, u64>,
+    /// Which event each system call is.
+    pub(super) calls: Array<MapData, u64>,
+    /// Where in there an event is.
+    pub(super) places: Vec<(u16, u32)>,
     pub(super) loaded: Vec<Loaded>,
     pub(super) links: Vec<Link>,
     /// While this is open, the kernel counts runs.
@@ -59,8 +68,10 @@ pub struct Pinned {
     prefix: String,
     /// The programs' names.
     programs: Vec<String>,
-    /// The ids of the events of each link.
-    links: Vec<Vec<u16>>,
+    /// The ids of the events of each link, and whether it stays for the others when one of them goes.
+    links: Vec<(Vec<u16>, bool)>,
+    /// Where in the table of system calls an event is.
+    places: Vec<(u16, u32)>,
 }
 
 /// Events that were not recorded on a CPU, other than by loss.
@@ -84,6 +95,8 @@ pub struct LeftOut {
     pub returned: u64,
     /// Records of the session's own.
     pub notes: u64,
+    /// System calls that are no event.
+    pub other_calls: u64,
 }
 
 /// The record that ended a recording.
@@ -154,11 +167,21 @@ impl Programs {
     /// What the kernel says.
     pub fn left_out(&self) -> Result<Vec<LeftOut>> {
         let values = self.account.get(&0, 0).context("reading how many events were filtered")?;
-        let left_out =
-            |&[own, outside, unwanted, suppressed, entries, unpaired, faults, returned, notes, _noticed]: &[u64;
-                  10]| {
-                LeftOut { own, outside, unwanted, suppressed, entries, unpaired, faults, returned, notes }
-            };
+        let left_out = |&[
+            own,
+            outside,
+            unwanted,
+            suppressed,
+            entries,
+            unpaired,
+            faults,
+            returned,
+            notes,
+            other_calls,
+            _noticed,
+        ]: &Account| {
+            LeftOut { own, outside, unwanted, suppressed, entries, unpaired, faults, returned, notes, other_calls }
+        };
         Ok(values.iter().map(left_out).collect())
     }
 
@@ -227,6 +250,22 @@ impl Programs {
         reports.collect()
     }
 
+    /// System calls that are these events are no events from now on, and what attaches to these events alone is closed.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub(super) fn forget(&mut self, events: &[u16]) -> Result<()> {
+        for (_, place) in self.places.iter().filter(|(event, _)| events.contains(event)) {
+            self.calls.set(*place, 0, 0).context("taking a system call out of the table")?;
+        }
+        let is_meant = |id: &u16| events.contains(id);
+        self.links.retain(|link| {
+            let goes = if link.is_shared { link.events.iter().all(is_meant) } else { link.events.iter().any(is_meant) };
+            !goes
+        });
+        Ok(())
+    }
+
     /// What has ended the recording, if something has.
     ///
     /// # Errors
@@ -258,7 +297,9 @@ impl Programs {
         for (index, loaded) in self.loaded.iter().enumerate() {
             folder.pin(&program_pin(prefix, index), loaded.program.as_fd())?;
         }
-        for (name, map) in [("account", self.account.map()), ("tallies", self.tallies.map())] {
+        for (name, map) in
+            [("account", self.account.map()), ("tallies", self.tallies.map()), ("calls", self.calls.map())]
+        {
             folder.pin(&format!("{prefix}{name}"), map.fd().as_fd())?;
         }
         for (name, map) in [(TRIGGER, self.trigger.map()), (CHOSEN, self.chosen.map())] {
@@ -273,7 +314,8 @@ impl Programs {
         Ok(Pinned {
             prefix: prefix.to_owned(),
             programs: self.loaded.iter().map(|loaded| loaded.name.clone()).collect(),
-            links: self.links.iter().map(|link| link.events.clone()).collect(),
+            links: self.links.iter().map(|link| (link.events.clone(), link.is_shared)).collect(),
+            places: self.places.clone(),
         })
     }
 
@@ -290,11 +332,11 @@ impl Programs {
                 Ok(Loaded { name: name.clone(), program: folder.get(&program_pin(prefix, index))? })
             });
         let mut links = Vec::new();
-        for (index, events) in pinned.links.iter().enumerate() {
+        for (index, (events, is_shared)) in pinned.links.iter().enumerate() {
             let name = link_pin(prefix, index);
             // What has been detached is gone.
             if folder.has(&name) {
-                links.push(Link { events: events.clone(), link: folder.get(&name)? });
+                links.push(Link { events: events.clone(), is_shared: *is_shared, link: folder.get(&name)? });
             }
         }
         Ok(Self {
@@ -303,6 +345,8 @@ impl Programs {
             tallies: per_cpu("tallies")?.try_into()?,
             trigger: Map::Array(map(TRIGGER)?).try_into()?,
             chosen: Map::HashMap(map(CHOSEN)?).try_into()?,
+            calls: Map::Array(map(&format!("{prefix}calls"))?).try_into()?,
+            places: pinned.places.clone(),
             loaded: loaded.collect::<Result<_>>()?,
             links,
             stats: None,
@@ -311,16 +355,16 @@ impl Programs {
 }
 
 impl Pinned {
-    /// The pins of what attaches programs to events: to all, or to those of `only`.
+    /// The pins of what attaches programs to events: to all, or to those of `only` and to no others.
     ///
     /// # Errors
     /// When one attaches to others too.
     pub fn links(&self, only: Option<&[u16]>) -> Result<Vec<String>> {
         let is_meant = |id: &u16| only.is_none_or(|only| only.contains(id));
         let mut pins = Vec::new();
-        for (index, events) in self.links.iter().enumerate() {
+        for (index, (events, is_shared)) in self.links.iter().enumerate() {
             let others = events.iter().filter(|id| !is_meant(id)).count();
-            if only.is_some() && others == events.len() {
+            if only.is_some() && (others == events.len() || *is_shared && others > 0) {
                 continue;
             }
             if others > 0 {

@@ -170,6 +170,8 @@ pub struct Cpu {
     pub returned: u64,
     /// Records of the session's own, or losses of such: no run of an event's program has made them.
     pub notes: u64,
+    /// System calls that are no event. Where many are, programs run at every one.
+    pub other_calls: u64,
     /// Lost: every sub-buffer was waiting for the reader.
     pub lost_full: u64,
     /// Lost: no sub-buffer could hold it.
@@ -186,7 +188,7 @@ pub struct Cpu {
 
 impl Cpu {
     /// The numbers that only grow.
-    fn counts(&mut self) -> [&mut u64; 17] {
+    fn counts(&mut self) -> [&mut u64; 18] {
         let Self {
             cpu: _,
             recorded,
@@ -202,6 +204,7 @@ impl Cpu {
             faults,
             returned,
             notes,
+            other_calls,
             lost_full,
             lost_too_big,
             lost_nested,
@@ -221,6 +224,7 @@ impl Cpu {
             faults,
             returned,
             notes,
+            other_calls,
             lost_full,
             lost_too_big,
             lost_nested,

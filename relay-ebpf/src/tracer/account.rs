@@ -25,6 +25,8 @@ pub(crate) struct Account {
     pub(crate) returned: BpfWord,
     /// Records of the session's own, which no event has made.
     pub(crate) notes: BpfWord,
+    /// System calls that are no event: what runs at some runs at all.
+    pub(crate) other_calls: BpfWord,
     /// When a full buffer was last spoken of, in nanoseconds.
     noticed: BpfWord,
 }

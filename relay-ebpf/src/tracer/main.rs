@@ -7,6 +7,7 @@
 #![expect(clippy::cast_possible_truncation, reason = "usize has 64 bits in BPF; what is cut is bounded before")]
 
 mod account;
+mod calls;
 mod choose;
 mod pairs;
 mod patterns;
@@ -66,6 +67,8 @@ impl Clock for KernelClock {
 
 tracepoint!(on_tracepoint, tracepoint_event);
 tracepoint!(on_tp_recipe, tracepoint_by_recipe);
+tracepoint!(on_call, call_event);
+tracepoint!(on_call_recipe, call_by_recipe);
 program!(on_raw_tracepoint("raw_tracepoint"): RawTracePointContext, raw_tracepoint_event);
 program!(on_probe("kprobe"): ProbeContext, probe_event);
 program!(on_entry("fentry"): FEntryContext, function_event);
@@ -83,10 +86,23 @@ const ARGUMENT_WORDS: usize = 13;
 #[inline(always)]
 fn tracepoint_event(ctx: &TracePointContext) {
     let current = sys::current();
-    if !is_recorded(current) {
-        return;
+    if is_recorded(current) {
+        record_fields(ctx, Cookie::unpack(sys::cookie(ctx)), current);
     }
-    let event = Cookie::unpack(sys::cookie(ctx));
+}
+
+/// A system call: its number says which. The tracepoints of each call have the same fields at the same places.
+#[inline(always)]
+fn call_event(ctx: &TracePointContext) {
+    let Some(event) = calls::event(ctx) else { return };
+    let current = sys::current();
+    if is_recorded(current) {
+        record_fields(ctx, event, current);
+    }
+}
+
+#[inline(always)]
+fn record_fields(ctx: &TracePointContext, event: Cookie, current: u64) {
     if !is_chosen(current) {
         count(|account| &account.unwanted);
         return;
@@ -106,10 +122,22 @@ fn tracepoint_event(ctx: &TracePointContext) {
 #[inline(always)]
 fn tracepoint_by_recipe(ctx: &TracePointContext) {
     let current = sys::current();
-    if !is_recorded(current) {
-        return;
+    if is_recorded(current) {
+        fields_by_recipe(ctx, Cookie::unpack(sys::cookie(ctx)), current);
     }
-    let event = Cookie::unpack(sys::cookie(ctx));
+}
+
+#[inline(always)]
+fn call_by_recipe(ctx: &TracePointContext) {
+    let Some(event) = calls::event(ctx) else { return };
+    let current = sys::current();
+    if is_recorded(current) {
+        fields_by_recipe(ctx, event, current);
+    }
+}
+
+#[inline(always)]
+fn fields_by_recipe(ctx: &TracePointContext, event: Cookie, current: u64) {
     let fields = KernelAddress::in_context(ctx, COMMON_FIELDS);
     with_recipe(ctx, event, current, fields, |workspace, recipe| {
         if recipe.n_fetches != 0 {

@@ -102,9 +102,7 @@ impl Standing {
     pub fn remove(&mut self, events: &[u16]) -> Result<()> {
         let change = self.change()?;
         self.unpin_links(Some(events))?;
-        for programs in &mut self.programs {
-            programs.links.retain(|link| !link.events.iter().any(|id| events.contains(id)));
-        }
+        self.programs.iter_mut().try_for_each(|programs| programs.forget(events))?;
         let now = Instant::now().monotonic;
         for event in self.description.session.events.iter_mut().filter(|event| events.contains(&event.id)) {
             event.removed = Some(now);
