@@ -52,7 +52,7 @@ const V6_1: Kernel = Kernel {
     chain: &["linux-image-6.1."],
     options: "",
     machine: &X86_64,
-    tests: &[&LOADED, &ATTACHED, &HOTPLUG, &GUARDED, &CALLED, &READ],
+    tests: &[&LOADED, &ATTACHED, &HOTPLUG, &GUARDED, &READ],
 };
 const V6_12: Kernel = Kernel {
     name: "6.12",
@@ -98,12 +98,10 @@ const LOADED: [&str; 7] = [
 const ATTACHED: [&str; 4] = ["probes::", "calls::", "list::functions", "flight::a_slow"];
 /// CPUs that come and go.
 const HOTPLUG: [&str; 1] = ["trace::a_cpu"];
-/// Calls of functions of the kernel, which the host may have no probes for.
-const CALLED: [&str; 1] = ["contexts::every_call_of_a_function"];
 /// What keeps programs apart from one another.
 const GUARDED: [&str; 1] = ["guards::"];
 /// Programs in tasks that are preempted.
-const PREEMPTED: [&str; 2] = ["clients::", "flight::a_record_stops"];
+const PREEMPTED: [&str; 3] = ["clients::", "contexts::every_call_of_a_function", "flight::a_record_stops"];
 /// Readers beside writers.
 const READ: [&str; 3] = ["overwrite::", "corrupt::", "long::"];
 /// What depends on the order of memory, on registers, or on how calls are made; and on more than two CPUs, of which there are enough there.

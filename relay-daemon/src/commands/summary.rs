@@ -127,6 +127,9 @@ fn text(summary: &Summary<'_>) -> Result<String> {
     if summary.suppressed > 0 {
         writeln!(text, "  suppressed {}: over the limit of their event", summary.suppressed)?;
     }
+    if summary.other_calls > 0 {
+        writeln!(text, "  other    {} system calls that are no event", summary.other_calls)?;
+    }
     if summary.entries > 0 || summary.unpaired > 0 {
         let unreturned = summary.entries.saturating_sub(summary.returned);
         writeln!(text, "  entries  {}, kept for their returns; of {unreturned} none was seen", summary.entries)?;

@@ -147,7 +147,7 @@ mod tests {
     use crate::tracer::format::Format;
 
     fn event(name: &str, probe: Probe, with_recipe: bool) -> Event {
-        let recipe = with_recipe.then(|| Box::new(relay_common::recipe::Recipe::EMPTY.clone()));
+        let recipe = with_recipe.then(|| Box::new(relay_common::recipe::Recipe::EMPTY));
         let text =
             "name: x\nID: 1\nformat:\n\tfield:int __syscall_nr;\toffset:8;\tsize:4;\tsigned:1;\n\nprint fmt: \"\"\n";
         let format = Format::parse(text).unwrap();

@@ -2,7 +2,8 @@
 //!
 //! From what the user asks for to events: [`spec`] takes it apart, [`probes`] finds what is meant, with [`events`] (tracepoints), [`symbols`],
 //! [`btf`] and [`path`] (the kernel's types), [`binary`], [`usdt`] and [`registers`] (programs and libraries); [`arguments`] and
-//! [`layout`] say how values are fetched and where they lie in the record, [`choice`] whose events are wanted. [`object`] and
+//! [`layout`] say how values are fetched and where they lie in the record, [`choice`] whose events are wanted. `calls` brings many system calls together,
+//! [`object`] and
 //! [`loader`] bring into the kernel what runs at events, [`programs`] is what is there, [`standing`] a session of it that is pinned.
 //! [`metadata`] describes the records in CTF's own language, [`session`] is the account that goes beside the trace; [`recorder`] writes a trace, `ending` its end,
 //! `rotation` in [`pieces`], [`snapshot`] of what a session holds; [`status`] looks at one. [`listing`] says beforehand what there is; [`symbolize`] names the

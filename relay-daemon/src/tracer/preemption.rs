@@ -65,6 +65,19 @@ pub(super) fn abilities() -> &'static Abilities {
     })
 }
 
+/// Whether a task may be preempted in the programs of trampolines, so that all others on its CPU are kept out of them until it runs again: between the
+/// kernel's count and the program's first instruction nothing of ours can prevent it (kernel/bpf/trampoline.c, `__bpf_prog_enter_recur`).
+pub(super) fn closes_trampolines() -> bool {
+    // Where debugfs is not mounted, what the kernel can do is taken for what it does.
+    let modes = fs::read_to_string("/sys/kernel/debug/sched/preempt");
+    abilities().preempts && modes.map_or(true, |modes| preempts_in(&modes))
+}
+
+/// Of all modes in a row, the one that is in force is in parentheses.
+fn preempts_in(modes: &str) -> bool {
+    !["(none)", "(voluntary)"].iter().any(|mode| modes.contains(mode))
+}
+
 impl Abilities {
     fn find() -> Self {
         const NAMES: [&str; 5] = [
@@ -228,4 +241,15 @@ fn two_functions() -> Vec<u8> {
     const HEADER: [u32; 6] = [0x0001_eb9f, 24, 0, 52, 52, 18];
     let words = HEADER.iter().chain(&TYPES).flat_map(|word| word.to_le_bytes());
     words.chain(NAMES.iter().copied()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mode_in_force_is_in_parentheses() {
+        assert!(preempts_in("none voluntary (full)\n") && preempts_in("full (lazy)\n"));
+        assert!(!preempts_in("none (voluntary) full\n") && !preempts_in("(none) voluntary full lazy\n"));
+    }
 }

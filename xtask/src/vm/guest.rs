@@ -100,7 +100,7 @@ fn script(runs: &[String]) -> String {
         "#!/bin/busybox sh\n\
          /bin/busybox --install -s /bin 2>/dev/null\n\
          export PATH=/bin:/usr/bin RELAYD=/usr/bin/relayd RUST_BACKTRACE=0 RELAY_TESTS_FINISHED=/finished {size}\n\
-         mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev; mount -t tmpfs tmp /tmp\n\
+         mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev; mount -t tmpfs tmp /tmp; mount -t debugfs debugfs /sys/kernel/debug\n\
          uname -r\nfailures=0\n\
          {runs}echo {RESULT} $failures\npoweroff -f\n"
     )

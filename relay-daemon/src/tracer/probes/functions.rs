@@ -11,6 +11,7 @@ use crate::{
         arguments::{Call, Convention},
         btf::{Btf, Function, Prototype},
         events::{Event, Probe},
+        preemption,
         spec::{Kind, Spec},
         symbols::did_you_mean,
     },
@@ -102,6 +103,10 @@ impl Finder {
             Some(pattern) => (self.several(spec, &pattern)?, false),
             None => (vec![self.of_module(&spec.target)?.to_owned()], true),
         };
+        // A kprobe sees what a trampoline would miss, and has the same values; but at a return without its entry the arguments are gone.
+        let has_values = !returns || self.latency;
+        let by_kprobe = has_values && preemption::closes_trampolines() && machine::has_kprobes();
+        let forbidden = if by_kprobe { blacklist() } else { HashSet::new() };
         let mut events = Vec::new();
         for name in &names {
             let Some((btf, module, function)) = kernel.find_function(name) else {
@@ -111,17 +116,18 @@ impl Finder {
                 log::info!("left out {name}: the kernel's types do not have it");
                 continue;
             };
-            let (call, _) = self.calls(Some((&btf, &function.prototype)), true, returns, Convention::Context);
-            events.push(self.event(
-                spec,
-                explicit,
-                Found {
-                    name: format!("{}:{name}", spec.kind.name()),
-                    probe: Probe::Function { name: name.clone(), id: function.id, module, returns },
-                    call,
-                    entry: (self.latency && returns).then(Call::nothing),
-                },
-            )?);
+            let typed = Some((&*btf, &function.prototype));
+            let event = format!("{}:{name}", spec.kind.name());
+            let found = if by_kprobe && !forbidden.contains(name) {
+                log::info!("{event} is recorded by a kprobe: tasks are preempted here, and would close a trampoline");
+                let (call, entry) = self.calls(typed, true, returns, Convention::Registers);
+                Found { name: event, probe: Probe::Kprobe { function: name.clone(), offset: 0, returns }, call, entry }
+            } else {
+                let (call, _) = self.calls(typed, true, returns, Convention::Context);
+                let probe = Probe::Function { name: name.clone(), id: function.id, module, returns };
+                Found { name: event, probe, call, entry: (self.latency && returns).then(Call::nothing) }
+            };
+            events.push(self.event(spec, explicit, found)?);
         }
         Ok(events)
     }
