@@ -1,8 +1,12 @@
-//! eBPF objects as this kernel wants them.
+//! eBPF objects as this kernel wants them, and programs that are run on request.
 
-use std::{borrow::Cow, fs, sync::OnceLock};
+use std::{borrow::Cow, fs, os::fd::BorrowedFd, sync::OnceLock, thread, time::Duration};
 
+use anyhow::{Result, bail};
 use memchr::memmem;
+use relay_common::REQUEST_HAS_RUN;
+
+use crate::sys::run_program;
 
 /// The kernel's description of its own types.
 pub(crate) const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -40,6 +44,27 @@ fn has_private_stacks() -> bool {
     *ANSWER.get_or_init(|| {
         is_compiled() && fs::read(KERNEL_BTF).map_or(true, |btf| memmem::find(&btf, b"priv_stack").is_some())
     })
+}
+
+/// Runs a program that does what it is asked, on a CPU, or right here when there is none or it is offline. The kernel does not run it where another process
+/// was preempted inside it; that ends soon.
+///
+/// # Errors
+/// What the kernel says, or that it did not run the program for a second.
+pub(crate) fn request(program: BorrowedFd<'_>, arguments: [u64; 2], cpu: Option<u32>) -> Result<()> {
+    const TRIES: u32 = 1000;
+    const PAUSE: Duration = Duration::from_millis(1);
+    for _ in 0..TRIES {
+        let answer = match run_program(program, arguments, cpu)? {
+            Some(answer) => Some(answer),
+            None => run_program(program, arguments, None)?,
+        };
+        if answer == Some(REQUEST_HAS_RUN.unsigned_abs()) {
+            return Ok(());
+        }
+        thread::sleep(PAUSE);
+    }
+    bail!("the kernel has not run the program for a second: another process is inside it and does not go on")
 }
 
 /// Whether programs are compiled. Where that cannot be read, as in a container, they are taken to be.

@@ -38,7 +38,7 @@ pub use crate::sys::{ControlMapping, MappedBuffer};
 use crate::{
     bpf, machine,
     pins::{self, Folder},
-    sys::{MapCreate, create_map, fill_map_of_maps, run_program},
+    sys::{MapCreate, create_map, fill_map_of_maps},
 };
 
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
@@ -332,9 +332,8 @@ impl Channel {
     /// Runs the channel's own program for a CPU: there, or, while that CPU is offline, here.
     fn request(&self, request: Request, cpu: u32) -> Result<()> {
         let program = self.request.get().context("no eBPF object is loaded for this channel")?;
-        let run = |on| run_program(program.as_fd(), [request as u64, cpu.into()], on);
-        let ran = run(Some(cpu)).and_then(|ran| if ran { Ok(ran) } else { run(None) });
-        ran.map(drop).with_context(|| format!("asking cpu {cpu} to {request:?}"))
+        bpf::request(program.as_fd(), [request as u64, cpu.into()], Some(cpu))
+            .with_context(|| format!("asking cpu {cpu} to {request:?}"))
     }
 
     /// `relay_ebpf::channel::Settings`.

@@ -566,12 +566,12 @@ pub fn link_perf_event(program: BorrowedFd<'_>, event: BorrowedFd<'_>, cookie: u
     bpf(BPF_LINK_CREATE, &mut attr).map(owned)
 }
 
-/// Runs a raw tracepoint program with these arguments, on a CPU or right here; says whether it ran. It does not on a CPU that is
-/// offline.
+/// Runs a raw tracepoint program with these arguments, on a CPU or right here; returns what it returned: 0 also when it did not run, since it was running
+/// there already (Linux 7.2, net/bpf/test_run.c, `__bpf_prog_test_run_raw_tp`). `None` for a CPU that is offline.
 ///
 /// # Errors
 /// What the kernel says.
-pub fn run_program(program: BorrowedFd<'_>, arguments: [u64; 2], cpu: Option<u32>) -> io::Result<bool> {
+pub fn run_program(program: BorrowedFd<'_>, arguments: [u64; 2], cpu: Option<u32>) -> io::Result<Option<u32>> {
     #[derive(Default)]
     #[repr(C)]
     struct TestRun {
@@ -603,8 +603,8 @@ pub fn run_program(program: BorrowedFd<'_>, arguments: [u64; 2], cpu: Option<u32
         ..TestRun::default()
     };
     match bpf(BPF_PROG_TEST_RUN, &mut attr) {
-        Ok(_) => Ok(true),
-        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(false),
+        Ok(_) => Ok(Some(attr.retval)),
+        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
         Err(error) => Err(error),
     }
 }

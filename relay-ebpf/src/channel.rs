@@ -120,7 +120,7 @@ macro_rules! channel {
             #[unsafe(export_name = concat!(stringify!($name), "_request"))]
             extern "C" fn request(ctx: *mut core::ffi::c_void) -> i32 {
                 $name.request(ctx);
-                0
+                $crate::relay_common::REQUEST_HAS_RUN
             }
             $crate::channel::Channel::declare(&CONTROL, &BUFFERS, &WAKERS, &SETTINGS, $value)
         };

@@ -913,6 +913,33 @@ macro_rules! program {
     };
 }
 
+/// Declares a program that user space runs by BPF_PROG_TEST_RUN, under `$name`, which calls `$record` with its context. It returns
+/// [`REQUEST_HAS_RUN`](relay_common::REQUEST_HAS_RUN).
+///
+/// ```
+/// use aya_ebpf::programs::RawTracePointContext;
+/// use relay_ebpf::{channel, request, sys};
+///
+/// channel!(CALLS);
+/// request!(on_request, record);
+///
+/// fn record(_: &RawTracePointContext) {
+///     let _ = CALLS.write(&sys::current().to_ne_bytes());
+/// }
+/// ```
+#[macro_export]
+macro_rules! request {
+    ($name:ident, $record:path) => {
+        #[unsafe(no_mangle)]
+        #[unsafe(link_section = "raw_tracepoint")]
+        fn $name(ctx: *mut core::ffi::c_void) -> i32 {
+            $crate::sys::refuse_private_stack();
+            $record(&aya_ebpf::programs::RawTracePointContext::new(ctx));
+            $crate::relay_common::REQUEST_HAS_RUN
+        }
+    };
+}
+
 /// Flags of a stack: the process's, each frame as build id and offset (`BPF_F_USER_STACK | BPF_F_USER_BUILD_ID`).
 pub const USER_STACK_WITH_BUILD_IDS: u64 = 1 << 8 | 1 << 11;
 

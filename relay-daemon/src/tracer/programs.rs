@@ -10,11 +10,7 @@ use relay_common::trace::Request;
 use serde::{Deserialize, Serialize};
 
 use super::session::Program;
-use crate::{
-    machine,
-    pins::Folder,
-    sys::{link_missed, run_program},
-};
+use crate::{bpf, machine, pins::Folder, sys::link_missed};
 
 /// Programs that do not run at events, but follow processes.
 const HELPERS: [&str; 2] = ["on_fork", "on_free"];
@@ -378,8 +374,8 @@ impl Pinned {
 
 pub(super) fn run(program: &OwnedFd, request: Request, event: u16, argument: u64) -> Result<()> {
     // On no CPU in particular but right here: the program sees who calls.
-    let ran = run_program(program.as_fd(), [request as u64 | u64::from(event) << 32, argument], None);
-    ran.map(drop).with_context(|| format!("running the program for requests ({request:?})"))
+    bpf::request(program.as_fd(), [request as u64 | u64::from(event) << 32, argument], None)
+        .with_context(|| format!("running the program for requests ({request:?})"))
 }
 
 fn program_pin(prefix: &str, index: usize) -> String {

@@ -16,7 +16,6 @@ mod trigger;
 
 use aya_ebpf::{
     EbpfContext,
-    macros::raw_tracepoint,
     programs::{FEntryContext, PerfEventContext, ProbeContext, RawTracePointContext, TracePointContext},
 };
 use aya_log_ebpf::warn;
@@ -26,7 +25,7 @@ use relay_common::{
     trace::{COMMON_FIELDS, Clock, Cookie, MAX_PAYLOAD, Packets, RECORD_HEADER, RecordHeader, Request},
 };
 use relay_ebpf::{
-    channel, license, program, setting,
+    channel, license, program, request, setting,
     sys::{self, Address, BpfWord, KernelAddress, Workspace},
     tracepoint,
 };
@@ -76,6 +75,7 @@ program!(on_exit("fexit"): FEntryContext, function_event);
 program!(on_sample("perf_event"): PerfEventContext, sample_event);
 program!(on_fork("raw_tracepoint"): RawTracePointContext, task_begins);
 program!(on_free("raw_tracepoint"): RawTracePointContext, task_ends);
+request!(on_request, requested);
 
 /// Words of a tracepoint's fields that recipes start from: a system call's number and arguments, or its number and what it returns.
 const SYSTEM_CALL_WORDS: usize = 7;
@@ -395,9 +395,8 @@ fn number(task: u64, at: u32) -> u32 {
 }
 
 /// Run by the daemon, by BPF_PROG_TEST_RUN, in its own context: so the kernel says who that is.
-#[raw_tracepoint]
-fn on_request(ctx: RawTracePointContext) {
-    sys::refuse_private_stack();
+#[inline(always)]
+fn requested(ctx: &RawTracePointContext) {
     let request: u64 = ctx.arg(0);
     let argument: u64 = ctx.arg(1);
     let current = sys::current();
@@ -408,7 +407,7 @@ fn on_request(ctx: RawTracePointContext) {
         count(|account| &account.notes);
         if let Some((_, workspace)) = recipe::claim() {
             let payload = KernelAddress::of(&argument);
-            let _ = write(&ctx, workspace, event as u16, current, payload, size_of_val(&argument) as u64);
+            let _ = write(ctx, workspace, event as u16, current, payload, size_of_val(&argument) as u64);
             workspace.release();
         } else {
             EVENTS.count_nested();
