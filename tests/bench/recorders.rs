@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 use relay_daemon::machine;
-use relay_tests::relayd;
+use relay_tests::{relayd, session_file};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -192,7 +192,7 @@ impl Running {
                         .args(["-e", events.name(), "-o"])
                         .arg(&output),
                 )?;
-                wait_until("relayd records", || output.join(".relayd/session.json").exists())?;
+                wait_until("relayd records", || session_file(&output).exists())?;
             }
             Kind::Perf => {
                 let arguments = ["record", "-q", "-a", "-m", "2048", "-e", events.name(), "-o"];
@@ -271,7 +271,7 @@ impl Running {
                 Ok(serde_json::from_str(&said)?)
             }
             Kind::Relayd | Kind::Flight => {
-                let session: Value = serde_json::from_slice(&fs::read(self.output.join(".relayd/session.json"))?)?;
+                let session: Value = serde_json::from_slice(&fs::read(session_file(&self.output))?)?;
                 let cpus = session["cpus"].as_array().cloned().unwrap_or_default();
                 let total = |keys: &[&str]| -> u64 {
                     cpus.iter().map(|cpu| keys.iter().filter_map(|key| cpu[*key].as_u64()).sum::<u64>()).sum()
@@ -388,7 +388,7 @@ pub(crate) fn attach(rounds: u64) -> Result<(usize, f64)> {
         let mut running = Running { kind: Kind::Relayd, children: Vec::new(), output: output.clone(), instance: None };
         let start = Instant::now();
         running.spawn(relayd().args(["trace", "-q", "-e", &names.join(","), "-o"]).arg(&output))?;
-        wait_until("relayd records", || output.join(".relayd/session.json").exists())?;
+        wait_until("relayd records", || session_file(&output).exists())?;
         times.push(start.elapsed().as_secs_f64());
         running.stop()?;
     }

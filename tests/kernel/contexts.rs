@@ -7,16 +7,11 @@ use std::{
     env, fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{
-        Barrier,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-    },
-    thread,
-    time::Duration,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
-use relay_daemon::{machine, sys::run_ahead_of_tasks};
-use relay_tests::{Trace, channel::run_on, record, relayd, succeed, text, wait_until};
+use relay_daemon::machine;
+use relay_tests::{Trace, crowd::crowd, record, relayd, succeed, text, wait_until};
 use rustix::{
     process::{Pid, Signal, getppid, getpriority_process, kill_process},
     thread::set_name,
@@ -64,30 +59,20 @@ pub(crate) fn was_load() -> bool {
     let [what, threads, wakes, file] = arguments[..] else { panic!("{LOAD}: {arguments:?}") };
     let (threads, wakes): (usize, u32) = (threads.parse().unwrap(), wakes.parse().unwrap());
     let cpu = *machine::online_cpus().unwrap().first().unwrap();
-    let (done, calls, ready) = (AtomicBool::new(false), AtomicU64::new(0), Barrier::new(threads + 1));
-    thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                run_on(cpu);
-                ready.wait();
-                let mut own = 0;
-                while !done.load(Relaxed) {
-                    own += work(what);
-                }
-                calls.fetch_add(own, Relaxed);
-            });
+    let (calls, mut left) = (AtomicU64::new(0), wakes);
+    let call = |done: &AtomicBool| {
+        let mut own = 0;
+        while !done.load(Relaxed) {
+            own += work(what);
         }
-        scope.spawn(|| {
-            run_on(cpu);
-            run_ahead_of_tasks().unwrap();
-            ready.wait();
-            for _ in 0..wakes {
-                thread::sleep(Duration::from_micros(500));
-                calls.fetch_add(work(what), Relaxed);
-            }
-            done.store(true, Relaxed);
-        });
-    });
+        calls.fetch_add(own, Relaxed);
+    };
+    let tick = || {
+        calls.fetch_add(work(what), Relaxed);
+        left -= 1;
+        left > 0
+    };
+    crowd(cpu, threads, "relaywork", call, tick);
     fs::write(file, calls.into_inner().to_string()).unwrap();
     true
 }

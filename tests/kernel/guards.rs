@@ -4,18 +4,10 @@
 //! The load is this program again, told by [`LOAD`] what to do: threads that all run on one CPU call `getppid`, which is a function of the C
 //! library and a system call, while a thread that runs before them wakes every half millisecond.
 
-use std::{
-    os::unix::process::parent_id,
-    sync::{
-        Arc, Barrier,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    thread,
-    time::Duration,
-};
+use std::{os::unix::process::parent_id, sync::atomic::AtomicBool};
 
-use relay_daemon::{machine, sys::run_ahead_of_tasks};
-use relay_tests::{Trace, channel::run_on, library_of, record, relayd, succeed, text};
+use relay_daemon::machine;
+use relay_tests::{Trace, crowd::crowd, library_of, record, relayd, succeed, text};
 use serde_json::Value;
 
 /// How many threads, and how many calls of each.
@@ -29,29 +21,12 @@ pub(crate) fn was_load() -> bool {
     let (threads, calls) = load.split_once(' ').unwrap();
     let (threads, calls): (usize, u64) = (threads.parse().unwrap(), calls.parse().unwrap());
     let cpu = *machine::online_cpus().unwrap().last().unwrap();
-    let (is_done, start) = (Arc::new(AtomicBool::new(false)), Arc::new(Barrier::new(threads)));
-    let ticker = {
-        let is_done = Arc::clone(&is_done);
-        thread::spawn(move || {
-            run_on(cpu);
-            run_ahead_of_tasks().unwrap();
-            while !is_done.load(Relaxed) {
-                thread::sleep(Duration::from_micros(500));
-            }
-        })
-    };
-    let call = move || {
-        run_on(cpu);
-        start.wait();
+    let call = |_: &AtomicBool| {
         for _ in 0..calls {
             let _ = parent_id();
         }
     };
-    let callers: Vec<_> =
-        (0..threads).map(|_| thread::Builder::new().name(NAME.to_owned()).spawn(call.clone()).unwrap()).collect();
-    callers.into_iter().for_each(|caller| caller.join().unwrap());
-    is_done.store(true, Relaxed);
-    ticker.join().unwrap();
+    crowd(cpu, threads, NAME, call, || true);
     true
 }
 

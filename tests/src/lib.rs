@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod channel;
+pub mod crowd;
 pub mod machine;
 pub mod process;
 pub mod trace;
