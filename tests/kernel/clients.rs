@@ -135,7 +135,9 @@ pub(crate) fn programs_that_interrupt_one_another_write_whole_records() {
     let nested = nested.count();
     assert_eq!(runs, taken + lost(&clients.checked));
     assert_eq!(records.len() as u64, taken);
-    assert!(nested > 10, "only {nested} of {} records were interrupted by another", records.len());
+    // How many depends on how long an emulated CPU takes for what it is interrupted in.
+    let few = if is_emulated { 0 } else { 10 };
+    assert!(nested > few, "only {nested} of {} records were interrupted by another", records.len());
     println!("{taken} records, {nested} of them interrupted, {} lost", lost(&clients.checked));
 }
 

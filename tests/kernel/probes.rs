@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fs,
     io::Read as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::{
         Arc,
@@ -465,13 +465,16 @@ pub(crate) fn what_is_wrong_with_an_event_is_said() {
 }
 
 pub(crate) fn what_is_wrong_with_a_function_is_said() {
+    // Where debugfs is mounted the kernel says beforehand where it allows none.
+    let is_told = Path::new("/sys/kernel/debug/kprobes/blacklist").exists();
+    let refused = if is_told { "kprobes are not allowed in exc_int3" } else { "no probe may be put there" };
     for (event, message) in [
         ("kprobe:vfs_raed", "did you mean vfs_read"),
         ("kprobe:vfs_read(cuont)", "there is no argument 'cuont'; there are: file, buf, count, pos"),
         ("kprobe:vfs_read+1", "no instruction begins"),
         ("kprobe:vfs_read+100000", "no instruction begins"),
         // Handles the breakpoints that kprobes are made of.
-        ("kprobe:exc_int3", "no probe may be put there"),
+        ("kprobe:exc_int3", refused),
         // A static inline of include/linux/fs.h.
         ("kprobe:file_inode", "inlined"),
         ("kprobe:nosuchmodule:function", "module"),
