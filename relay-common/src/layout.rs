@@ -147,7 +147,8 @@ pub enum Request {
     Mark = 1,
 }
 
-/// What a program returns that has done what it was asked. Where the kernel does not run it, since it was running on that CPU already, the caller is given 0.
+/// A program that has done what it was asked returns this. The caller is given 0 where the kernel has not run it, since it was running on that
+/// CPU already.
 pub const REQUEST_HAS_RUN: i32 = 1;
 
 /// What a CPU's control row says at one moment.

@@ -50,7 +50,7 @@ fn has_private_stacks() -> bool {
 /// was preempted inside it; that ends soon.
 ///
 /// # Errors
-/// What the kernel says, or that it did not run the program for a second.
+/// Fails when the kernel refuses, or has not run the program for a second.
 pub(crate) fn request(program: BorrowedFd<'_>, arguments: [u64; 2], cpu: Option<u32>) -> Result<()> {
     const TRIES: u32 = 1000;
     const PAUSE: Duration = Duration::from_millis(1);

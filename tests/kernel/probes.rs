@@ -465,7 +465,7 @@ pub(crate) fn what_is_wrong_with_an_event_is_said() {
 }
 
 pub(crate) fn what_is_wrong_with_a_function_is_said() {
-    // Where debugfs is mounted the kernel says beforehand where it allows none.
+    // The kernel says beforehand where it allows none, if debugfs is mounted.
     let is_told = Path::new("/sys/kernel/debug/kprobes/blacklist").exists();
     let refused = if is_told { "kprobes are not allowed in exc_int3" } else { "no probe may be put there" };
     for (event, message) in [

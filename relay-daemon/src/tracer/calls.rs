@@ -90,7 +90,7 @@ impl Plan {
     }
 }
 
-/// Where in the table number 0 of a side of a layer is.
+/// The place in the table of number 0 of a side of a layer.
 pub(super) fn begin(layer: usize, side: Side) -> Result<u32> {
     Ok((u32::try_from(layer)? * 2 + u32::from(side == Side::Exit)) * CALL_NUMBERS)
 }

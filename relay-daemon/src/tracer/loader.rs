@@ -135,7 +135,7 @@ impl Loader {
         let (choices, context) = (choice.bits(), orders.context);
         let (name_count, cgroup_count) = (u32::try_from(names.len())?, u32::try_from(cgroups.len())?);
         let task = TaskMembers::find(choice.follow)?;
-        // Where that is not known, a call of 32 bits cannot be told from another.
+        // A call of 32 bits cannot be told from another if that is not known.
         let plan = if task.compat_bits == 0 { Plan::default() } else { Plan::new(events, orders.first)? };
         let registers = u32::from(registers::WORDS);
         let mut loader = EbpfLoader::new();

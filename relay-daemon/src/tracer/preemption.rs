@@ -68,12 +68,12 @@ pub(super) fn abilities() -> &'static Abilities {
 /// Whether a task may be preempted in the programs of trampolines, so that all others on its CPU are kept out of them until it runs again: between the
 /// kernel's count and the program's first instruction nothing of ours can prevent it (kernel/bpf/trampoline.c, `__bpf_prog_enter_recur`).
 pub(super) fn closes_trampolines() -> bool {
-    // Where debugfs is not mounted, what the kernel can do is taken for what it does.
+    // The kernel is taken to do what it can if debugfs is not mounted.
     let modes = fs::read_to_string("/sys/kernel/debug/sched/preempt");
     abilities().preempts && modes.map_or(true, |modes| preempts_in(&modes))
 }
 
-/// Of all modes in a row, the one that is in force is in parentheses.
+/// The kernel lists all modes, and the one in force in parentheses.
 fn preempts_in(modes: &str) -> bool {
     !["(none)", "(voluntary)"].iter().any(|mode| modes.contains(mode))
 }
