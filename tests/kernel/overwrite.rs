@@ -70,8 +70,10 @@ pub(crate) fn live_snapshots_are_consistent() {
     // On the CPU itself, before its tasks, nobody overtakes the copy, unless the kernel throttles it for having run too long.
     let snapshots = u64::from(rounds) * cpus.len() as u64;
     assert!(overtaken * 20 < snapshots, "{overtaken} of {snapshots} snapshots were overtaken");
+    // Guests, which make a hundredth of the rounds, are slow.
+    let least = if rounds < 100 { 10 } else { 100 };
     for cpu in cpus {
-        assert!(newest[&cpu] > 10 * u64::from(rounds), "no storm on cpu {cpu}: {newest:?}");
+        assert!(newest[&cpu] > least * u64::from(rounds), "no storm on cpu {cpu}: {newest:?}");
         assert_eq!(clients.numbered.counters(cpu).unwrap().lost(), 0);
     }
 }

@@ -147,7 +147,7 @@ fn names() -> String {
 fn run_on(kernel: &Kernel, filter: &[String]) -> Result<()> {
     let image = kernel.image()?;
     let built = Programs::build(kernel.machine.target()?)?;
-    // What is given to users, where it was built before; but whoever tries a test waits for its build.
+    // The program that users are given, where its machine is quick enough; but whoever tries a test waits for its build.
     let relayd = if kernel.machine.is_here() && filter.is_empty() { dist::program()? } else { built.relayd };
     let programs = [(built.kernel, "kernel"), (relayd, "relayd"), (built.kleak, "kleak")];
     let names = if !filter.is_empty() {

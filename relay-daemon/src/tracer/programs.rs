@@ -47,9 +47,9 @@ pub struct Programs {
     pub(super) tallies: PerCpuArray<MapData, [u64; 5]>,
     pub(super) trigger: Array<MapData, [u64; 5]>,
     pub(super) chosen: HashMap<MapData, u64, u64>,
-    /// Which event each system call is.
+    /// The event that each system call is.
     pub(super) calls: Array<MapData, u64>,
-    /// Where in there an event is.
+    /// The events' places in there.
     pub(super) places: Vec<(u16, u32)>,
     pub(super) loaded: Vec<Loaded>,
     pub(super) links: Vec<Link>,
@@ -66,7 +66,7 @@ pub struct Pinned {
     programs: Vec<String>,
     /// The ids of the events of each link, and whether it stays for the others when one of them goes.
     links: Vec<(Vec<u16>, bool)>,
-    /// Where in the table of system calls an event is.
+    /// The events' places in the table of system calls.
     places: Vec<(u16, u32)>,
 }
 

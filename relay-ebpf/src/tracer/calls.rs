@@ -12,11 +12,11 @@ use relay_ebpf::{
 
 use crate::account::count;
 
-// Where a task has the bits that say that its system call is one of 32 bits, whose numbers mean others; and the bits.
+// Bits of a task that say that its system call is one of 32 bits, whose numbers mean others: their place, and the bits.
 setting!(COMPAT_AT: u32 = sys::UNSET);
 setting!(COMPAT_BITS: u32 = sys::UNSET);
 
-/// Where the number stands in the contexts of `raw_syscalls:*`, in bytes (include/trace/events/syscalls.h).
+/// The number's place in the contexts of `raw_syscalls:*`, in bytes (include/trace/events/syscalls.h).
 const NUMBER_AT: u16 = 8;
 
 /// For each layer, first of entries and then of exits, the cookie of each number's event.
