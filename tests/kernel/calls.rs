@@ -1,8 +1,13 @@
 //! System calls through two hooks: what their own tracepoints say, call by call.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
+use std::{path::Path, process::Command};
 
-use relay_tests::{Trace, record, relayd, session, succeed, trace::print};
+use relay_tests::{
+    Trace,
+    image::{image, write_program},
+    record, relayd, session, succeed,
+    trace::print,
+};
 use serde_json::Value;
 
 use crate::flight::Flight;
@@ -64,7 +69,7 @@ pub(crate) fn system_calls_of_32_bits_are_no_others() {
     code.extend([0xb8, 20, 0, 0, 0, 0xcd, 0x80, 0xff, 0xcd, 0x75, 0xf5, 0xb8, 60, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05]);
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("relay32");
-    write_program(&program, &code);
+    write_program(&program, &image(62, &code, (0, 0)));
     let trace: Trace = record(&["-e", "syscalls:*", "--bpf-stats", "-n", "16", "--", program.to_str().unwrap()]);
     trace.adds_up();
     let others: Vec<_> = trace
@@ -74,30 +79,6 @@ pub(crate) fn system_calls_of_32_bits_are_no_others() {
         .collect();
     assert_eq!(others, Vec::<Value>::new());
     assert!(trace.total("other_calls") >= 2 * u64::from(TIMES), "{}", trace.summary);
-}
-
-/// A program of these instructions alone (elf(5)).
-fn write_program(path: &Path, code: &[u8]) {
-    const BASE: u64 = 0x40_0000;
-    const HEADERS: u64 = 0x40 + 0x38;
-    let mut image = Vec::new();
-    let mut put = |value: u64, len: usize| image.extend(&value.to_le_bytes()[..len]);
-    let len = HEADERS + code.len() as u64;
-    for (value, size) in
-        [(0x0001_0102_464c_457f, 8), (0, 8), (2, 2), (62, 2), (1, 4), (BASE + HEADERS, 8), (0x40, 8), (0, 8)]
-    {
-        put(value, size);
-    }
-    for (value, size) in [(0, 4), (0x40, 2), (0x38, 2), (1, 2), (0x40, 2), (0, 2), (0, 2)] {
-        put(value, size);
-    }
-    // One segment, read and executed.
-    for (value, size) in [(1, 4), (5, 4), (0, 8), (BASE, 8), (BASE, 8), (len, 8), (len, 8), (0x1000, 8)] {
-        put(value, size);
-    }
-    image.extend(code);
-    fs::write(path, image).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 pub(crate) fn an_event_of_many_is_removed_from_a_session() {

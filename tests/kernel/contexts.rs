@@ -11,7 +11,12 @@ use std::{
 };
 
 use relay_daemon::machine;
-use relay_tests::{Trace, crowd::crowd, record, relayd, succeed, text, wait_until};
+use relay_tests::{
+    Trace,
+    crowd::crowd,
+    image::{BASE, CODE_AT, image, write_program},
+    record, relayd, succeed, text, wait_until,
+};
 use rustix::{
     process::{Pid, Signal, getppid, getpriority_process, kill_process},
     thread::set_name,
@@ -216,10 +221,6 @@ pub(crate) fn every_call_of_a_function_of_the_kernel_is_accounted_for() {
 
 /// A program of a few instructions with a static probe, which it passes so many times.
 fn static_probes(path: &Path, times: u32) {
-    use std::os::unix::fs::PermissionsExt as _;
-    const BASE: u64 = 0x40_0000;
-    const CODE_AT: u64 = 0x40 + 0x38;
-    let mut image = Vec::new();
     // The probe is the second instruction.
     let (machine, code, probe): (u16, Vec<u8>, u64) = if cfg!(target_arch = "aarch64") {
         // movz x1, low; movk x1, high, lsl 16; nop; subs x1, x1, 1; b.ne nop; movz x8, 93; movz x0, 0; svc 0
@@ -256,12 +257,7 @@ fn static_probes(path: &Path, times: u32) {
     let note_at = (CODE_AT + text_len).next_multiple_of(8);
     let names_at = note_at + note_len;
     let sections_at = (names_at + names.len() as u64).next_multiple_of(8);
-    let mut put =
-        |values: &[(u64, usize)]| values.iter().for_each(|(value, len)| image.extend(&value.to_le_bytes()[..*len]));
-    put(&[(0x0001_0102_464c_457f, 8), (0, 8), (2, 2), (machine.into(), 2), (1, 4), (BASE + CODE_AT, 8), (0x40, 8)]);
-    put(&[(sections_at, 8), (0, 4), (0x40, 2), (0x38, 2), (1, 2), (0x40, 2), (4, 2), (3, 2)]);
-    put(&[(1, 4), (5, 4), (0, 8), (BASE, 8), (BASE, 8), (CODE_AT + text_len, 8), (CODE_AT + text_len, 8), (0x1000, 8)]);
-    image.extend(&code);
+    let mut image = image(machine, &code, (sections_at, 4));
     image.resize(usize::try_from(note_at).unwrap(), 0);
     image.extend(&note);
     image.extend(names);
@@ -281,8 +277,7 @@ fn static_probes(path: &Path, times: u32) {
         put(4, 8);
         put(0, 8);
     }
-    fs::write(path, image).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(path, &image);
 }
 
 pub(crate) fn every_pass_of_a_static_probe_is_accounted_for() {

@@ -3,6 +3,7 @@
 
 pub mod channel;
 pub mod crowd;
+pub mod image;
 pub mod machine;
 pub mod process;
 pub mod trace;
