@@ -94,6 +94,14 @@ pub(crate) fn an_event_of_many_is_removed_from_a_session() {
     let lines = print(&path, &[]);
     let at = |name: &str| (0..lines.len()).filter(|index| lines[*index]["event"] == name).collect::<Vec<_>>();
     let change = at("relayd:change")[0];
-    assert!(at(REMOVED).iter().any(|index| *index < change) && at(REMOVED).iter().all(|index| *index < change));
+    let removed = at(REMOVED);
+    assert!(
+        removed.iter().any(|index| *index < change),
+        "{REMOVED} was not recorded before it was removed, at line {change}"
+    );
+    assert!(
+        removed.iter().all(|index| *index < change),
+        "{REMOVED} is at lines {removed:?}, and was removed at {change}"
+    );
     assert!(at("syscalls:sys_exit_openat").iter().any(|index| *index > change));
 }
