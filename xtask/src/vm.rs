@@ -52,13 +52,13 @@ const V6_1: Kernel = Kernel {
     chain: &["linux-image-6.1."],
     options: "",
     machine: &X86_64,
-    tests: &[&LOADED, &ATTACHED, &HOTPLUG, &GUARDED, &READ],
+    tests: &[&LOADED, &EVERY_PROBE, &LISTED, &HOTPLUG, &GUARDED, &READ],
 };
 const V6_12: Kernel = Kernel {
     name: "6.12",
     package: "linux-image-6.12-cloud-amd64",
     chain: &["linux-image-6.12."],
-    tests: &[&LOADED, &ATTACHED],
+    tests: &[&LOADED, &SOME_PROBES],
     ..V6_1
 };
 const KERNELS: [Kernel; 5] = [
@@ -71,7 +71,7 @@ const KERNELS: [Kernel; 5] = [
         name: "7.2",
         suite: debian::Suite::Other("sid"),
         chain: &["linux-image-", "linux-binary-"],
-        tests: &[&LOADED, &ATTACHED, &HOTPLUG, &GUARDED],
+        tests: &[&LOADED, &EVERY_PROBE, &HOTPLUG, &GUARDED],
         ..V6_1
     },
     Kernel { name: "arm64", package: "linux-image-6.12-cloud-arm64", machine: &ARM64, tests: &[&ON_ARM64], ..V6_12 },
@@ -94,8 +94,19 @@ const LOADED: [&str; 7] = [
     "flight::a_session_records",
     "flight::a_running",
 ];
-/// Every kind of hook.
-const ATTACHED: [&str; 4] = ["probes::", "calls::", "list::functions", "flight::a_slow"];
+/// Every kind of hook, on the oldest and the newest.
+const EVERY_PROBE: [&str; 3] = ["probes::", "calls::", "flight::a_slow"];
+/// Of them what the kernel's version changes, between those.
+const SOME_PROBES: [&str; 6] = [
+    "probes::system_calls",
+    "probes::kprobes_and_trampolines",
+    "probes::durations",
+    "probes::returns_that",
+    "calls::",
+    "flight::a_slow",
+];
+/// Functions that can be attached to, of which the running kernel may have none.
+const LISTED: [&str; 1] = ["list::functions"];
 /// CPUs that come and go.
 const HOTPLUG: [&str; 1] = ["trace::a_cpu"];
 /// What keeps programs apart from one another.
