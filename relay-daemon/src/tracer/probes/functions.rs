@@ -105,7 +105,8 @@ impl Finder {
         };
         // A kprobe sees what a trampoline would miss, and has the same values; but at a return without its entry the arguments are gone.
         let has_values = !returns || self.latency;
-        let by_kprobe = has_values && preemption::closes_trampolines() && machine::has_kprobes();
+        let is_closed = preemption::closes_trampolines();
+        let by_kprobe = has_values && is_closed && machine::has_kprobes();
         let forbidden = if by_kprobe { blacklist() } else { HashSet::new() };
         let mut events = Vec::new();
         for name in &names {
@@ -122,6 +123,18 @@ impl Finder {
                 log::info!("{event} is recorded by a kprobe: tasks are preempted here, and would close a trampoline");
                 let (call, entry) = self.calls(typed, true, returns, Convention::Registers);
                 Found { name: event, probe: Probe::Kprobe { function: name.clone(), offset: 0, returns }, call, entry }
+            } else if is_closed && returns && self.latency {
+                let why =
+                    if by_kprobe { "kprobes are not allowed in this function" } else { "this kernel has no kprobes" };
+                let error = format!(
+                    "{event} cannot have durations here: a preempted task keeps the programs of others out, so that one call's entry could be paired with \
+                     another's return; a kprobe would see every call, but {why}. Without --latency its returns are recorded"
+                );
+                if explicit {
+                    bail!("{error}");
+                }
+                log::info!("left out: {error}");
+                continue;
             } else {
                 let (call, _) = self.calls(typed, true, returns, Convention::Context);
                 let probe = Probe::Function { name: name.clone(), id: function.id, module, returns };
