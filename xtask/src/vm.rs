@@ -177,7 +177,7 @@ fn run_on(kernel: &Kernel, filter: &[String]) -> Result<()> {
     let accelerator = boot::accelerator(kernel.machine, &image, &folder)?;
     let guest = Boot { image: &image, accelerator, line: kernel.options };
     for is_second in [false, true] {
-        let initrd = guest::initrd(kernel.machine, &folder, &programs, &runs, &finished)?;
+        let initrd = guest::initrd(kernel.machine, kernel.suite, &folder, &programs, &runs, &finished)?;
         match guest.run(kernel.machine, &initrd, &mut finished)? {
             Outcome::Passed => return Ok(()),
             Outcome::Failed => bail!("tests have failed on {}", kernel.name),
@@ -211,7 +211,7 @@ pub(crate) fn count_instructions() -> Result<()> {
     exec(cargo().args(["build", "--locked", "--release", "--package", "relay-daemon"]))?;
     let programs = [(tests::benchmarks()?, "bench"), (ebpf::target_dir().join("release/relayd"), "relayd")];
     let runs = ["mount -t tracefs tracefs /sys/kernel/tracing && bench --count".to_owned()];
-    let initrd = guest::initrd(kernel.machine, &folder("icount"), &programs, &runs, &Suite::default())?;
+    let initrd = guest::initrd(kernel.machine, kernel.suite, &folder("icount"), &programs, &runs, &Suite::default())?;
     let accelerator = &["-accel", "tcg,thread=single", "-icount", "shift=0", "-smp", "1"];
     match (Boot { image: &image, accelerator, line: "" }).run(kernel.machine, &initrd, &mut Suite::default())? {
         Outcome::Passed => Ok(()),

@@ -126,7 +126,7 @@ fn boots(machine: &Machine, image: &Path, folder: &Path, accelerator: &[&str]) -
     if let Ok(known) = fs::read_to_string(&answer) {
         return Ok(known == "yes");
     }
-    let initrd = guest::initrd(machine, folder, &[], &[], &Suite::default())?;
+    let initrd = guest::initrd(machine, crate::debian::Suite::Own, folder, &[], &[], &Suite::default())?;
     let mut qemu = Command::new("timeout");
     qemu.arg("30").args(machine.qemu).args(accelerator).args(GUEST).args(["-monitor", "none", "-append"]);
     qemu.arg(format!("console={} panic=-1 quiet", machine.console)).arg("-kernel").arg(image);

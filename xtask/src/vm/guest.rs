@@ -23,27 +23,53 @@ const PROGRAMS: [&str; 12] =
     ["babeltrace2", "bash", "bpftrace", "cat", "dd", "ldd", "ls", "perf", "sh", "sleep", "timeout", "true"];
 /// What babeltrace2 opens by its path.
 const PLUGINS: &str = "/usr/lib/x86_64-linux-gnu/babeltrace2/plugins";
+/// Libraries in a folder of packages, and what loads them.
+const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
+const LOADER: &str = "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2";
 
 /// What tests on arm64 are compared with, and busybox.
 const ARM64_PACKAGES: [&str; 7] =
     ["babeltrace2", "bash", "busybox-static", "coreutils", "dash", "libc-bin", "util-linux"];
+/// What tests on a kernel of another suite are compared with, and what ours are linked with.
+const X86_64_PACKAGES: [&str; 12] = [
+    "babeltrace2",
+    "base-files",
+    "bash",
+    "bpftrace",
+    "busybox-static",
+    "coreutils",
+    "dash",
+    "libc-bin",
+    "libc6",
+    "libgcc-s1",
+    "linux-perf",
+    "strace",
+];
+
+/// Where the programs of an x86-64 guest are taken from.
+enum Source {
+    /// This machine, as it is.
+    Machine,
+    /// A folder of unpacked packages.
+    Packages(PathBuf),
+}
 
 /// Packs programs under their names, what they are compared with, busybox, what is to be run, and the names of the tests that need not be, in
 /// a folder of the guest's own.
 pub(super) fn initrd(
     machine: &Machine,
+    suite: debian::Suite,
     folder: &Path,
     programs: &[(PathBuf, &str)],
     runs: &[String],
     finished: &Suite,
 ) -> Result<PathBuf> {
     let root = folder.join("root");
-    root::make(&root, programs, |root| match machine.architecture {
-        "arm64" => of_packages(
-            root,
-            &Apt::new(machine.architecture, debian::Suite::Own)?.unpack_with_dependencies(&ARM64_PACKAGES)?,
-        ),
-        _ => of_this_machine(root, programs),
+    let packages = |names: &[&str]| Apt::new(machine.architecture, suite)?.unpack_with_dependencies(names);
+    root::make(&root, programs, |root| match (machine.architecture, suite) {
+        ("arm64", _) => of_packages(root, &packages(&ARM64_PACKAGES)?),
+        (_, debian::Suite::Own) => of_programs(root, &Source::Machine, programs),
+        (_, debian::Suite::Other(_)) => of_programs(root, &Source::Packages(packages(&X86_64_PACKAGES)?), programs),
     })?;
     let init = root.join("init");
     fs::write(&init, script(runs)).with_context(|| format!("writing {}", init.display()))?;
@@ -63,8 +89,8 @@ fn of_packages(root: &Path, packages: &Path) -> Result<()> {
     fs::remove_dir_all(&shared).with_context(|| format!("removing {}", shared.display()))
 }
 
-/// A root of [`PROGRAMS`], as this machine has them, with what these and ours are linked with.
-fn of_this_machine(root: &Path, ours: &[(PathBuf, &str)]) -> Result<()> {
+/// A root of [`PROGRAMS`] with what these and ours are linked with.
+fn of_programs(root: &Path, source: &Source, ours: &[(PathBuf, &str)]) -> Result<()> {
     for folder in ["usr/bin", "usr/lib", "usr/lib64"] {
         fs::create_dir_all(root.join(folder)).with_context(|| format!("making {}", root.display()))?;
     }
@@ -72,24 +98,81 @@ fn of_this_machine(root: &Path, ours: &[(PathBuf, &str)]) -> Result<()> {
     for folder in ["bin", "lib", "lib64"] {
         symlink(format!("usr/{folder}"), root.join(folder)).with_context(|| format!("linking {folder}"))?;
     }
-    let mut files = vec![(PathBuf::from("/bin/busybox"), root.join("bin/busybox"))];
+    let mut files = vec![(source.busybox(), root.join("bin/busybox"))];
     for name in PROGRAMS {
         // What is not installed is said by the tests that need it.
-        files.extend(find(name).map(|program| (program, root.join("bin").join(name))));
+        files.extend(source.find(name).map(|program| (program, root.join("bin").join(name))));
     }
-    let inside = |path: &Path| root.join(path.strip_prefix("/").unwrap_or(path));
-    for plugin in fs::read_dir(PLUGINS).with_context(|| format!("reading {PLUGINS}"))? {
+    let plugins = source.path(PLUGINS);
+    for plugin in fs::read_dir(&plugins).with_context(|| format!("reading {}", plugins.display()))? {
         let plugin = plugin?.path();
-        files.push((plugin.clone(), inside(&plugin)));
+        files.push((plugin.clone(), source.inside(&plugin, root)));
     }
     let programs = files.iter().map(|(from, _)| from).chain(ours.iter().map(|(from, _)| from));
-    let linked = Command::new("ldd").args(programs).output().context("running ldd")?;
-    for path in String::from_utf8_lossy(&linked.stdout).split_whitespace().filter(|word| word.starts_with('/')) {
-        if !path.ends_with(':') {
-            files.push((PathBuf::from(path), inside(Path::new(path))));
-        }
+    for library in source.libraries(programs)? {
+        let to = source.inside(&library, root);
+        files.push((library, to));
     }
     files.iter().try_for_each(|(from, to)| copy(from, to))
+}
+
+impl Source {
+    /// Where it has what this machine has at `path`.
+    fn path(&self, path: &str) -> PathBuf {
+        match self {
+            Self::Machine => PathBuf::from(path),
+            Self::Packages(folder) => folder.join(path.trim_start_matches('/')),
+        }
+    }
+
+    /// Where the guest has what this has at `path`.
+    fn inside(&self, path: &Path, root: &Path) -> PathBuf {
+        let within = match self {
+            Self::Machine => path.strip_prefix("/"),
+            Self::Packages(folder) => path.strip_prefix(folder).or_else(|_| path.strip_prefix("/")),
+        };
+        root.join(within.unwrap_or(path))
+    }
+
+    fn busybox(&self) -> PathBuf {
+        let machine = PathBuf::from("/bin/busybox");
+        self.find("busybox").unwrap_or(machine)
+    }
+
+    fn find(&self, name: &str) -> Option<PathBuf> {
+        match self {
+            Self::Machine => find(name),
+            Self::Packages(_) => Some(self.path("/usr/bin").join(name)).filter(|path| path.is_file()),
+        }
+    }
+
+    /// The shared libraries that programs are linked with, and what loads them.
+    fn libraries<'p>(&self, programs: impl Iterator<Item = &'p PathBuf>) -> Result<Vec<PathBuf>> {
+        let Self::Packages(folder) = self else {
+            let output = Command::new("ldd").args(programs).output().context("running ldd")?;
+            return Ok(paths(&output.stdout));
+        };
+        // As ldd does it, with the packages' own loader.
+        let loader = folder.join(LOADER);
+        let mut found = vec![folder.join("usr/lib64/ld-linux-x86-64.so.2")];
+        for program in programs {
+            let mut list = Command::new(&loader);
+            list.arg("--library-path").arg(folder.join(LIBRARIES)).arg("--list").arg(program);
+            let output = list.output().with_context(|| format!("running {}", loader.display()))?;
+            // What is static or a script has none.
+            found.extend(paths(&output.stdout).into_iter().filter(|path| path.starts_with(folder)));
+        }
+        found.sort();
+        found.dedup();
+        Ok(found)
+    }
+}
+
+/// The paths that ldd or the loader has listed.
+fn paths(listed: &[u8]) -> Vec<PathBuf> {
+    let text = String::from_utf8_lossy(listed);
+    let words = text.split_whitespace().filter(|word| word.starts_with('/') && !word.ends_with(':'));
+    words.map(PathBuf::from).collect()
 }
 
 /// What runs in the guest.
@@ -101,6 +184,7 @@ fn script(runs: &[String]) -> String {
          /bin/busybox --install -s /bin 2>/dev/null\n\
          export PATH=/bin:/usr/bin RELAYD=/usr/bin/relayd RUST_BACKTRACE=0 RELAY_TESTS_FINISHED=/finished {size}\n\
          mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev; mount -t tmpfs tmp /tmp; mount -t debugfs debugfs /sys/kernel/debug\n\
+         ln -s /proc/self/fd /dev/fd\n\
          uname -r\nfailures=0\n\
          {runs}echo {RESULT} $failures\npoweroff -f\n"
     )
