@@ -4,7 +4,7 @@ use anyhow::Result;
 
 fn main() -> Result<()> {
     for binary in ["bench", "bytes", "clients"] {
-        xtask::ebpf::embed("relay-tests-ebpf", binary, "tests/ebpf")?;
+        relay_build::ebpf::embed("relay-tests-ebpf", binary, "tests/ebpf")?;
     }
     Ok(())
 }

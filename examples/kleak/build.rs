@@ -4,5 +4,5 @@ use anyhow::Result;
 
 fn main() -> Result<()> {
     println!("cargo:rerun-if-changed=src/record.rs");
-    xtask::ebpf::embed("example-kleak-ebpf", "kleak", "examples/kleak/ebpf")
+    relay_build::ebpf::embed("example-kleak-ebpf", "kleak", "examples/kleak/ebpf")
 }

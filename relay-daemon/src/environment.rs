@@ -8,8 +8,12 @@ use anyhow::{Context as _, Result, bail};
 use rustix::fs::{Access, AtFlags, CWD, StatVfsMountFlags, accessat, statvfs};
 
 use crate::{
-    machine::{self, Namespace, is_in_own},
-    sys::{MapCreate, create_map, open_sampler},
+    host::{self, Namespace, is_in_own},
+    sys::open_sampler,
+};
+use relay_channel::{
+    machine,
+    sys::{MapCreate, create_map},
 };
 
 /// One thing that recording needs.
@@ -50,8 +54,8 @@ const OLDEST: (u32, u32) = if cfg!(target_arch = "aarch64") { (5, 18) } else { (
 pub const KERNEL: &str = if cfg!(target_arch = "aarch64") { "kernel 5.18 or later" } else { "kernel 5.15 or later" };
 
 fn kernel() -> Result<String> {
-    let (_, kernel) = machine::host_and_kernel();
-    check_version(machine::kernel_version()).with_context(|| kernel.clone())?;
+    let (_, kernel) = host::host_and_kernel();
+    check_version(host::kernel_version()).with_context(|| kernel.clone())?;
     Ok(kernel)
 }
 

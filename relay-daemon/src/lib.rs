@@ -1,28 +1,25 @@
-//! relayd's user-space half, and the library for other clients of the channel.
+//! The tracer: a client of the channel that records kernel events as CTF.
 //!
-//! Layers, each ignorant of those below it in this list: [`channel`] makes the maps that the kernel side writes to;
-//! [`consumer`] and [`readers`] are librelay: they take ready sub-buffers and write `cpuN` files; [`mod@klog`] and [`tracer`] are
-//! clients of both, and say what the bytes mean. [`pins`] keeps what is to outlive a process. [`machine`] asks the machine what it has, [`environment`] whether
-//! this process may record there. [`reading`] needs none of them to run: it
-//! reads what the tracer has written.
-//!
-//! Examples that need root are compiled and not run: `tests/kernel/library.rs` runs what they show.
+//! From what the user asks for to a trace: [`find`] finds what is meant, with [`btf`] (the kernel's types), [`binary`] (programs and libraries)
+//! and [`values`] (how values are fetched, and where they lie in the record); the result is [`events`]. [`kernel`] brings into the kernel what
+//! runs at them, [`session`] keeps it there, [`record`] writes the trace. [`environment`] says whether this process may record here, [`host`] what
+//! this kernel is.
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 compile_error!("relayd knows the registers of x86-64 and arm64, and of no other machine");
 
-pub mod bpf;
-pub mod channel;
-pub mod consumer;
+pub mod binary;
+pub mod btf;
 pub mod environment;
-mod hotplug;
-pub mod klog;
-pub mod machine;
-pub mod pins;
-pub mod readers;
-#[doc(hidden)]
-pub mod reading;
+pub mod events;
+pub mod find;
+pub mod host;
+pub mod kernel;
+pub mod record;
+pub mod session;
 #[doc(hidden)]
 pub mod sys;
-#[doc(hidden)]
-pub mod tracer;
+pub mod values;
+
+/// What `relayd klog` runs when it is given nothing else, `examples/klog`: a line for every process that starts or ends.
+pub static EXAMPLE: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/klog"));

@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use aya::programs::RawTracePoint;
-use relay_daemon::{
+use relay_channel::{
     channel::Channel,
     consumer::{Content, Output},
     readers::Readers,

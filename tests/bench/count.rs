@@ -2,7 +2,7 @@
 //! and no cache either: it compares builds of one recorder, and says nothing of how long a recorder takes.
 
 use anyhow::{Context as _, Result};
-use relay_daemon::machine;
+use relay_channel::machine;
 
 use crate::{
     batches, measure,

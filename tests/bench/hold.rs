@@ -21,12 +21,13 @@ use aya::{
     programs::{Program, TracePoint},
 };
 use perf_event::{Builder, SampleFlag, Sampler, data::Record, events::Software};
-use relay_common::{Geometry, Mode, Plain};
-use relay_daemon::{
+use relay_channel::sys::set_value;
+use relay_channel::{
     channel::{self, Channel},
     machine,
-    sys::{link_perf_event, open_tracepoint, set_value},
 };
+use relay_common::{Geometry, Mode, Plain};
+use relay_daemon::sys::{link_perf_event, open_tracepoint};
 
 use crate::recorders::Outcome;
 

@@ -18,7 +18,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, ValueEnum};
-use relay_daemon::machine;
+use relay_channel::machine;
 
 use crate::{
     recorders::{Events, Kind, Running},

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
-use relay_daemon::machine;
+use relay_channel::machine;
 use relay_tests::{relayd, session_file};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};

@@ -2,7 +2,7 @@
 
 use std::{process::Command, sync::OnceLock};
 
-use relay_daemon::machine;
+use relay_channel::machine;
 use relay_tests::{Trace, record, repeats, succeed, text, total};
 
 /// A system-call storm on every CPU, into buffers of 8 KiB: first by an ordinary task, which waits while the reader runs, then

@@ -10,12 +10,12 @@ use aya::{
     maps::{Array, MapData},
     programs::{RawTracePoint, RawTracePointRunOptions, TestRun as _},
 };
-use relay_common::{Geometry, HEADER, Mode, Plain, Word as _};
-use relay_daemon::{
+use relay_channel::{
     channel::{self, Channel},
     consumer::{Consumer, CpuFile},
     machine,
 };
+use relay_common::{Geometry, HEADER, Mode, Plain, Word as _};
 use script::{Expect, Step, Vector, pattern};
 
 use crate::trace::Offline;

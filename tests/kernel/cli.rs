@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command, time::Duration};
 
-use relay_daemon::pins;
+use relay_channel::pins;
 use relay_tests::{Recording, babeltrace, fail, record, relayd, session, session_file, succeed, text, total};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -74,8 +74,8 @@ pub(crate) fn sizes_that_cannot_be_are_refused() {
     refuses(&[&event[..], &["-b", "1G"]].concat(), "--subbuf-size must be from 1 to");
     refuses(&[&event[..], &["-b", "16M", "-n", "64"]].concat(), "is more than the");
     // As much as one buffer can have, on CPUs without memory for it.
-    let available = relay_daemon::machine::available_memory().unwrap();
-    let cpus = relay_daemon::machine::online_cpus().unwrap().len() as u64;
+    let available = relay_channel::machine::available_memory().unwrap();
+    let cpus = relay_channel::machine::online_cpus().unwrap().len() as u64;
     if available < cpus * (512 << 20) {
         refuses(&[&event[..], &["-b", "16M", "-n", "32"]].concat(), "MiB of memory");
     }
@@ -168,7 +168,7 @@ fn start_endless() -> Recording {
     let mut recording = Recording::start(&[&["-e", "raw_syscalls:*", "--"], &dd[..]].concat());
     let path = recording.path.clone();
     // On whichever CPU it runs.
-    let files = relay_daemon::machine::online_cpus().unwrap().into_iter().map(|cpu| path.join(format!("cpu{cpu}")));
+    let files = relay_channel::machine::online_cpus().unwrap().into_iter().map(|cpu| path.join(format!("cpu{cpu}")));
     let files: Vec<_> = files.collect();
     recording.relayd.wait_until("a MiB is written", |_| {
         files.iter().any(|file| fs::metadata(file).is_ok_and(|file| file.len() >= 1 << 20))

@@ -11,13 +11,13 @@ use aya::{
     },
     sys::{Stats, enable_stats},
 };
-use relay_common::{Counters, Geometry, Mode};
-use relay_daemon::{
+use relay_channel::{
     channel::Channel,
     consumer::{Consumer, CpuFile},
     machine,
     readers::Readers,
 };
+use relay_common::{Counters, Geometry, Mode};
 use relay_tests::{
     channel::{Clients, Collected, OBJECT, Storm, words},
     repeats, wait_until,
@@ -271,7 +271,7 @@ pub(crate) fn an_object_is_given_the_channels_that_it_declares() {
     let channel = Channel::create(geometry, Mode::NoOverwrite, relay_common::Plain).unwrap();
     let load = |names: &[&str]| {
         let channels: Vec<_> = names.iter().map(|name| (*name, &channel)).collect();
-        let error = relay_daemon::channel::load(OBJECT, &channels, aya::EbpfLoader::new()).err().unwrap();
+        let error = relay_channel::channel::load(OBJECT, &channels, aya::EbpfLoader::new()).err().unwrap();
         format!("{error:#}")
     };
     assert_eq!(load(&["CHECKED", "CALLED"]), "the eBPF object declares a channel NUMBERED, and none was given for it");

@@ -10,7 +10,8 @@ use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
-use relay_daemon::machine;
+use relay_channel::machine;
+use relay_daemon::host;
 use relay_tests::{
     Trace,
     crowd::crowd,
@@ -180,7 +181,7 @@ fn check_durations(lines: &[Value], what: &str) {
 /// Whether a task can be preempted between the kernel's count of an event's program and the program's first instruction, where nothing of ours
 /// can prevent it; it then closes the program for the CPU, and for longer the more tasks there are.
 fn may_close(event: &str) -> bool {
-    event.starts_with("rawtracepoint:") && machine::kernel_version().is_none_or(|version| version >= (7, 0))
+    event.starts_with("rawtracepoint:") && host::kernel_version().is_none_or(|version| version >= (7, 0))
 }
 
 fn kinds_alone(kinds: Vec<Kind>) {

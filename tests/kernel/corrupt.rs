@@ -10,8 +10,8 @@ use std::{
 };
 
 use aya::maps::MapData;
+use relay_channel::{machine, readers::Readers, sys::ControlMapping};
 use relay_common::{Control, Geometry, MAX_RECORD, Mode};
-use relay_daemon::{machine, readers::Readers, sys::ControlMapping};
 use relay_tests::{
     Ended, PATIENCE, Recording,
     channel::{Clients, Collected, Storm, number},
@@ -84,7 +84,7 @@ pub(crate) fn writers_stay_inside_their_subbufs_whatever_the_reader_s_words_hold
             assert!(recorded > 10_000, "cpu {cpu}: {recorded} records");
             // What is there is whole sub-buffers of whole records.
             let collected = Collected::default();
-            let snapshot = relay_daemon::consumer::snapshot(&buffer, &mut *collected.output(cpu)).unwrap().unwrap();
+            let snapshot = relay_channel::consumer::snapshot(&buffer, &mut *collected.output(cpu)).unwrap().unwrap();
             let bytes = collected.take().remove(&cpu).unwrap();
             assert_eq!((bytes.len() / 32) as u64, snapshot.taken);
             let numbers: Vec<u64> = bytes.chunks(32).map(number).collect();

@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command};
 
-use relay_daemon::machine;
+use relay_channel::machine;
 use relay_tests::{babeltrace, fail, record, relayd, succeed, text};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 

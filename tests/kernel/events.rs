@@ -2,15 +2,16 @@
 
 use std::{fs, process::Command};
 
-use relay_daemon::{
-    machine::{self, Instant},
-    reading::print_format::PrintFormat,
-    tracer::{events::Catalogue, metadata, session::Session},
-};
+use relay_channel::machine;
+use relay_daemon::{events::Catalogue, host};
 use relay_tests::{
     Recording,
     machine::{count_loaded, links_of},
     repeats, succeed, text, wait_until,
+};
+use relay_trace::{
+    form::{clock::Instant, metadata, session::Session},
+    read::print_format::PrintFormat,
 };
 
 pub(crate) fn babeltrace2_accepts_the_metadata_of_every_tracepoint() {
@@ -18,8 +19,8 @@ pub(crate) fn babeltrace2_accepts_the_metadata_of_every_tracepoint() {
     let events = catalogue.select(&["*:*".to_owned()]).unwrap();
     assert!(events.len() > 500, "{} tracepoints", events.len());
     let session = serde_json::json!({
-        "version": "0", "uuid": metadata::uuid_text(machine::new_uuid().unwrap()), "host": "host \"quoted\" \\ ", "kernel": "6.1",
-        "boot_id": machine::boot_id().unwrap(), "command": [], "mode": "overwrite", "subbuf_size": 4096, "n_subbufs": 2,
+        "version": "0", "uuid": metadata::uuid_text(host::new_uuid().unwrap()), "host": "host \"quoted\" \\ ", "kernel": "6.1",
+        "boot_id": host::boot_id().unwrap(), "command": [], "mode": "overwrite", "subbuf_size": 4096, "n_subbufs": 2,
         "clock": {"start": Instant::now(), "end": null}, "events": [], "cpus": [], "programs": [], "kprobes_missed": null
     });
     let session = Session::parse(session.to_string().as_bytes()).unwrap();

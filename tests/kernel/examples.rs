@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf, process::Command};
 
-use relay_daemon::klog::EXAMPLE;
+use relay_daemon::EXAMPLE;
 use relay_tests::{Ended, Running, fail, relayd, succeed, text};
 use rustix::process::Signal;
 

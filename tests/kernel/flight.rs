@@ -14,7 +14,8 @@ use std::{
     time::Duration,
 };
 
-use relay_daemon::{machine, pins::Folder, tracer::standing::Standing};
+use relay_channel::{machine, pins::Folder};
+use relay_daemon::session::Standing;
 use relay_tests::{
     babeltrace_named,
     channel::{Numbers, Storm, numbers_condition, run_on},
@@ -64,7 +65,7 @@ fn names(path: &Path) -> Vec<String> {
 }
 
 fn sessions() -> Vec<String> {
-    relay_daemon::tracer::standing::names().unwrap()
+    relay_daemon::session::names().unwrap()
 }
 
 pub(crate) fn a_session_records_without_a_process() {

@@ -6,7 +6,8 @@
 
 use std::{os::unix::process::parent_id, sync::atomic::AtomicBool};
 
-use relay_daemon::machine;
+use relay_channel::machine;
+use relay_daemon::host;
 use relay_tests::{Trace, crowd::crowd, library_of, record, relayd, succeed, text};
 use serde_json::Value;
 
@@ -128,7 +129,7 @@ pub(crate) fn hooks_that_are_not_preempted_skip_few() {
     few_are_skipped("syscalls:sys_enter_getppid", "on_");
     few_are_skipped("syscall:getppid", "on_");
     few_are_skipped(&format!("uprobe:{}:getppid", library()), "on_probe");
-    if machine::has_kprobes() {
+    if host::has_kprobes() {
         few_are_skipped("kprobe:__task_pid_nr_ns", "on_probe");
     }
 }

@@ -4,15 +4,16 @@ use std::{fs, process::Command, sync::Arc};
 
 use aya::{Ebpf, EbpfLoader, programs::RawTracePoint};
 use bytes::BytesMut;
-use relay_common::{Geometry, Mode, Plain, Word as _};
-use relay_daemon::{
+use relay_channel::{
     channel::{self, Channel},
     consumer::{self, Consumer, CpuFile, Output},
-    klog::{EXAMPLE, Klog},
+    klog::Klog,
     machine,
     pins::Folder,
     readers::{self, Readers},
 };
+use relay_common::{Geometry, Mode, Plain, Word as _};
+use relay_daemon::EXAMPLE;
 
 fn geometry() -> Geometry {
     Geometry::new(4096, 4).unwrap()

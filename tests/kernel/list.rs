@@ -19,7 +19,7 @@ fn refusal(arguments: &[&str]) -> String {
 }
 
 pub(crate) fn every_tracepoint_is_listed() {
-    let tracefs = relay_daemon::machine::tracefs().unwrap();
+    let tracefs = relay_channel::machine::tracefs().unwrap();
     let mut expected = Vec::new();
     for line in fs::read_to_string(tracefs.join("available_events")).unwrap().lines() {
         let (category, name) = line.split_once(':').unwrap();
@@ -106,7 +106,7 @@ pub(crate) fn a_reader_that_has_seen_enough_is_no_error() {
 }
 
 pub(crate) fn kinds_that_the_kernel_lacks_are_refused_with_what_would_work() {
-    use relay_daemon::machine::{has_kprobes, has_trampolines};
+    use relay_daemon::host::{has_kprobes, has_trampolines};
     for (pattern, has, other) in
         [("kprobe:vfs_*", has_kprobes(), has_trampolines()), ("fexit:vfs_read", has_trampolines(), has_kprobes())]
     {

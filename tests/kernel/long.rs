@@ -11,12 +11,12 @@ use std::{
 
 use aya::sys::{Stats, enable_stats};
 use bytes::BytesMut;
-use relay_common::{Geometry, Mode};
-use relay_daemon::{
+use relay_channel::{
     consumer::{Consumer, Content, Output},
     machine,
     readers::Readers,
 };
+use relay_common::{Geometry, Mode};
 use relay_tests::{
     channel::{Clients, Storm, number},
     repeats, wait_until,

@@ -7,13 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use relay_common::{Geometry, Mode};
-use relay_daemon::{
+use relay_channel::{
     consumer::{self, Content, Output},
     machine,
     readers::snapshot_all,
     sys::MappedBuffer,
 };
+use relay_common::{Geometry, Mode};
 use relay_tests::{
     Ended, Recording, babeltrace,
     channel::{Clients, Collected, Storm, number},

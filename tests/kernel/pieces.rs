@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use relay_daemon::machine;
+use relay_channel::machine;
 use relay_tests::{
     babeltrace,
     channel::{Numbers, numbers_condition},

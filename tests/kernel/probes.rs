@@ -268,14 +268,14 @@ pub(crate) fn a_duration_is_the_time_between_entry_and_return() {
 /// Threads that preempt one another on one CPU: where the kernel skips programs there, a return could find the entry of another call.
 pub(crate) fn durations_of_one_thread_do_not_overlap() {
     const THREADS: usize = 8;
-    let cpu = relay_daemon::machine::online_cpus().unwrap()[0];
+    let cpu = relay_channel::machine::online_cpus().unwrap()[0];
     let end = Arc::new(AtomicBool::new(false));
     let reader = |index: usize| {
         let end = Arc::clone(&end);
         thread::spawn(move || {
             run_on(cpu);
             if index == 0 {
-                relay_daemon::sys::run_ahead_of_tasks().unwrap();
+                relay_channel::sys::run_ahead_of_tasks().unwrap();
             }
             let zeros = fs::File::open("/dev/zero").unwrap();
             while !end.load(Relaxed) {

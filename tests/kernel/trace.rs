@@ -7,14 +7,12 @@ use std::{
     process::{Command, Stdio},
 };
 
+use relay_channel::machine::online_cpus;
 use relay_common::trace::{
     CONTENT_SIZE_AT, CPU_ID_AT, MAGIC, PACKET_SEQ_NUM_AT, PACKET_SIZE_AT, TIMESTAMP_BEGIN_AT, TIMESTAMP_END_AT,
 };
-use relay_daemon::{
-    machine::online_cpus,
-    reading::packet::{BEFORE_PAYLOAD, HEADER},
-};
 use relay_tests::{Recording, Trace, record, relayd, succeed, text, trace::number_at, wait_until};
+use relay_trace::read::packet::{BEFORE_PAYLOAD, HEADER};
 
 /// `count` reads and writes of one byte, and little else.
 fn dd(count: u32) -> Vec<String> {

@@ -15,12 +15,12 @@ use aya::{
     programs::{RawTracePoint, RawTracePointRunOptions, TestRun as _, raw_trace_point::RawTracePointLink},
 };
 use bytes::BytesMut;
-use relay_common::{Geometry, Mode, Plain};
-use relay_daemon::{
+use relay_channel::{
     channel::{self, Channel},
     consumer::{Content, Output},
     machine,
 };
+use relay_common::{Geometry, Mode, Plain};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// The object.

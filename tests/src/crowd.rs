@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use relay_daemon::sys::run_ahead_of_tasks;
+use relay_channel::sys::run_ahead_of_tasks;
 
 use crate::channel::run_on;
 

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use aya::programs::loaded_links;
-use relay_daemon::machine;
+use relay_channel::machine;
 use rustix::{
     mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount},
     thread::UnshareFlags,

@@ -7,11 +7,9 @@ use std::{
     process::Command,
 };
 
+use relay_channel::machine;
 use relay_common::trace::CONTENT_SIZE_AT;
-use relay_daemon::{
-    machine,
-    reading::packet::{HEADER, Record, Records},
-};
+use relay_trace::read::packet::{HEADER, Record, Records};
 use rustix::process::Signal;
 use serde_json::Value;
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use xtask::ebpf;
+use relay_build::ebpf;
 
 use crate::{as_root, cargo, exec, find, setup, tests};
 

@@ -53,11 +53,14 @@ const PROGRAMS: &[&str] = &[
     "Cargo.lock",
     "Cargo.toml",
     "examples",
+    "relay-build",
+    "relay-channel",
     "relay-common",
     "relay-daemon/Cargo.toml",
     "relay-daemon/build.rs",
     "relay-daemon/src",
     "relay-ebpf",
+    "relay-trace",
     "tests/Cargo.toml",
     "tests/build.rs",
     "tests/ebpf",
@@ -65,7 +68,6 @@ const PROGRAMS: &[&str] = &[
     "tests/src",
     "xtask/src/debian.rs",
     "xtask/src/dist.rs",
-    "xtask/src/ebpf.rs",
     "xtask/src/root.rs",
     "xtask/src/targets.rs",
     "xtask/src/tests.rs",
@@ -75,7 +77,7 @@ const PROGRAMS: &[&str] = &[
 /// What the protocol's proofs are about.
 const PROTOCOL: &[&str] = &["Cargo.lock", "Cargo.toml", "relay-common", "xtask/src/mutants.rs", "xtask/src/proofs.rs"];
 /// What is fuzzed.
-const FUZZED: &[&str] = &["relay-common", "relay-daemon", "tests/fuzz", "xtask/src/fuzz.rs"];
+const FUZZED: &[&str] = &["relay-common", "relay-trace", "tests/fuzz", "xtask/src/fuzz.rs"];
 
 /// Before all others.
 const SETUP: Check = Check { task: "setup", minutes: 3, place: Place::Host, is_test: true, inputs: &[] };

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Result;
-use xtask::ebpf;
+use relay_build::ebpf;
 
 use crate::{
     as_root,

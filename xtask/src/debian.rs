@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use xtask::ebpf;
+use relay_build::ebpf;
 
 use crate::{CannotRun, exec};
 

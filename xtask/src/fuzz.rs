@@ -3,7 +3,7 @@
 use std::{fs, process::Command};
 
 use anyhow::{Context as _, Result, bail};
-use xtask::ebpf;
+use relay_build::ebpf;
 
 use crate::{exec, setup, tests};
 

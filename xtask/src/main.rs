@@ -26,7 +26,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
-use xtask::ebpf;
+use relay_build::ebpf;
 
 /// Work on relayd.
 #[derive(Debug, Parser)]
@@ -234,8 +234,14 @@ fn lint() -> Result<()> {
 }
 
 fn document() -> Result<()> {
-    let documented = ["--package", "relay-common", "--package", "relay-ebpf", "--package", "relay-daemon"];
-    exec(cargo().args(["doc", "--no-deps", "--locked"]).args(documented).env("RUSTDOCFLAGS", "-Dwarnings"))
+    let documented = ["relay-build", "relay-channel", "relay-common", "relay-daemon", "relay-ebpf", "relay-trace"];
+    let documented = documented.iter().flat_map(|package| ["--package", package]);
+    exec(
+        cargo()
+            .args(["doc", "--no-deps", "--locked", "--features", "relay-trace/parquet"])
+            .args(documented)
+            .env("RUSTDOCFLAGS", "-Dwarnings"),
+    )
 }
 
 /// Runs some of cargo-deny's checks on all manifests.

@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use xtask::ebpf;
+use relay_build::ebpf;
 
 use crate::{debian, make_folder_of};
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use xtask::ebpf;
+use relay_build::ebpf;
 
 use crate::{
     cargo, exec,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use xtask::ebpf;
+use relay_build::ebpf;
 
 use crate::{CannotRun, as_root, exec, find, targets};
 

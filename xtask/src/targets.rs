@@ -3,7 +3,7 @@
 use std::{env, path::PathBuf, process::Command};
 
 use anyhow::Result;
-use xtask::ebpf;
+use relay_build::ebpf;
 
 use crate::{cargo, exec, setup};
 

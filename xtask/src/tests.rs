@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use xtask::ebpf;
+use relay_build::ebpf;
 
 use crate::{CannotRun, as_root, cargo, exec, find, is_root, setup, targets::Target};
 
@@ -99,7 +99,16 @@ pub(crate) struct Programs {
 }
 
 /// The packages of `cargo test`, and the tests: what they depend on is built once if all are named each time, since features are united.
-const TOGETHER: [&str; 5] = ["relay-common", "relay-daemon", "xtask", "example-kleak", "relay-tests"];
+const TOGETHER: [&str; 8] = [
+    "relay-build",
+    "relay-channel",
+    "relay-common",
+    "relay-daemon",
+    "relay-trace",
+    "xtask",
+    "example-kleak",
+    "relay-tests",
+];
 
 impl Programs {
     /// Builds them for this machine, or for another.

@@ -9,7 +9,7 @@ mod guest;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
-use xtask::ebpf;
+use relay_build::ebpf;
 
 use self::boot::{Boot, Outcome};
 use crate::{

@@ -4,13 +4,13 @@ use std::{fs, os::fd::AsFd as _, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::{EbpfLoader, programs::TracePoint};
-use relay_common::{Geometry, Mode, Plain};
-use relay_daemon::{
+use relay_channel::{
     channel::{self, Channel},
     consumer::CpuFile,
     machine,
     readers::Readers,
 };
+use relay_common::{Geometry, Mode, Plain};
 use tokio::signal::unix::{SignalKind, signal};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/kleak"));

@@ -5,10 +5,8 @@ use std::{io::Write as _, path::Path, process::ExitCode};
 use anyhow::{Context as _, Result};
 use aya::{programs::ProgramType, sys::is_program_supported};
 use clap::Args;
-use relay_daemon::{
-    environment::{self, Condition},
-    machine,
-};
+use relay_channel::machine;
+use relay_daemon::environment::{self, Condition};
 use serde::Serialize;
 
 /// Say what this machine has, and lacks, for each kind of probe.
@@ -76,7 +74,7 @@ fn probes() -> Vec<Finding> {
     };
     let mut tracepoint = program("tracepoint", ProgramType::TracePoint, true);
     if tracepoint.ok
-        && let Ok(catalogue) = machine::tracefs().and_then(|path| relay_daemon::tracer::events::Catalogue::read(&path))
+        && let Ok(catalogue) = machine::tracefs().and_then(|path| relay_daemon::events::Catalogue::read(&path))
     {
         tracepoint.detail = format!("{} of them", catalogue.names().len());
     }

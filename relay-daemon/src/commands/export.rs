@@ -10,9 +10,9 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
-use relay_daemon::reading::{
-    export::{Job, chrome, folded, parquet, perfetto},
-    stream::Damage,
+use relay_trace::{
+    export::{Job, chrome, folded, perfetto},
+    read::stream::Damage,
 };
 
 use super::reading::{Chosen, Damages, progress_bar};
@@ -118,10 +118,20 @@ impl Arguments {
         if let Err(error) = made {
             bail!("making {}: {error}; give a directory that is not there yet", path.display());
         }
-        parquet::write(job, path).inspect_err(|_| {
+        parquet(job, path).inspect_err(|_| {
             if let Err(error) = fs::remove_dir_all(path) {
                 log::warn!("{} stays behind: {error}", path.display());
             }
         })
     }
+}
+
+#[cfg(feature = "parquet")]
+fn parquet(job: Job<'_>, path: &Path) -> Result<Vec<Damage>> {
+    relay_trace::export::parquet::write(job, path)
+}
+
+#[cfg(not(feature = "parquet"))]
+fn parquet(_: Job<'_>, _: &Path) -> Result<Vec<Damage>> {
+    bail!("this relayd was built without the feature `parquet`");
 }

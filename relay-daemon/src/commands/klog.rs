@@ -11,12 +11,14 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use relay_common::Geometry;
-use relay_daemon::{
+use relay_channel::{
     consumer::SETTLED,
-    klog::{EXAMPLE, Klog, Lines},
-    machine::{self, Instant},
+    klog::{Klog, Lines},
+    machine,
 };
+use relay_common::Geometry;
+use relay_daemon::EXAMPLE;
+use relay_trace::form::clock::Instant;
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::{interval, sleep},

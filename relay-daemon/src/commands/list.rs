@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use relay_daemon::tracer::listing::{self, Event, Item, Member, Structure};
+use relay_daemon::find::listing::{self, Event, Item, Member, Structure};
 
 /// Shown on a terminal under all tracepoints.
 const MORE: &str = "\

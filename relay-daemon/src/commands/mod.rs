@@ -20,7 +20,7 @@ pub(crate) mod verify;
 pub(crate) mod what;
 
 use anyhow::{Context as _, Result};
-use relay_daemon::{machine::make_files_of_group, tracer::standing::Standing};
+use relay_daemon::{host::make_files_of_group, session::Standing};
 
 /// Lets the group of a name, or number, read the files that are made from now on; without one, that of a session, if there is one.
 fn share_with(group: Option<&str>, session: Option<&Standing>) -> Result<()> {

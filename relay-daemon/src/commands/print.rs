@@ -10,18 +10,21 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
-use relay_daemon::{
-    consumer::SETTLED,
-    machine::{self, Instant},
-    reading::{
+use relay_channel::consumer::SETTLED;
+use relay_daemon::host;
+use relay_trace::{
+    form::clock::Instant,
+    read::{
         choice::Choice,
-        csv::{Columns, CsvWriter},
-        json::JsonWriter,
         names::Names,
         pipeline,
         slices::{Item, Slice, Slicer},
-        text::{Style, TextWriter, TimeForm},
         trace::Trace,
+    },
+    show::{
+        csv::{Columns, CsvWriter},
+        json::JsonWriter,
+        text::{Style, TextWriter, TimeForm},
     },
 };
 
@@ -104,7 +107,7 @@ impl Writer<'_> {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let traces = arguments.chosen.open()?;
-    if arguments.follow && (traces.len() > 1 || traces[0].session.boot_id != machine::boot_id().unwrap_or_default()) {
+    if arguments.follow && (traces.len() > 1 || traces[0].session.boot_id != host::boot_id().unwrap_or_default()) {
         bail!("--follow is for one trace, which this machine is recording");
     }
     let choice = arguments.chosen.choice(&traces)?;

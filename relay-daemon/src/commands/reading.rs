@@ -5,15 +5,15 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use relay_daemon::{
-    reading::{
+use relay_daemon::kernel::choice::parse_cpus;
+use relay_trace::{
+    read::{
         choice::Choice,
         slices::{Slicer, Window},
         stream::{Damage, Stream},
-        time,
         trace::Trace,
     },
-    tracer::choice::parse_cpus,
+    show::time,
 };
 
 /// Most damages that are named one by one.

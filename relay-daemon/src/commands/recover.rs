@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Result, bail};
 use clap::Args;
-use relay_daemon::tracer::recorder;
+use relay_daemon::record;
 
 use super::summary;
 
@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let session = recorder::recover(&arguments.trace)?;
+    let session = record::recover(&arguments.trace)?;
     summary::print(&arguments.trace, &session, arguments.json, arguments.quiet)?;
     if let Some(error) = &session.error {
         bail!("{error}; what was written until then is valid, and the account is in {}", arguments.trace.display());

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use relay_daemon::reading::{repair, trace::Trace};
+use relay_trace::read::{repair, trace::Trace};
 
 use super::reading::{Damages, progress_bar};
 

@@ -9,14 +9,14 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use relay_channel::pins::OpenError;
 use relay_daemon::{
-    pins::OpenError,
-    tracer::{
-        session::{Cpu, Session},
-        snapshot,
-        standing::{self, Standing},
-        symbols::did_you_mean,
-    },
+    record::snapshot,
+    session::{self, Standing},
+};
+use relay_trace::{
+    form::session::{Cpu, Session},
+    similar::did_you_mean,
 };
 
 /// How often to ask whether a record has stopped a session.
@@ -99,7 +99,7 @@ pub(crate) fn wait(arguments: &WaitArguments) -> Result<ExitCode> {
     let (mut standing, fired) = loop {
         if let Some(fired) = looking.fired()? {
             // It may go on for a while after the record.
-            let left = fired.end.saturating_sub(relay_daemon::machine::Instant::now().monotonic);
+            let left = fired.end.saturating_sub(relay_trace::form::clock::Instant::now().monotonic);
             thread::sleep(Duration::from_nanos(left));
             match Standing::open(name) {
                 // Another may have taken it meanwhile, and have it go on.
@@ -131,7 +131,7 @@ pub(crate) fn stop(arguments: &StopArguments) -> Result<ExitCode> {
     let mut standing = match Standing::open(name) {
         Ok(standing) => standing,
         Err(OpenError::Other(error)) if !arguments.snapshot => {
-            standing::remove(name).map_err(|error| explain(name, error))?;
+            session::remove(name).map_err(|error| explain(name, error))?;
             say!("relayd: removed what was left of {name} ({error:#})");
             return Ok(ExitCode::SUCCESS);
         }
@@ -159,7 +159,7 @@ pub(crate) fn open(name: &str) -> Result<Standing> {
 pub(crate) fn explain(name: &str, error: OpenError) -> anyhow::Error {
     match error {
         OpenError::Missing(_) => {
-            let names = standing::names().unwrap_or_default();
+            let names = session::names().unwrap_or_default();
             let near = did_you_mean(name, names.iter().map(String::as_str));
             let there = if names.is_empty() {
                 "there is none; relayd start begins one".to_owned()

@@ -5,9 +5,9 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use relay_common::Mode;
-use relay_daemon::tracer::{
-    selection::Selection,
-    standing::{self, Options, Prepared},
+use relay_daemon::{
+    find::selection::Selection,
+    session::{self, Options, Prepared},
 };
 
 use super::{
@@ -61,7 +61,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    standing::check_name(&arguments.name)?;
+    session::check_name(&arguments.name)?;
     if arguments.add {
         add(arguments)?;
     } else if arguments.remove {

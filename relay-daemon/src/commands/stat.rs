@@ -6,17 +6,17 @@ use std::{collections::BTreeMap, io::Write as _, process::ExitCode};
 
 use anyhow::{Result, bail};
 use clap::Args;
-use relay_daemon::{
-    reading::{
-        geometry::{self, Cut},
-        schema::Schema,
-        statistics::{self, Count, Fields, Group, Statistics},
-        trace::Trace,
-    },
-    tracer::{
+use relay_trace::{
+    form::{
         format::{Display, Kind},
         session::Cpu,
     },
+    read::{
+        geometry::{self, Cut},
+        schema::Schema,
+        trace::Trace,
+    },
+    show::statistics::{self, Count, Fields, Group, Statistics},
 };
 use serde::Serialize;
 
@@ -175,7 +175,7 @@ fn check_field(traces: &[Trace], option: &str, name: &str) -> Result<()> {
         None => {
             let names =
                 schemas().flat_map(Schema::events).flat_map(|event| &event.fields).map(|field| field.name.as_str());
-            let near = relay_daemon::tracer::symbols::did_you_mean(name, names);
+            let near = relay_trace::similar::did_you_mean(name, names);
             bail!("{option}: no event of the trace has a field '{name}'{near}; relayd print shows them");
         }
         Some(kind) if option == "--hist" && !is_number(kind) => {
@@ -229,7 +229,7 @@ impl TraceReport {
             first: (count.records > 0).then_some(count.first),
             last: (count.records > 0).then_some(count.last),
         };
-        let event = |event: &relay_daemon::reading::schema::Event| {
+        let event = |event: &relay_trace::read::schema::Event| {
             let cpus = events.remove(&event.id)?;
             let mut all = Count { first: u64::MAX, ..Count::default() };
             for of in cpus.values() {

@@ -4,13 +4,8 @@ use std::{io::Write as _, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use relay_daemon::{
-    pins::OpenError,
-    tracer::{
-        standing::{self, Orphan, Standing},
-        status::Status,
-    },
-};
+use relay_channel::pins::OpenError;
+use relay_daemon::session::{self, Orphan, Standing, status::Status};
 
 use super::snapshot::explain;
 
@@ -33,11 +28,11 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    standing::sweep();
+    session::sweep();
     let mut sessions = Vec::new();
     let names = match &arguments.name {
         Some(name) => vec![name.clone()],
-        None => standing::names()?,
+        None => session::names()?,
     };
     for name in &names {
         match Standing::look(name) {
@@ -48,7 +43,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             Err(error) => return Err(explain(name, error)),
         }
     }
-    let orphans = if arguments.name.is_none() { standing::orphans()? } else { Vec::new() };
+    let orphans = if arguments.name.is_none() { session::orphans()? } else { Vec::new() };
     let mut out = std::io::stdout().lock();
     let text = if arguments.json {
         serde_json::to_string_pretty(&serde_json::json!({ "sessions": sessions, "killed": orphans }))? + "\n"

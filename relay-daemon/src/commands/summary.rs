@@ -3,10 +3,8 @@
 use std::{fmt::Write as _, io::Write as _, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result};
-use relay_daemon::tracer::{
-    recorder::Progress,
-    session::{Cpu, Program, Session},
-};
+use relay_daemon::record::Progress;
+use relay_trace::form::session::{Cpu, Program, Session};
 use serde::Serialize;
 
 /// The summary as a program reads it.

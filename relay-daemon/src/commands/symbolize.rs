@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use relay_daemon::tracer::symbolize::TextSymbols;
+use relay_trace::read::symbolize::TextSymbols;
 
 /// Copy babeltrace2's text of a trace from standard input to standard output, with names in place of the addresses in stacks.
 #[derive(Debug, Args)]

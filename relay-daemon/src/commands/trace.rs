@@ -11,13 +11,12 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use relay_common::Mode;
-use relay_daemon::tracer::{
-    loader::Notices,
-    pieces::Rules,
-    recorder::{Options, Recording},
-    session::Cpu,
-    standing,
+use relay_daemon::{
+    kernel::loader::Notices,
+    record::{Options, Recording, pieces::Rules},
+    session,
 };
+use relay_trace::form::session::Cpu;
 use tokio::{
     process::{Child, Command},
     signal::unix::{Signal, SignalKind, signal},
@@ -196,7 +195,7 @@ fn begin(arguments: &Arguments) -> Result<(Recording, Option<Notices>)> {
     }
     let (context, geometry) = (arguments.what.context(), arguments.size.geometry()?);
     let selection = arguments.what.find(context)?;
-    let session = standing::Options {
+    let session = session::Options {
         events: selection.events,
         patterns: selection.patterns,
         choice: arguments.whose.choice(arguments.follow, arguments.follow && has_command)?,

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use relay_daemon::reading::{trace::Trace, verify};
+use relay_trace::read::{trace::Trace, verify};
 
 use super::reading::progress_bar;
 

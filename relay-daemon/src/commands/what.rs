@@ -4,13 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
+use relay_channel::machine;
 use relay_common::{Geometry, MAX_BUFFER_SIZE, MAX_SUBBUF_SIZE, recipe::context};
 use relay_daemon::{
-    machine::{self, Namespace, is_in_own},
-    tracer::{
-        choice::{Choice, parse_cpus},
-        selection::Selection,
-    },
+    find::selection::Selection,
+    host::{Namespace, is_in_own},
+    kernel::choice::{Choice, parse_cpus},
 };
 
 /// Least sub-buffer that relayd makes for traces: a page.

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use relay_daemon::tracer::{
+use relay_trace::condition::{
     expression::{Expression, Value},
     spec,
 };

@@ -2,12 +2,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use relay_daemon::{
-    reading::{
-        print_format::PrintFormat,
-        schema::{Number, Value},
-    },
-    tracer::format::Format,
+use relay_trace::{
+    form::format::Format,
+    read::print_format::PrintFormat,
+    read::value::{Number, Value},
 };
 
 fuzz_target!(|text: &str| {

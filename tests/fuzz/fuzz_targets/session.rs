@@ -2,9 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use relay_daemon::{
-    reading::{geometry, schema::Schema},
-    tracer::session::Session,
+use relay_trace::{
+    form::session::Session,
+    read::{geometry, schema::Schema},
 };
 
 fuzz_target!(|text: &[u8]| {

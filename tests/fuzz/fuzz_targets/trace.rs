@@ -8,14 +8,18 @@ use std::{
 };
 
 use libfuzzer_sys::fuzz_target;
-use relay_daemon::reading::{
-    choice::Choice,
-    json::JsonWriter,
-    repair,
-    slices::{Slicer, Window},
-    text::{Style, TextWriter, TimeForm},
-    trace::Trace,
-    verify,
+use relay_trace::{
+    read::{
+        choice::Choice,
+        repair,
+        slices::{Slicer, Window},
+        trace::Trace,
+        verify,
+    },
+    show::{
+        json::JsonWriter,
+        text::{Style, TextWriter, TimeForm},
+    },
 };
 
 /// The session that the corpus is of.

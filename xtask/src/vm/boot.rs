@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use xtask::ebpf;
+use relay_build::ebpf;
 
 use super::{Machine, guest};
 use crate::{exec, make_folder_of, suite::Suite, tests};

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use anyhow::Result;
-use relay_daemon::reading::statistics::Fields;
+use relay_trace::show::statistics::Fields;
 
 use super::{CountReport, GroupReport, Report, Spread, TraceReport};
 

@@ -1,0 +1,132 @@
+//! What the tracer asks this host: the kernel's version and what it can do, this boot, and the namespaces that this process is in.
+
+use std::{fs, io, path::Path};
+
+use anyhow::{Context as _, Result};
+
+/// From now on what this thread, and those that it starts, make in file systems belongs to this group. What they run does not inherit that.
+///
+/// ```
+/// let ours = rustix::process::getegid().as_raw();
+/// relay_daemon::host::make_files_of_group(ours)?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// # Errors
+/// `EPERM` without CAP_SETGID.
+pub fn make_files_of_group(gid: u32) -> io::Result<()> {
+    crate::sys::make_files_of_group(gid)
+}
+
+/// The kernel's name for this boot.
+///
+/// ```
+/// assert_eq!(relay_daemon::host::boot_id()?.len(), 36);
+/// # Ok::<(), anyhow::Error>(())
+/// ```
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+/// A new random UUID.
+///
+/// ```
+/// use relay_daemon::host::new_uuid;
+///
+/// assert_ne!(new_uuid()?, new_uuid()?);
+/// # Ok::<(), anyhow::Error>(())
+/// ```
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn new_uuid() -> Result<[u8; 16]> {
+    let path = "/proc/sys/kernel/random/uuid";
+    let text = fs::read_to_string(path).with_context(|| format!("reading {path}"))?;
+    let digits = u128::from_str_radix(&text.trim().replace('-', ""), 16);
+    Ok(digits.with_context(|| format!("{path} holds {text:?}"))?.to_be_bytes())
+}
+
+/// The running kernel's version, as major and minor number, if its release begins with them.
+///
+/// ```
+/// assert!(relay_daemon::host::kernel_version().is_some_and(|version| version >= (5, 15)));
+/// ```
+#[must_use]
+pub fn kernel_version() -> Option<(u32, u32)> {
+    let (_, release) = host_and_kernel();
+    let mut numbers = release.split(['.', '-']).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// Host name and kernel release.
+///
+/// ```
+/// let (_host, kernel) = relay_daemon::host::host_and_kernel();
+/// assert!(!kernel.is_empty());
+/// ```
+#[must_use]
+pub fn host_and_kernel() -> (String, String) {
+    let uname = rustix::system::uname();
+    (uname.nodename().to_string_lossy().into_owned(), uname.release().to_string_lossy().into_owned())
+}
+
+/// Kinds of namespaces in which this process may see other numbers and names than the kernel, and eBPF programs, do.
+#[derive(Clone, Copy, Debug)]
+pub enum Namespace {
+    /// Paths and levels of cgroups.
+    Cgroup,
+    /// Numbers of processes and threads.
+    Pid,
+    /// Users, and what capabilities are good for.
+    User,
+}
+
+/// Whether this process is in a namespace of its own, as in a container, and not in the kernel's first.
+///
+/// ```
+/// # use relay_daemon::host::{Namespace, is_in_own};
+/// println!("{}", is_in_own(Namespace::Pid));
+/// ```
+#[must_use]
+pub fn is_in_own(namespace: Namespace) -> bool {
+    // PROC_*_INIT_INO in include/linux/proc_ns.h.
+    let (path, first) = match namespace {
+        Namespace::Cgroup => ("/proc/self/ns/cgroup", "cgroup:[4026531835]"),
+        Namespace::Pid => ("/proc/self/ns/pid", "pid:[4026531836]"),
+        Namespace::User => ("/proc/self/ns/user", "user:[4026531837]"),
+    };
+    fs::read_link(path).is_ok_and(|namespace| namespace.as_os_str() != first)
+}
+
+/// Whether the kernel has kprobes.
+///
+/// ```
+/// println!("{}", relay_daemon::host::has_kprobes());
+/// ```
+#[must_use]
+pub fn has_kprobes() -> bool {
+    Path::new("/sys/bus/event_source/devices/kprobe/type").exists()
+}
+
+/// Whether the kernel has uprobes, which USDT probes need too.
+///
+/// ```
+/// println!("{}", relay_daemon::host::has_uprobes());
+/// ```
+#[must_use]
+pub fn has_uprobes() -> bool {
+    Path::new("/sys/bus/event_source/devices/uprobe/type").exists()
+}
+
+/// Whether the kernel loads programs for the entries and exits of its functions (fentry, fexit). It needs CAP_BPF to tell.
+///
+/// ```
+/// println!("{}", relay_daemon::host::has_trampolines());
+/// ```
+#[must_use]
+pub fn has_trampolines() -> bool {
+    aya::sys::is_program_supported(aya::programs::ProgramType::Tracing).unwrap_or(false)
+}

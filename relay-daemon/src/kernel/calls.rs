@@ -1,0 +1,181 @@
+//! System calls through two hooks. The kernel's tracepoints `syscalls:*` come by `raw_syscalls:sys_enter` and `sys_exit` themselves
+//! (kernel/trace/trace_syscalls.c) and have the same fields at the same places: there, a table tells by a call's number which event it is.
+//!
+//! So it is where a task can be preempted inside a program of `syscalls:*` and would keep it from all others on its CPU, and where there are many: the
+//! kernel takes a tenth of a second to detach from each.
+
+use std::{collections::BTreeMap, fs, path::Path, str::FromStr as _};
+
+use anyhow::{Context as _, Result};
+use relay_common::trace::{CALL_NUMBERS, Cookie};
+
+use super::{attach::cookie, hook::Hook};
+use crate::events::{Event, Probe};
+
+/// Tracepoints of so many sides of system calls are worth that: each has an attachment that is waited for, and two hooks run at every call.
+const MANY: usize = 16;
+
+/// One side of a system call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Side {
+    Entry,
+    Exit,
+}
+
+impl Side {
+    /// The tracepoint of all calls.
+    pub(crate) fn tracepoint(self) -> &'static str {
+        match self {
+            Self::Entry => "sys_enter",
+            Self::Exit => "sys_exit",
+        }
+    }
+}
+
+/// Events of system calls, in layers.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    pub(crate) layers: Vec<Layer>,
+}
+
+/// Events of which no two are of the same side of the same call: a program serves them.
+#[derive(Debug)]
+pub(crate) struct Layer {
+    /// The name of the program.
+    pub(crate) program: &'static str,
+    /// By the side, and the call's name.
+    pub(crate) events: BTreeMap<(Side, String), Cookie>,
+}
+
+impl Plan {
+    /// The events of system calls among these, of which the first has the id `first`; nothing where each is better served by a tracepoint of its own.
+    ///
+    /// # Errors
+    /// When there are too many events.
+    pub(crate) fn new(events: &[Event], first: u16) -> Result<Self> {
+        let mut plan = Self::default();
+        let mut sides = 0;
+        for (index, event) in events.iter().enumerate() {
+            let Some((name, of_event)) = sides_of(event) else { continue };
+            let program = if event.recipe.is_some() { "on_call_recipe" } else { "on_call" };
+            let exit = cookie(event, usize::from(first) + index)?;
+            let entry = Cookie { entry: of_event.len() == 2, ..exit };
+            sides += of_event.len();
+            let layer = plan.layer(program, name, of_event);
+            for side in of_event {
+                layer.events.insert((*side, name.to_owned()), if *side == Side::Entry { entry } else { exit });
+            }
+        }
+        Ok(if sides > MANY || Hook::SystemCall.is_preemptible() { plan } else { Self::default() })
+    }
+
+    /// The first layer with this program that has room for an event.
+    fn layer(&mut self, program: &'static str, name: &str, sides: &[Side]) -> &mut Layer {
+        let has_room = |layer: &Layer| {
+            layer.program == program && !sides.iter().any(|side| layer.events.contains_key(&(*side, name.to_owned())))
+        };
+        let index = self.layers.iter().position(has_room).unwrap_or_else(|| {
+            self.layers.push(Layer { program, events: BTreeMap::new() });
+            self.layers.len() - 1
+        });
+        &mut self.layers[index]
+    }
+
+    /// How many entries the table has.
+    pub(crate) fn table_len(&self) -> Result<u32> {
+        Ok(u32::try_from(self.layers.len())? * 2 * CALL_NUMBERS)
+    }
+}
+
+/// The place in the table of number 0 of a side of a layer.
+pub(crate) fn begin(layer: usize, side: Side) -> Result<u32> {
+    Ok((u32::try_from(layer)? * 2 + u32::from(side == Side::Exit)) * CALL_NUMBERS)
+}
+
+/// The name of the system call that an event is of, and its sides.
+fn sides_of(event: &Event) -> Option<(&str, &'static [Side])> {
+    const ENTRY: &[Side] = &[Side::Entry];
+    const EXIT: &[Side] = &[Side::Exit];
+    const BOTH: &[Side] = &[Side::Exit, Side::Entry];
+    let (category, name) = event.name.split_once(':')?;
+    match (category, &event.probe) {
+        ("syscall", Probe::Syscall { .. }) => Some((name, BOTH)),
+        ("syscall", Probe::Tracepoint { .. }) => Some((name, ENTRY)),
+        ("syscalls", Probe::Tracepoint { .. }) => match name.strip_prefix("sys_enter_") {
+            Some(name) => Some((name, ENTRY)),
+            None => Some((name.strip_prefix("sys_exit_")?, EXIT)),
+        },
+        _ => None,
+    }
+}
+
+/// The number of a system call by the name that the kernel's tracepoints have for it: that of its function (include/linux/syscalls.h), which for a few is
+/// not what programs call it. `None` where it is not known.
+fn number(name: &str) -> Option<u32> {
+    const NAMES: [(&str, &str); 6] = [
+        ("newfstat", "fstat"),
+        ("newlstat", "lstat"),
+        ("newstat", "stat"),
+        ("newuname", "uname"),
+        ("sendfile64", "sendfile"),
+        ("umount", "umount2"),
+    ];
+    let known = NAMES.iter().find(|(function, _)| *function == name).map_or(name, |(_, known)| known);
+    let number = u32::try_from(syscalls::Sysno::from_str(known).ok()?.id()).ok()?;
+    (number < CALL_NUMBERS).then_some(number)
+}
+
+/// The id of a tracepoint of all calls.
+pub(crate) fn id(tracefs: &Path, side: Side) -> Result<u64> {
+    let path = tracefs.join("events/raw_syscalls").join(side.tracepoint()).join("id");
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    text.trim().parse().with_context(|| format!("{} is not a number: {text:?}", path.display()))
+}
+
+/// The events that a layer has on a side, with the numbers of their calls; without those whose numbers are not known.
+pub(crate) fn known(layer: &Layer, side: Side) -> impl Iterator<Item = (u32, Cookie)> {
+    let of_side = layer.events.iter().filter(move |((this, _), _)| *this == side);
+    of_side.filter_map(|((_, name), cookie)| Some((number(name)?, *cookie)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use relay_trace::form::format::Format;
+
+    fn event(name: &str, probe: Probe, with_recipe: bool) -> Event {
+        let recipe = with_recipe.then(|| Box::new(relay_common::recipe::Recipe::EMPTY));
+        let text =
+            "name: x\nID: 1\nformat:\n\tfield:int __syscall_nr;\toffset:8;\tsize:4;\tsigned:1;\n\nprint fmt: \"\"\n";
+        let format = Format::parse(text).unwrap();
+        Event { name: name.to_owned(), format, text: String::new(), explicit: true, probe, recipe }
+    }
+
+    fn many(count: usize) -> Vec<Event> {
+        (0..count).map(|n| event(&format!("syscalls:sys_enter_call{n}"), Probe::Tracepoint { id: 1 }, false)).collect()
+    }
+
+    #[test]
+    fn one_event_of_a_side_of_a_call_is_in_a_layer() {
+        let mut events = many(MANY + 1);
+        events.push(event("syscall:call1", Probe::Syscall { enter: 1, exit: 2 }, true));
+        events.push(event("syscall:call1", Probe::Syscall { enter: 1, exit: 2 }, true));
+        events.push(event("syscalls:sys_exit_call1", Probe::Tracepoint { id: 1 }, false));
+        events.push(event("sched:sched_switch", Probe::Tracepoint { id: 1 }, false));
+        let plan = Plan::new(&events, 7).unwrap();
+        let layers: Vec<_> = plan.layers.iter().map(|layer| (layer.program, layer.events.len())).collect();
+        assert_eq!(layers, [("on_call", MANY + 2), ("on_call_recipe", 2), ("on_call_recipe", 2)]);
+        assert_eq!(plan.table_len().unwrap(), 3 * 2 * CALL_NUMBERS);
+        let of_call = |side| plan.layers[1].events[&(side, "call1".to_owned())];
+        assert_eq!((of_call(Side::Entry).id, of_call(Side::Entry).entry), (7 + 17, true));
+        assert_eq!((of_call(Side::Exit).id, of_call(Side::Exit).entry), (7 + 17, false));
+        assert_eq!(begin(1, Side::Exit).unwrap(), 3 * CALL_NUMBERS);
+    }
+
+    #[test]
+    fn calls_have_the_numbers_that_programs_know() {
+        assert_eq!(number("read"), u32::try_from(libc::SYS_read).ok());
+        assert_eq!(number("newuname"), u32::try_from(libc::SYS_uname).ok());
+        assert_eq!(number("no_such_call"), None);
+    }
+}

@@ -1,0 +1,138 @@
+//! The tracer's eBPF object as instructions, of which any number of programs are made: for one event or for many, of one kind or
+//! another.
+//!
+//! aya makes the maps and loads every program of an object once. Functions and raw tracepoints want a program for each event.
+
+use std::{
+    collections::HashSet,
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
+};
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf,
+    maps::{Map, MapData},
+};
+use aya_obj::generated::bpf_insn;
+
+use super::{
+    hook::{Guard, Hook},
+    preemption::{self, Places},
+};
+use crate::{
+    environment::KERNEL,
+    sys::{self, ProgramLoad},
+};
+use relay_channel::bpf;
+
+/// The object, ready to be loaded from.
+#[derive(Debug)]
+pub struct Object {
+    object: aya_obj::Object,
+    btf: OwnedFd,
+    /// The workspaces are shared by all CPUs.
+    shared: bool,
+}
+
+impl Object {
+    /// Parses an object whose maps `ebpf` has; `shared` when the workspaces are shared by all CPUs.
+    ///
+    /// # Errors
+    /// When it is not the object that `ebpf` was made of.
+    pub fn new(bytes: &[u8], ebpf: &Ebpf, shared: bool) -> Result<Self> {
+        let mut object = aya_obj::Object::parse(&bpf::fitted(bytes)).context("parsing the eBPF object")?;
+        let maps: Vec<(String, RawFd, aya_obj::Map)> = ebpf
+            .maps()
+            .filter_map(|(name, map)| {
+                Some((name.to_owned(), data(map)?.fd().as_fd().as_raw_fd(), object.maps.get(name)?.clone()))
+            })
+            .collect();
+        let text: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
+        object
+            .relocate_maps(maps.iter().map(|(name, fd, map)| (name.as_str(), *fd, map)), &text)
+            .context("relocating the eBPF object's maps")?;
+        object.relocate_calls(&text).context("relocating the eBPF object's calls")?;
+        // A second time after aya, who keeps its own: to open that takes CAP_SYS_ADMIN.
+        let features = aya::features().btf().context("this kernel takes no BTF")?;
+        let btf = object.fixup_and_sanitize_btf(features).context("mending the BTF of the eBPF object")?;
+        let btf = btf.context("the eBPF object has no BTF")?.to_bytes();
+        let btf = sys::load_btf(&btf).context("loading the BTF of the eBPF object")?;
+        Ok(Self { object, btf, shared })
+    }
+
+    /// Loads the program of a name. With a cookie it serves one event, and its call for the attachment's cookie becomes that number: so it
+    /// needs no cookie of the attachment, which these have only in newer kernels.
+    ///
+    /// # Errors
+    /// When there is no such program, or the kernel refuses it.
+    pub fn load(&self, name: &str, hook: Hook<'_>, cookie: Option<i32>) -> Result<OwnedFd> {
+        let program = self.object.programs.get(name);
+        let function = program.and_then(|program| self.object.functions.get(&program.function_key()));
+        let function = function.with_context(|| format!("the eBPF object has no program {name}"))?;
+        let mut instructions = function.instructions.clone();
+        if let Some(cookie) = cookie {
+            set_cookie(&mut instructions, cookie);
+        }
+        preemption::abilities().fill(
+            &mut instructions,
+            Places { preemptible: hook.is_preemptible(), guarded: hook.guard() == Guard::Program, shared: self.shared },
+        );
+        // include/uapi/linux/bpf.h, `enum bpf_prog_type` and `enum bpf_attach_type`.
+        let (kind, attach, target) = match hook {
+            Hook::Kprobe | Hook::Uprobe => (2, 0, None),
+            Hook::Kprobes => (2, 42, None),
+            Hook::Tracepoint | Hook::SystemCall => (5, 0, None),
+            Hook::RawTracepoint => (17, 0, None),
+            Hook::Sample => (7, 0, None),
+            Hook::Entry(id, module) => (26, 24, Some((id, module))),
+            Hook::Exit(id, module) => (26, 25, Some((id, module))),
+        };
+        let functions = function.func_info.func_info_bytes();
+        sys::load_program(&ProgramLoad {
+            kind,
+            attach,
+            name,
+            instructions: &instructions,
+            btf: self.btf.as_fd(),
+            functions: (&functions, function.func_info_rec_size),
+            target,
+        })
+        .with_context(|| format!("loading the program {name} (needs CAP_BPF and CAP_PERFMON, and {KERNEL})"))
+    }
+}
+
+/// Puts a number in the place of every call of `bpf_get_attach_cookie`. The call and the move are one instruction each.
+fn set_cookie(instructions: &mut [bpf_insn], cookie: i32) {
+    const CALL: u8 = 0x85;
+    const MOVE: u8 = 0xb7;
+    const GET_ATTACH_COOKIE: i32 = 174;
+    for instruction in instructions {
+        if instruction.code == CALL && instruction.src_reg() == 0 && instruction.imm == GET_ATTACH_COOKIE {
+            instruction.code = MOVE;
+            instruction.set_dst_reg(0);
+            instruction.imm = cookie;
+        }
+    }
+}
+
+/// A map of one of the kinds that the tracer has.
+fn data(map: &Map) -> Option<&MapData> {
+    match map {
+        Map::Array(map)
+        | Map::ArrayOfMaps(map)
+        | Map::HashMap(map)
+        | Map::LruHashMap(map)
+        | Map::PerCpuArray(map)
+        | Map::RingBuf(map) => Some(map),
+        _ => None,
+    }
+}
+
+/// The file descriptor of a map.
+///
+/// # Errors
+/// When the object has none of that name.
+pub fn map<'a>(ebpf: &'a Ebpf, name: &str) -> Result<BorrowedFd<'a>> {
+    let map = ebpf.map(name).and_then(data).with_context(|| format!("the eBPF object has no map {name}"))?;
+    Ok(map.fd().as_fd())
+}

@@ -1,0 +1,66 @@
+//! What a trace keeps so that the addresses in it get names: the kernel's symbols, and the files that processes' code is from.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context as _, Result};
+use relay_common::recipe::context;
+
+use super::builds::Builds;
+use relay_trace::form::{kallsyms, replace, session::SessionEvent};
+
+const KALLSYMS: &str = "/proc/kallsyms";
+
+/// What has been seen so far, of what the context asks for.
+#[derive(Default)]
+pub(crate) struct Addresses {
+    kernel: Option<String>,
+    builds: Option<Builds>,
+}
+
+impl Addresses {
+    /// Begins to collect; of what happens from now on, what happens on `cpus`.
+    pub(crate) fn watch(events: &[SessionEvent], context: u32, cpus: &[u32]) -> Self {
+        let wanted = context & context::KSTACK != 0 || events.iter().any(SessionEvent::prints_symbols);
+        let kernel = wanted.then(String::new);
+        let builds = (context & context::USTACK != 0).then(|| Builds::watch(cpus));
+        Self { kernel, builds }
+    }
+
+    /// Adds what a recorder that was killed had saved: modules and programs may be gone.
+    pub(crate) fn add_known(&mut self, folder: &Path) {
+        if let (Some(kernel), Ok(known)) = (&mut self.kernel, fs::read_to_string(folder.join(kallsyms::FILE))) {
+            *kernel = known;
+        }
+        if let Some(builds) = &mut self.builds {
+            builds.add_known(folder);
+        }
+    }
+
+    /// To be called every second or so.
+    pub(crate) fn poll(&mut self) {
+        if let Some(builds) = &mut self.builds {
+            builds.poll();
+        }
+    }
+
+    /// Writes all that is known now, what was known before included, into the trace's own folder.
+    pub(crate) fn save(&mut self, folder: &Path) -> Result<()> {
+        if let Some(known) = &mut self.kernel {
+            let now = fs::read_to_string(KALLSYMS).with_context(|| format!("reading {KALLSYMS}"))?;
+            match kallsyms::excerpt(&now) {
+                Some(now) => *known = kallsyms::merge(known, &now),
+                None => {
+                    log::warn!("the kernel hides its addresses (sysctl kernel.kptr_restrict): they will have no names")
+                }
+            }
+            let path = folder.join(kallsyms::FILE);
+            replace(&path, known.as_bytes()).with_context(|| format!("writing {}", path.display()))?;
+        }
+        if let Some(builds) = &mut self.builds {
+            builds.poll();
+            builds.add_mapped();
+            builds.write(folder)?;
+        }
+        Ok(())
+    }
+}

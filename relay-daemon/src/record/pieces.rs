@@ -1,0 +1,293 @@
+//! The pieces of a trace on the disk: when one ends, what it is called, which are kept, and how they are compressed. What is in them is
+//! `rotation`'s.
+
+use std::{
+    fs, io,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    sync::mpsc,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use relay_trace::form::directory;
+
+/// What stands between a trace's name and a piece's number.
+const PIECE: &str = "-piece-";
+/// What a compressed piece ends with.
+const ARCHIVE: &str = ".tar.zst";
+/// What one ends with that is being written.
+const PARTIAL: &str = ".partial";
+/// The default of zstd itself.
+const LEVEL: i32 = 3;
+/// How long to wait before a piece that could not be made is tried once more.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// When a piece ends, and what becomes of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rules {
+    /// When its files have so many bytes.
+    pub size: Option<u64>,
+    /// When so much time has passed.
+    pub time: Option<Duration>,
+    /// How many pieces are kept, beside the one that is being written.
+    pub keep: Option<usize>,
+    /// Whether pieces are compressed.
+    pub compress: bool,
+}
+
+impl Rules {
+    /// Whether there are to be any.
+    pub(crate) fn make_pieces(&self) -> bool {
+        self.size.is_some() || self.time.is_some()
+    }
+}
+
+/// The pieces of a recording.
+#[derive(Debug)]
+pub(crate) struct Pieces {
+    trace: PathBuf,
+    rules: Rules,
+    /// When the one that is being written is old enough.
+    due: Option<Instant>,
+    /// When the next is tried, after one that could not be made.
+    retry: Option<Instant>,
+    /// Compresses one after the other.
+    compressor: Option<(mpsc::Sender<PathBuf>, JoinHandle<()>)>,
+}
+
+impl Pieces {
+    /// Begins with the pieces of a trace that are there: those that a recorder has left uncompressed which was killed.
+    ///
+    /// `trace` is its directory as [`directory::TraceDirectory::absolute`] has it.
+    pub(crate) fn new(rules: Rules, trace: PathBuf) -> Result<Self> {
+        let due = rules.time.map(|time| Instant::now() + time);
+        let compressor = rules.compress.then(|| {
+            let (pieces, to_do) = mpsc::channel::<PathBuf>();
+            let work = move || {
+                for piece in to_do {
+                    if let Err(error) = compress(&piece) {
+                        log::error!("{} stays uncompressed: {error:#}", piece.display());
+                    }
+                }
+            };
+            (pieces, thread::spawn(work))
+        });
+        let pieces = Self { trace, rules, due, retry: None, compressor };
+        for number in numbers(&pieces.trace)? {
+            pieces.compress(path(&pieces.trace, number));
+        }
+        Ok(pieces)
+    }
+
+    /// The trace's directory.
+    pub(crate) fn trace(&self) -> &Path {
+        &self.trace
+    }
+
+    /// Whether a piece of so many bytes ends now.
+    pub(crate) fn is_due(&self, bytes: u64) -> bool {
+        let now = Instant::now();
+        self.retry.is_none_or(|retry| now >= retry)
+            && (self.rules.size.is_some_and(|size| bytes >= size) || self.due.is_some_and(|due| now >= due))
+    }
+
+    /// A piece could not be made: not at once again.
+    pub(crate) fn failed(&mut self) {
+        self.retry = Some(Instant::now() + PAUSE);
+    }
+
+    /// A piece has ended: compresses it, and removes those that are too many.
+    pub(crate) fn ended(&mut self, piece: PathBuf) -> Result<()> {
+        // In step with the beginning, however late one has ended.
+        let now = Instant::now();
+        while let (Some(due), Some(time)) = (self.due.filter(|due| *due <= now), self.rules.time) {
+            self.due = Some(due + time);
+        }
+        self.retry = None;
+        self.compress(piece);
+        let Some(keep) = self.rules.keep else { return Ok(()) };
+        let numbers = numbers(&self.trace)?;
+        let too_many = numbers.len().saturating_sub(keep);
+        numbers[..too_many].iter().try_for_each(|number| remove(&self.trace, *number))
+    }
+
+    fn compress(&self, piece: PathBuf) {
+        if let Some((pieces, _)) = &self.compressor {
+            // It takes pieces as long as this lives.
+            let _ = pieces.send(piece);
+        }
+    }
+
+    /// Waits until all pieces are compressed.
+    pub(crate) fn finish(self) {
+        if let Some((pieces, thread)) = self.compressor {
+            drop(pieces);
+            if thread.join().is_err() {
+                log::error!("the thread that compresses pieces has panicked");
+            }
+        }
+    }
+}
+
+/// Makes room for the pieces of a trace that has `known` by now: others that would stand in their way are removed if `force`.
+///
+/// # Errors
+/// When there are some, not `force`, and the trace is to have pieces; or they cannot be removed.
+pub(crate) fn clear(trace: &Path, rules: &Rules, known: u64, force: bool) -> Result<()> {
+    let others: Vec<u64> = numbers(trace)?.into_iter().filter(|number| *number > known).collect();
+    if force {
+        return others.into_iter().try_for_each(|number| remove(trace, number));
+    }
+    match others.first() {
+        Some(first) if rules.make_pieces() => {
+            let piece = path(trace, *first);
+            bail!(
+                "{}, or what it was compressed to, is of another trace: remove it, give another directory with -o, or replace the trace with --force",
+                piece.display()
+            )
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Where a trace's piece of this number is.
+pub(crate) fn path(trace: &Path, number: u64) -> PathBuf {
+    let mut path = trace.as_os_str().to_owned();
+    path.push(format!("{PIECE}{number:06}"));
+    path.into()
+}
+
+/// The numbers of a trace's pieces, compressed or not, sorted.
+fn numbers(trace: &Path) -> Result<Vec<u64>> {
+    let folder = match trace.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let start = format!("{}{PIECE}", trace.file_name().unwrap_or_default().to_string_lossy());
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let Some(rest) = name.strip_prefix(&start) else { continue };
+        let rest = rest.strip_suffix(PARTIAL).unwrap_or(rest);
+        numbers.extend(rest.strip_suffix(ARCHIVE).unwrap_or(rest).parse::<u64>());
+    }
+    numbers.sort_unstable();
+    numbers.dedup();
+    Ok(numbers)
+}
+
+/// Removes a piece, and what it was compressed to.
+fn remove(trace: &Path, number: u64) -> Result<()> {
+    let piece = path(trace, number);
+    if fs::symlink_metadata(&piece).is_ok() {
+        directory::remove(&piece)?;
+    }
+    for archive in [archive(&piece, PARTIAL), archive(&piece, "")] {
+        match fs::remove_file(&archive) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("removing {}", archive.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn archive(piece: &Path, end: &str) -> PathBuf {
+    let mut path = piece.as_os_str().to_owned();
+    path.push(format!("{ARCHIVE}{end}"));
+    path.into()
+}
+
+/// Puts a piece into an archive beside it, and removes it. Either may have been removed meanwhile, when it was the oldest.
+fn compress(piece: &Path) -> Result<()> {
+    let (partial, whole) = (archive(piece, PARTIAL), archive(piece, ""));
+    // An archive under this name is whole: whoever made it was killed before the piece was gone, and may have begun to remove it.
+    let is_ours = |there: fs::Metadata| there.is_file() && there.uid() == rustix::process::geteuid().as_raw();
+    let done = fs::symlink_metadata(&whole).ok().map(is_ours);
+    if done == Some(false) {
+        bail!("{} is somebody else's", whole.display());
+    }
+    if done.is_none() {
+        let written = write_archive(piece, &partial).and_then(|()| Ok(fs::rename(&partial, &whole)?));
+        if let Err(error) = written {
+            // Best effort: it may be why there is no room.
+            let _ = fs::remove_file(&partial);
+            return if piece.exists() { Err(error.context(format!("writing {}", whole.display()))) } else { Ok(()) };
+        }
+    }
+    if piece.exists() { directory::remove(piece) } else { Ok(()) }
+}
+
+fn write_archive(piece: &Path, to: &Path) -> Result<()> {
+    // What a recorder that was killed has left.
+    let _ = fs::remove_file(to);
+    let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o640).open(to)?;
+    let mut archive = tar::Builder::new(zstd::Encoder::new(file, LEVEL)?);
+    archive.append_dir_all(piece.file_name().unwrap_or_default(), piece)?;
+    // On the disk, before the piece is not.
+    Ok(archive.into_inner()?.finish()?.sync_all()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn make(trace: &Path, number: u64) -> PathBuf {
+        let piece = path(trace, number);
+        fs::create_dir_all(piece.join(directory::PRIVATE)).unwrap();
+        fs::write(piece.join("cpu0"), number.to_string()).unwrap();
+        piece
+    }
+
+    #[test]
+    fn the_newest_are_kept_compressed_or_not() {
+        let root = tempfile::tempdir().unwrap();
+        let trace = root.path().join("trace");
+        let rules = Rules { size: Some(1), keep: Some(2), ..Rules::default() };
+        let mut pieces = Pieces::new(rules, trace.clone()).unwrap();
+        assert!(!pieces.is_due(0) && pieces.is_due(1));
+        let all: Vec<PathBuf> = (1..=4).map(|number| make(&trace, number)).collect();
+        compress(&all[1]).unwrap();
+        compress(&all[2]).unwrap();
+        fs::write(archive(&all[0], PARTIAL), "a half").unwrap();
+        assert_eq!(numbers(&trace).unwrap(), [1, 2, 3, 4]);
+        pieces.ended(all[3].clone()).unwrap();
+        assert_eq!(numbers(&trace).unwrap(), [3, 4]);
+        assert!(archive(&all[2], "").exists() && all[3].exists());
+        pieces.failed();
+        assert!(!pieces.is_due(1));
+    }
+
+    #[test]
+    fn what_a_killed_recorder_has_left_is_compressed_and_what_is_whole_stays() {
+        let root = tempfile::tempdir().unwrap();
+        let trace = root.path().join("trace");
+        let (first, second) = (make(&trace, 1), make(&trace, 2));
+        fs::write(archive(&first, ""), "whole").unwrap();
+        fs::write(archive(&second, PARTIAL), "a half").unwrap();
+        Pieces::new(Rules { compress: true, ..Rules::default() }, trace.clone()).unwrap().finish();
+        assert!(!first.exists() && !second.exists() && !archive(&second, PARTIAL).exists());
+        assert_eq!(fs::read(archive(&first, "")).unwrap(), b"whole");
+        assert!(archive(&second, "").exists());
+    }
+
+    #[test]
+    fn pieces_of_another_trace_are_replaced_only_by_force() {
+        let root = tempfile::tempdir().unwrap();
+        let trace = root.path().join("trace");
+        let rules = Rules { size: Some(1), ..Rules::default() };
+        clear(&trace, &rules, 0, false).unwrap();
+        let piece = make(&trace, 7);
+        let error = clear(&trace, &rules, 0, false).unwrap_err().to_string();
+        assert!(error.contains("trace-piece-000007") && error.contains("--force"), "{error}");
+        clear(&trace, &Rules::default(), 0, false).unwrap();
+        clear(&trace, &rules, 7, false).unwrap();
+        assert!(piece.exists());
+        clear(&trace, &rules, 0, true).unwrap();
+        assert!(!piece.exists());
+    }
+}

@@ -1,0 +1,49 @@
+//! What a condition can be about: a field of the record, or the task and the CPU that every record has.
+
+use relay_common::{recipe::input, trace::COMMON_FIELDS};
+
+use super::expression::{Source, Subject, TextSource};
+use crate::{
+    form::format::{Display, Element, Field, Kind},
+    similar::did_you_mean,
+};
+
+/// A field that is in the record.
+pub fn recorded(fields: &[Field], name: &str) -> Option<Subject> {
+    let field = fields.iter().find(|field| field.name == name)?;
+    // Records leave the common fields out.
+    let at = u16::try_from(field.bytes.start).ok()?.checked_sub(u16::try_from(COMMON_FIELDS).ok()?)?;
+    let len = u16::try_from(field.bytes.len()).ok()?;
+    Some(match field.kind {
+        Kind::Integer(element) => {
+            let size = u8::try_from(element.size).ok()?;
+            Subject::Integer { source: Source::Payload(at), size, signed: element.signed }
+        }
+        Kind::Array(Element { display: Display::Text, .. }) => Subject::Text { source: TextSource::Fixed { at, len } },
+        Kind::Dynamic { element: Element { display: Display::Text, .. }, relative } => {
+            Subject::Text { source: TextSource::Located { at, relative } }
+        }
+        Kind::Array(_) | Kind::Dynamic { .. } => Subject::Other("an array".to_owned()),
+    })
+}
+
+/// What every event has: its task and its CPU.
+pub fn of_task(name: &str) -> Option<Subject> {
+    let input = |input| Some(Subject::Integer { source: Source::Input(input), size: 8, signed: false });
+    match name {
+        "pid" => input(input::PID),
+        "tid" => input(input::TID),
+        "uid" => input(input::UID),
+        "cpu" => input(input::CPU),
+        "comm" => Some(Subject::Text { source: TextSource::Comm }),
+        _ => None,
+    }
+}
+
+/// What to say of a name that an event does not have.
+pub fn unknown(event: &str, fields: &[Field], name: &str) -> String {
+    let names: Vec<_> = fields.iter().map(|field| field.name.as_str()).collect();
+    let near = did_you_mean(name, names.iter().copied());
+    let listed = if names.is_empty() { String::new() } else { format!("{}, and ", names.join(", ")) };
+    format!("{event} has no field '{name}'{near}; there are {listed}pid, tid, uid, cpu, comm of the task")
+}

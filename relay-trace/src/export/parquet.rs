@@ -1,0 +1,445 @@
+//! Parquet: a file for each event, its fields as typed columns, its records in the order of time; and one for what was lost.
+//!
+//! Columns: `time` (ns of the common clock), `wall` (UTC, microseconds), `host`, `cpu`, `pid`, `tid`, `comm`, what the recording had as context, then
+//! the event's fields; a field of one of these names is called `field_NAME`. Arrays are lists.
+
+use std::{
+    collections::BTreeMap,
+    fs::{File, OpenOptions},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use parquet::{
+    basic::{Compression, LogicalType, Repetition, TimeUnit, Type as Physical},
+    data_type::{ByteArray, ByteArrayType, Int32Type, Int64Type},
+    file::{
+        metadata::SortingColumn,
+        properties::{WriterProperties, WriterPropertiesPtr},
+        writer::{SerializedColumnWriter, SerializedFileWriter},
+    },
+    schema::types::{Type, TypePtr},
+};
+
+use super::Job;
+use crate::{
+    form::format::{Display, Kind},
+    read::{
+        choice::comm,
+        names::Names,
+        schema::Event,
+        slices::{Gap, GapKind, Item, Seen, Slice},
+        stream::Damage,
+        trace::Trace,
+        value::{Number, Value},
+    },
+};
+
+/// Bytes of one event's records, about, before they become a row group.
+const ROW_GROUP: usize = 8 << 20;
+/// Bytes of all events' records that wait, about.
+const WAITING: usize = 32 << 20;
+/// The file of losses, which no event can have: names of events have a colon.
+const LOST: &str = "lost";
+/// Names that columns of every file have.
+const COMMON: [&str; 12] =
+    ["time", "wall", "host", "cpu", "pid", "tid", "comm", "cgroup", "cgroup_path", "uid", "kstack", "ustack"];
+
+/// What a column holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sort {
+    /// An integer of so many bits.
+    Integer {
+        bits: i8,
+        signed: bool,
+    },
+    /// Microseconds since 1970.
+    Wall,
+    Text,
+    /// A list of integers, 64 bits wide.
+    List {
+        signed: bool,
+    },
+}
+
+/// A column's values so far.
+#[derive(Clone, Debug)]
+enum Values {
+    Narrow(Vec<i32>),
+    Wide(Vec<i64>),
+    Text(Vec<ByteArray>),
+    List { elements: Vec<i64>, definitions: Vec<i16>, repetitions: Vec<i16> },
+}
+
+/// The rows of one file.
+#[derive(Clone, Debug, Default)]
+struct Rows {
+    columns: Vec<Values>,
+    count: usize,
+    bytes: usize,
+}
+
+/// A file's columns: names and what they hold.
+type Columns = Vec<(String, Sort)>;
+/// Rows by the name of the event.
+type Part = BTreeMap<String, Rows>;
+
+/// Writes the traces into the directory `output`, which is there and empty. Returns what could not be read.
+///
+/// # Errors
+/// When a file cannot be read or written.
+pub fn write(job: Job<'_>, output: &Path) -> Result<Vec<Damage>> {
+    let (traces, choice) = (job.traces, job.choice);
+    let layouts = layouts(traces)?;
+    let mut files: BTreeMap<String, EventFile> = BTreeMap::new();
+    let worker = || {
+        let layouts = &layouts;
+        move |slice: &Slice| {
+            let mut part = Part::new();
+            choice.show(slice, traces, |item, names| match item {
+                Item::Record(seen) => add_record(&mut part, traces, layouts, &seen, names),
+                Item::Gap(gap) => add_gap(&mut part, traces, layouts, gap),
+            });
+            part
+        }
+    };
+    let damages = job.run(worker, |part: Part| {
+        for (name, rows) in part {
+            let file = match files.get_mut(&name) {
+                Some(file) => file,
+                None => {
+                    let columns = layouts.get(&name).context("an event without columns")?;
+                    let file = EventFile::create(output, &name, columns)?;
+                    files.entry(name).or_insert(file)
+                }
+            };
+            file.add(rows)?;
+        }
+        while files.values().map(|file| file.waiting.bytes).sum::<usize>() > WAITING {
+            let Some(fullest) = files.values_mut().max_by_key(|file| file.waiting.bytes) else { break };
+            fullest.flush()?;
+        }
+        Ok(())
+    })?;
+    for file in files.into_values() {
+        file.finish()?;
+    }
+    Ok(damages)
+}
+
+/// The columns of each event, by name. Traces whose event has the same name must agree on its fields.
+fn layouts(traces: &[Trace]) -> Result<BTreeMap<String, Columns>> {
+    const NUMBER: Sort = Sort::Integer { bits: 32, signed: true };
+    const ADDRESSES: Sort = Sort::List { signed: false };
+    let has = |name: &str| traces.iter().any(|trace| trace.session.context.iter().any(|context| context == name));
+    let mut common: Columns = vec![
+        ("time".to_owned(), Sort::Integer { bits: 64, signed: true }),
+        ("wall".to_owned(), Sort::Wall),
+        ("host".to_owned(), Sort::Text),
+        ("cpu".to_owned(), NUMBER),
+    ];
+    let mut lost = common.clone();
+    for name in ["since", "records", "subbufs"] {
+        lost.push((name.to_owned(), Sort::Integer { bits: 64, signed: true }));
+    }
+    common.extend([("pid", NUMBER), ("tid", NUMBER), ("comm", Sort::Text)].map(|(name, sort)| (name.to_owned(), sort)));
+    let contexts = [
+        ("cgroup", Sort::Integer { bits: 64, signed: false }),
+        ("cgroup_path", Sort::Text),
+        ("uid", Sort::Integer { bits: 64, signed: false }),
+        ("kstack", ADDRESSES),
+        ("ustack", ADDRESSES),
+    ];
+    let has = |name: &str| has(name) || name == "cgroup_path" && has("cgroup");
+    common.extend(contexts.into_iter().filter(|(name, _)| has(name)).map(|(name, sort)| (name.to_owned(), sort)));
+    let mut layouts = BTreeMap::from([(LOST.to_owned(), lost)]);
+    for trace in traces {
+        for event in trace.schema.events() {
+            let columns: Columns = common.iter().cloned().chain(event.fields.iter().map(column)).collect();
+            let known = layouts.entry(event.name.clone()).or_insert_with(|| columns.clone());
+            if *known != columns {
+                return Err(anyhow!(
+                    "{}: {} has other fields than in another trace; export them apart",
+                    trace.path.display(),
+                    event.name
+                ));
+            }
+        }
+    }
+    Ok(layouts)
+}
+
+fn column(field: &crate::form::format::Field) -> (String, Sort) {
+    let name = &field.name;
+    let name = if COMMON.contains(&name.as_str()) { format!("field_{name}") } else { name.clone() };
+    let bits = |size: usize| i8::try_from(size * 8).unwrap_or(64);
+    let sort = match field.kind {
+        Kind::Integer(element) => Sort::Integer { bits: bits(element.size), signed: element.signed },
+        Kind::Array(element) | Kind::Dynamic { element, .. } if element.display == Display::Text => Sort::Text,
+        Kind::Array(element) | Kind::Dynamic { element, .. } => Sort::List { signed: element.signed },
+    };
+    (name, sort)
+}
+
+fn add_record(part: &mut Part, traces: &[Trace], layouts: &BTreeMap<String, Columns>, seen: &Seen<'_>, names: &Names) {
+    let Some(columns) = layouts.get(&seen.event.name) else { return };
+    let Seen { event, context, payload, .. } = seen;
+    let mut row = rows(part, &event.name, columns).row();
+    add_place(&mut row, traces, seen.source.trace, seen.time, seen.source.cpu);
+    row.number(seen.record.pid.into());
+    row.number(seen.record.tid.into());
+    row.text(comm(context, seen.record.tid, names));
+    let has = |name: &str| columns.iter().any(|(column, _)| column == name);
+    if has("cgroup") {
+        let cgroup = context.cgroup.unwrap_or(0);
+        row.number(cgroup.cast_signed());
+        row.text(names.cgroup(cgroup).unwrap_or_default().as_bytes());
+    }
+    if has("uid") {
+        row.number(context.uid.unwrap_or(0).into());
+    }
+    let words = |bytes: &[u8]| bytes.as_chunks::<8>().0.iter().map(|word| i64::from_le_bytes(*word)).collect();
+    if has("kstack") {
+        row.list(words(context.kstack));
+    }
+    if has("ustack") {
+        // Of each frame the offset, or the address.
+        row.list(context.ustack.as_chunks::<32>().0.iter().flat_map(|frame| words(&frame[24..])).collect());
+    }
+    add_fields(&mut row, event, payload);
+}
+
+fn add_fields(row: &mut Row<'_>, event: &Event, payload: &[u8]) {
+    let number = |number: Number| match number {
+        Number::Signed(number) => number,
+        Number::Unsigned(number) | Number::Address(number) => number.cast_signed(),
+    };
+    for (_, value) in event.values(payload) {
+        match value {
+            Value::Number(of) => row.number(number(of)),
+            Value::Text(text) => row.text(text),
+            Value::List(..) => row.list(value.elements().map(number).collect()),
+        }
+    }
+}
+
+fn add_gap(part: &mut Part, traces: &[Trace], layouts: &BTreeMap<String, Columns>, gap: &Gap) {
+    let Some(columns) = layouts.get(LOST) else { return };
+    let mut row = rows(part, LOST, columns).row();
+    add_place(&mut row, traces, gap.source.trace, gap.until, gap.source.cpu);
+    let (records, subbufs) = match gap.kind {
+        GapKind::Lost(records) => (records, 0),
+        GapKind::Overrun(subbufs) => (0, subbufs),
+    };
+    for number in [gap.since, records, subbufs] {
+        row.number(number.cast_signed());
+    }
+}
+
+/// `time`, `wall`, `host`, `cpu`
+fn add_place(row: &mut Row<'_>, traces: &[Trace], trace: usize, time: u64, cpu: u32) {
+    let first = traces.first().map(|trace| trace.session.clock.start);
+    let epoch = first.map_or(0, |start| start.realtime.saturating_sub(start.monotonic));
+    row.number(time.cast_signed());
+    row.number((time.saturating_add(epoch) / 1000).cast_signed());
+    row.text(traces.get(trace).map_or("", |trace| &trace.session.host).as_bytes());
+    row.number(cpu.into());
+}
+
+fn rows<'p>(part: &'p mut Part, name: &str, columns: &Columns) -> &'p mut Rows {
+    if !part.contains_key(name) {
+        part.insert(name.to_owned(), Rows::new(columns));
+    }
+    part.entry(name.to_owned()).or_default()
+}
+
+impl Rows {
+    fn new(columns: &Columns) -> Self {
+        let values = |(_, sort): &(String, Sort)| match sort {
+            Sort::Integer { bits: 64, .. } | Sort::Wall => Values::Wide(Vec::new()),
+            Sort::Integer { .. } => Values::Narrow(Vec::new()),
+            Sort::Text => Values::Text(Vec::new()),
+            Sort::List { .. } => {
+                Values::List { elements: Vec::new(), definitions: Vec::new(), repetitions: Vec::new() }
+            }
+        };
+        Self { columns: columns.iter().map(values).collect(), count: 0, bytes: 0 }
+    }
+
+    /// A new row, whose values are to be added column by column.
+    fn row(&mut self) -> Row<'_> {
+        self.count += 1;
+        Row { columns: self.columns.iter_mut(), bytes: &mut self.bytes }
+    }
+
+    fn append(&mut self, other: Self) {
+        for (all, more) in self.columns.iter_mut().zip(other.columns) {
+            match (all, more) {
+                (Values::Narrow(all), Values::Narrow(mut more)) => all.append(&mut more),
+                (Values::Wide(all), Values::Wide(mut more)) => all.append(&mut more),
+                (Values::Text(all), Values::Text(mut more)) => all.append(&mut more),
+                (
+                    Values::List { elements, definitions, repetitions },
+                    Values::List { elements: mut more, definitions: mut d, repetitions: mut r },
+                ) => {
+                    elements.append(&mut more);
+                    definitions.append(&mut d);
+                    repetitions.append(&mut r);
+                }
+                // Both are of the same columns.
+                _ => {}
+            }
+        }
+        self.count += other.count;
+        self.bytes += other.bytes;
+    }
+}
+
+/// A row that is being added.
+struct Row<'r> {
+    columns: std::slice::IterMut<'r, Values>,
+    bytes: &'r mut usize,
+}
+
+impl Row<'_> {
+    fn number(&mut self, number: i64) {
+        *self.bytes += 8;
+        match self.columns.next() {
+            #[expect(clippy::cast_possible_truncation, reason = "the column is as narrow as the field")]
+            Some(Values::Narrow(values)) => values.push(number as i32),
+            Some(Values::Wide(values)) => values.push(number),
+            _ => {}
+        }
+    }
+
+    fn text(&mut self, text: &[u8]) {
+        let text = String::from_utf8_lossy(text);
+        *self.bytes += 32 + text.len();
+        if let Some(Values::Text(values)) = self.columns.next() {
+            values.push(ByteArray::from(text.as_bytes().to_vec()));
+        }
+    }
+
+    fn list(&mut self, mut list: Vec<i64>) {
+        *self.bytes += 12 * list.len().max(1);
+        if let Some(Values::List { elements, definitions, repetitions }) = self.columns.next() {
+            // An empty list is one entry that is defined up to the list and no farther.
+            let length = list.len().max(1);
+            definitions.extend(std::iter::repeat_n(i16::from(!list.is_empty()), length));
+            repetitions.extend((0..length).map(|index| i16::from(index > 0)));
+            elements.append(&mut list);
+        }
+    }
+}
+
+/// The file of one event.
+struct EventFile {
+    path: PathBuf,
+    writer: SerializedFileWriter<File>,
+    columns: Columns,
+    waiting: Rows,
+}
+
+impl EventFile {
+    fn create(folder: &Path, name: &str, columns: &Columns) -> Result<Self> {
+        // Names of probes have paths in them.
+        let file_name: String =
+            name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '.' }).collect();
+        let path = folder.join(format!("{file_name}.parquet"));
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o640).open(&path);
+        let file = file.with_context(|| format!("making {}", path.display()))?;
+        let fields = columns.iter().map(|(name, sort)| describe(name, *sort)).collect::<Result<Vec<_>>>()?;
+        let schema = Type::group_type_builder("record").with_fields(fields).build()?;
+        let sorted = SortingColumn { column_idx: 0, descending: false, nulls_first: false };
+        let properties: WriterPropertiesPtr = Arc::new(
+            WriterProperties::builder()
+                .set_compression(Compression::SNAPPY)
+                .set_created_by(concat!("relayd ", env!("CARGO_PKG_VERSION")).to_owned())
+                .set_sorting_columns(Some(vec![sorted]))
+                .build(),
+        );
+        let writer = SerializedFileWriter::new(file, Arc::new(schema), properties)
+            .with_context(|| format!("writing {}", path.display()))?;
+        Ok(Self { path, writer, columns: columns.clone(), waiting: Rows::new(columns) })
+    }
+
+    fn add(&mut self, rows: Rows) -> Result<()> {
+        self.waiting.append(rows);
+        if self.waiting.bytes >= ROW_GROUP { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let rows = std::mem::replace(&mut self.waiting, Rows::new(&self.columns));
+        if rows.count == 0 {
+            return Ok(());
+        }
+        let mut write = || -> parquet::errors::Result<()> {
+            let mut group = self.writer.next_row_group()?;
+            for values in &rows.columns {
+                if let Some(mut column) = group.next_column()? {
+                    values.write(&mut column)?;
+                    column.close()?;
+                }
+            }
+            group.close().map(|_| ())
+        };
+        write().with_context(|| format!("writing {}", self.path.display()))
+    }
+
+    fn finish(mut self) -> Result<()> {
+        self.flush()?;
+        let path = self.path;
+        self.writer.close().with_context(|| format!("writing {}", path.display())).map(|_| ())
+    }
+}
+
+impl Values {
+    fn write(&self, column: &mut SerializedColumnWriter<'_>) -> parquet::errors::Result<()> {
+        match self {
+            Self::Narrow(values) => column.typed::<Int32Type>().write_batch(values, None, None),
+            Self::Wide(values) => column.typed::<Int64Type>().write_batch(values, None, None),
+            Self::Text(values) => column.typed::<ByteArrayType>().write_batch(values, None, None),
+            Self::List { elements, definitions, repetitions } => {
+                column.typed::<Int64Type>().write_batch(elements, Some(definitions), Some(repetitions))
+            }
+        }?;
+        Ok(())
+    }
+}
+
+fn describe(name: &str, sort: Sort) -> Result<TypePtr> {
+    let primitive = |name: &str, physical, logical, repetition| {
+        Type::primitive_type_builder(name, physical)
+            .with_repetition(repetition)
+            .with_logical_type(Some(logical))
+            .build()
+    };
+    let described = match sort {
+        Sort::Integer { bits, signed } => {
+            let physical = if bits == 64 { Physical::INT64 } else { Physical::INT32 };
+            primitive(name, physical, LogicalType::integer(bits, signed), Repetition::REQUIRED)?
+        }
+        Sort::Wall => {
+            let logical = LogicalType::timestamp(true, TimeUnit::MICROS);
+            primitive(name, Physical::INT64, logical, Repetition::REQUIRED)?
+        }
+        Sort::Text => primitive(name, Physical::BYTE_ARRAY, LogicalType::String, Repetition::REQUIRED)?,
+        // The form that the format asks for: a group of a repeated group of the elements. All are 64 bits wide.
+        Sort::List { signed } => {
+            let logical = LogicalType::integer(64, signed);
+            let element = primitive("element", Physical::INT64, logical, Repetition::REQUIRED)?;
+            let list = Type::group_type_builder("list")
+                .with_repetition(Repetition::REPEATED)
+                .with_fields(vec![Arc::new(element)])
+                .build()?;
+            Type::group_type_builder(name)
+                .with_repetition(Repetition::REQUIRED)
+                .with_logical_type(Some(LogicalType::List))
+                .with_fields(vec![Arc::new(list)])
+                .build()?
+        }
+    };
+    Ok(Arc::new(described))
+}

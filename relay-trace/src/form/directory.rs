@@ -1,0 +1,242 @@
+//! A trace's directory: what may be in it, and who may read it.
+
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::replace;
+
+/// Where the session's own files are: hidden, since CTF readers take every visible file for a stream.
+pub const PRIVATE: &str = ".relayd";
+
+/// The name of a CPU's file.
+pub fn cpu_file(cpu: u32) -> String {
+    format!("cpu{cpu}")
+}
+
+/// The CPU whose file has this name.
+pub fn cpu_of(name: &str) -> Option<u32> {
+    name.strip_prefix("cpu").filter(|n| n.bytes().all(|b| b.is_ascii_digit())).and_then(|n| n.parse().ok())
+}
+
+/// The directory of a trace that is being made. Until [`TraceDirectory::keep`], dropping it removes it again.
+#[derive(Debug)]
+pub struct TraceDirectory {
+    path: PathBuf,
+    made: bool,
+    kept: bool,
+}
+
+impl TraceDirectory {
+    /// Makes the directory, for the owner and the group only. A trace that is there already is replaced if `force`.
+    ///
+    /// # Errors
+    /// When there is something else, or a trace and not `force`, or it cannot be made.
+    pub fn create(path: &Path, force: bool) -> Result<Self> {
+        let mut builder = fs::DirBuilder::new();
+        builder.mode(0o750);
+        let made = match builder.create(path) {
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+            Err(error) => return Err(error).with_context(|| format!("making the directory {}", path.display())),
+        };
+        if !made {
+            clear(path, force)?;
+        }
+        let directory = Self { path: path.to_path_buf(), made, kept: false };
+        builder.create(directory.private()).with_context(|| format!("making {}", directory.private().display()))?;
+        Ok(directory)
+    }
+
+    /// Opens the directory of a trace that was not ended in order. Dropping it leaves it as it is.
+    ///
+    /// # Errors
+    /// When it is no trace of relayd, or others may write to it.
+    pub fn open(path: &Path) -> Result<Self> {
+        if !path.join(PRIVATE).is_dir() {
+            bail!("{} is not a trace of relayd", path.display());
+        }
+        check_owner(path)?;
+        Ok(Self { path: path.to_path_buf(), made: false, kept: true })
+    }
+
+    /// The group that may read the trace.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn group(&self) -> Result<u32> {
+        let metadata = fs::metadata(&self.path).with_context(|| format!("looking at {}", self.path.display()))?;
+        Ok(metadata.gid())
+    }
+
+    /// Its path, however it was given: what is beside it can be named by that.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn absolute(&self) -> Result<PathBuf> {
+        fs::canonicalize(&self.path).with_context(|| format!("finding {}", self.path.display()))
+    }
+
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the session's own files are.
+    #[must_use]
+    pub fn private(&self) -> PathBuf {
+        self.path.join(PRIVATE)
+    }
+
+    /// Writes the trace's metadata.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_metadata(&self, text: &str) -> Result<()> {
+        let path = self.path.join("metadata");
+        replace(&path, text.as_bytes()).with_context(|| format!("writing {}", path.display()))
+    }
+
+    /// From now on it stays.
+    pub fn keep(&mut self) {
+        self.kept = true;
+    }
+
+    /// Sees to it that at the end there is room for `bytes` bytes, more than none, even when the disk is full by then.
+    ///
+    /// # Errors
+    /// When the room is not there.
+    pub fn set_aside(&self, bytes: u64) -> Result<()> {
+        let path = self.reserve();
+        let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o640).open(&path);
+        let file = file.with_context(|| format!("making {}", path.display()))?;
+        match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes) {
+            // A file system that cannot set room aside.
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
+            Err(error) => {
+                return Err(error).with_context(|| format!("setting {bytes} bytes aside in {}", path.display()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the room that was set aside back to the disk, to write the end.
+    ///
+    /// # Errors
+    /// When the file cannot be removed.
+    pub fn release_reserve(&self) -> Result<()> {
+        let path = self.reserve();
+        match fs::remove_file(&path) {
+            // Somebody has: that is no reason to write no account.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.with_context(|| format!("removing {}", path.display())),
+        }
+    }
+
+    fn reserve(&self) -> PathBuf {
+        self.private().join("reserve")
+    }
+}
+
+impl Drop for TraceDirectory {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        let removed =
+            remove_trace(&self.path).and_then(|()| if self.made { fs::remove_dir(&self.path) } else { Ok(()) });
+        if let Err(error) = removed {
+            log::warn!("{} stays behind: {error}", self.path.display());
+        }
+    }
+}
+
+/// Whoever can write there could have root write elsewhere, by links.
+fn check_owner(path: &Path) -> Result<()> {
+    let metadata = fs::symlink_metadata(path).with_context(|| format!("looking at {}", path.display()))?;
+    let is_ours = metadata.is_dir() && metadata.uid() == rustix::process::geteuid().as_raw();
+    if !is_ours || metadata.mode() & 0o022 != 0 {
+        bail!("{} is no directory of ours, or others may write to it", path.display());
+    }
+    Ok(())
+}
+
+fn clear(path: &Path, force: bool) -> Result<()> {
+    let metadata = fs::symlink_metadata(path).with_context(|| format!("looking at {}", path.display()))?;
+    if !metadata.is_dir() {
+        bail!("{} is there and is not a directory; give another with -o", path.display());
+    }
+    check_owner(path).context("give one that is not there yet with -o")?;
+    let list = || fs::read_dir(path).with_context(|| format!("reading {}", path.display()));
+    if list()?.next().is_none() {
+        return Ok(());
+    }
+    if !path.join(PRIVATE).is_dir() {
+        bail!("{} is not empty and is not a trace of relayd; give another with -o", path.display());
+    }
+    if !force {
+        bail!("{} holds a trace already; give another with -o, or replace it with --force", path.display());
+    }
+    remove_trace(path).with_context(|| format!("removing the trace in {}", path.display()))
+}
+
+/// Removes a trace and its directory.
+pub fn remove(path: &Path) -> Result<()> {
+    check_owner(path)?;
+    remove_trace(path).and_then(|()| fs::remove_dir(path)).with_context(|| format!("removing {}", path.display()))
+}
+
+/// Removes a trace's files, and nothing else.
+fn remove_trace(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if cpu_of(&name).is_some() || name == "metadata" || name == "metadata.next" {
+            fs::remove_file(entry.path())?;
+        } else if name == PRIVATE {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_is_replaced_only_by_force_and_nothing_else_ever() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("trace");
+        let mut first = TraceDirectory::create(&path, false).unwrap();
+        first.write_metadata("old").unwrap();
+        first.set_aside(1000).unwrap();
+        first.keep();
+        drop(first);
+        let error = TraceDirectory::create(&path, false).unwrap_err().to_string();
+        assert!(error.contains("--force"), "{error}");
+        fs::write(path.join("cpu0"), "old").unwrap();
+        fs::write(path.join("notes"), "mine").unwrap();
+        drop(TraceDirectory::create(&path, true).unwrap());
+        assert!(!path.join("cpu0").exists() && !path.join("metadata").exists());
+        assert_eq!(fs::read(path.join("notes")).unwrap(), b"mine");
+        let error = TraceDirectory::create(&path, true).unwrap_err().to_string();
+        assert!(error.contains("is not a trace"), "{error}");
+    }
+
+    #[test]
+    fn a_directory_that_was_not_kept_is_gone() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("trace");
+        let directory = TraceDirectory::create(&path, false).unwrap();
+        fs::write(path.join("cpu3"), "x").unwrap();
+        drop(directory);
+        assert!(!path.exists());
+    }
+}

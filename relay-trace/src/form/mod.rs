@@ -1,0 +1,30 @@
+//! What a trace is on disk: its directory and what is in it beside the records. `docs/format.md` has the bytes.
+
+pub mod builds;
+pub mod clock;
+pub mod directory;
+pub mod format;
+pub mod kallsyms;
+pub mod metadata;
+pub mod session;
+pub mod tasks;
+
+use std::{
+    fs::OpenOptions,
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+};
+
+/// Writes a file under another name and renames it, so that nobody sees a part of it.
+pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let next = path.with_extension("next");
+    // What a recording that was killed has left, or anybody else has put there, is not written to.
+    match std::fs::remove_file(&next) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o640).open(&next)?;
+    file.write_all(content)?;
+    std::fs::rename(&next, path)
+}

@@ -1,0 +1,48 @@
+//! `.relayd/tasks.json`: the names of threads, by thread id. `.relayd/cgroups.json`: the paths of cgroups, by id, where records have such ids.
+
+use std::{collections::BTreeMap, fs, io, path::Path};
+
+use anyhow::{Context as _, Result};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::replace;
+
+/// The name of the threads' file in the trace's own folder.
+pub const FILE: &str = "tasks.json";
+/// That of the cgroups'.
+pub const CGROUPS_FILE: &str = "cgroups.json";
+
+/// The names of a trace's threads; none when it has not kept them.
+///
+/// # Errors
+/// When the file cannot be read, or is damaged.
+pub fn read(folder: &Path) -> Result<BTreeMap<u32, String>> {
+    read_file(folder, FILE)
+}
+
+/// The paths of cgroups, by id; none when a trace has not kept them.
+///
+/// # Errors
+/// When the file cannot be read, or is damaged.
+pub fn read_cgroups(folder: &Path) -> Result<BTreeMap<u64, String>> {
+    read_file(folder, CGROUPS_FILE)
+}
+
+fn read_file<T: DeserializeOwned + Default>(folder: &Path, file: &str) -> Result<T> {
+    let path = folder.join(file);
+    match fs::read(&path) {
+        Ok(text) => serde_json::from_slice(&text).with_context(|| format!("reading {}", path.display())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(T::default()),
+        Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
+    }
+}
+
+/// Writes one of the two files.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write(folder: &Path, file: &str, names: &impl Serialize) -> Result<()> {
+    let path = folder.join(file);
+    let text = serde_json::to_vec(names).with_context(|| format!("writing {file} as JSON"))?;
+    replace(&path, &text).with_context(|| format!("writing {}", path.display()))
+}

@@ -1,0 +1,255 @@
+//! A trace's directory, opened to be read: its session, the meaning of its records, and its files.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{
+    names::{Names, Telling},
+    schema::{Event, Schema},
+    stream::Stream,
+};
+use crate::form::tasks;
+use crate::{
+    form::{
+        clock::Instant,
+        directory::{self, PRIVATE},
+        metadata::parse_uuid,
+        session::{Clock, Session},
+    },
+    read::symbolize::{SymbolSources, Symbols},
+};
+
+/// A trace.
+#[derive(Debug)]
+pub struct Trace {
+    /// Its directory.
+    pub path: PathBuf,
+    /// Its own facts.
+    pub session: Session,
+    /// What its records mean.
+    pub schema: Schema,
+    /// The names of threads that the recorder saw.
+    pub names: Names,
+    /// Where events tell the names of threads, by id.
+    tellings: Vec<Vec<Telling>>,
+    /// What could not be read of what describes it.
+    pub flaws: Vec<String>,
+    uuid: [u8; 16],
+    sources: Arc<SymbolSources>,
+    shift: Shift,
+}
+
+/// From a trace's clock to the common one: that of the first trace.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Shift {
+    /// The same clock.
+    None,
+    /// Another boot's: to wall time by the trace's own anchors, and from there by the first trace's.
+    ByWall { own: Anchors, common: Anchors },
+}
+
+/// The wall time at zero of a monotonic clock, in nanoseconds, when recording began and when it ended; in between the clocks may have been
+/// slewed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Anchors {
+    /// Monotonic.
+    start: u64,
+    end: u64,
+    epoch_at_start: i128,
+    epoch_at_end: i128,
+}
+
+impl Trace {
+    /// Opens a trace.
+    ///
+    /// # Errors
+    /// When it is none, or what describes it is missing, damaged or newer than this relayd.
+    pub fn open(path: &Path) -> Result<Self> {
+        let folder = path.join(PRIVATE);
+        let metadata = fs::metadata(path).with_context(|| format!("opening the trace {}", path.display()))?;
+        if !metadata.is_dir() {
+            bail!("{} is not a trace of relayd: give the directory that relayd trace has made", path.display());
+        }
+        if !folder.is_dir() {
+            bail!("{} is not a trace of relayd: it has no {PRIVATE}", path.display());
+        }
+        let session = Session::read(&folder)?;
+        let file = folder.join("session.json");
+        let mut flaws = Vec::new();
+        let schema = Schema::new(&session, &mut flaws).with_context(|| format!("reading {}", file.display()))?;
+        flaws.iter_mut().for_each(|flaw| *flaw = format!("{}: {flaw}", file.display()));
+        let uuid = parse_uuid(&session.uuid).with_context(|| format!("{}: no UUID", file.display()))?;
+        let mut or_nothing = |error: anyhow::Error| flaws.push(format!("{error:#}"));
+        let threads = tasks::read(&folder).map_err(&mut or_nothing).unwrap_or_default();
+        let names = Names::new(threads, tasks::read_cgroups(&folder).map_err(&mut or_nothing).unwrap_or_default());
+        let tellings = schema.by_id().map(|event| event.map_or(Vec::new(), Telling::all)).collect();
+        let sources = SymbolSources::read(path, Path::new("/")).map_err(or_nothing).unwrap_or_default();
+        let sources = Arc::new(sources);
+        Ok(Self {
+            path: path.to_path_buf(),
+            session,
+            schema,
+            names,
+            tellings,
+            flaws,
+            uuid,
+            sources,
+            shift: Shift::None,
+        })
+    }
+
+    /// Opens several traces. The first one's clock becomes the common one; those of other boots are brought to it by wall time.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; and when two cannot be brought together.
+    pub fn open_all(paths: &[PathBuf]) -> Result<Vec<Self>> {
+        let mut traces: Vec<Self> = paths.iter().map(|path| Self::open(path)).collect::<Result<_>>()?;
+        if let Some((first, others)) = traces.split_first_mut() {
+            let common = Anchors::new(&first.session.clock);
+            for other in others.iter_mut().filter(|other| other.session.boot_id != first.session.boot_id) {
+                other.shift = Shift::ByWall { own: Anchors::new(&other.session.clock), common };
+            }
+        }
+        Ok(traces)
+    }
+
+    /// Reads the session again, for a trace that is being recorded, and tells whether recording has ended.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn has_ended(&self) -> Result<bool> {
+        Ok(is_finished(&Session::read(&self.path.join(PRIVATE))?))
+    }
+
+    /// Whether the recording was ended in order.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        is_finished(&self.session)
+    }
+
+    /// A time of the trace in nanoseconds of the common clock.
+    #[inline]
+    #[must_use]
+    pub fn common(&self, timestamp: u64) -> u64 {
+        match &self.shift {
+            Shift::None => timestamp,
+            Shift::ByWall { own, common } => {
+                let wall = i128::from(timestamp) + own.epoch(i128::from(timestamp));
+                // The other way round the epoch is that of about the same moment: it changes by millionths.
+                let time = wall - common.epoch(wall - common.epoch_at_start);
+                u64::try_from(time.max(0)).unwrap_or(u64::MAX)
+            }
+        }
+    }
+
+    /// The UUID in every packet.
+    #[must_use]
+    pub fn uuid(&self) -> [u8; 16] {
+        self.uuid
+    }
+
+    /// The numbers of the CPUs that have a file, sorted.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn cpus(&self) -> Result<Vec<u32>> {
+        let list = || -> io::Result<Vec<u32>> {
+            let mut cpus = Vec::new();
+            for entry in fs::read_dir(&self.path)? {
+                cpus.extend(entry?.file_name().to_str().and_then(directory::cpu_of));
+            }
+            cpus.sort_unstable();
+            Ok(cpus)
+        };
+        list().with_context(|| format!("reading {}", self.path.display()))
+    }
+
+    /// Opens the files. `growing`: the trace is being recorded.
+    ///
+    /// # Errors
+    /// When one cannot be opened.
+    pub fn streams(&self, growing: bool) -> Result<Vec<Stream>> {
+        self.cpus()?.into_iter().map(|cpu| self.stream(cpu, growing)).collect()
+    }
+
+    /// Opens the file of one CPU.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn stream(&self, cpu: u32, growing: bool) -> Result<Stream> {
+        Stream::open(&self.path.join(directory::cpu_file(cpu)), cpu, self.uuid, growing)
+    }
+
+    /// Where an event tells the names of threads.
+    #[must_use]
+    pub fn tellings_of(&self, event: &Event) -> &[Telling] {
+        self.tellings.get(usize::from(event.id)).map_or(&[], Vec::as_slice)
+    }
+
+    /// What names addresses. Every thread needs its own.
+    #[must_use]
+    pub fn symbols(&self) -> Symbols {
+        Symbols::new(Arc::clone(&self.sources))
+    }
+}
+
+fn is_finished(session: &Session) -> bool {
+    session.clock.end.is_some()
+}
+
+impl Anchors {
+    /// Clocks are slewed by a two-thousandth at most (adjtimex(2)); what differs by more, and by more than a reading may, was set.
+    const MOST_SLEW: i128 = 2000;
+    const READING: i128 = 1_000_000;
+
+    fn new(clock: &Clock) -> Self {
+        let epoch = |instant: Instant| i128::from(instant.realtime) - i128::from(instant.monotonic);
+        let (start, mut end) = (clock.start, clock.end.unwrap_or(clock.start));
+        let slew = epoch(end) - epoch(start);
+        if slew.abs() > i128::from(end.monotonic.abs_diff(start.monotonic)) / Self::MOST_SLEW + Self::READING {
+            log::warn!("the clock was set while a trace was recorded: its times are those of the clock at its start");
+            end = start;
+        }
+        Self { start: start.monotonic, end: end.monotonic, epoch_at_start: epoch(start), epoch_at_end: epoch(end) }
+    }
+
+    /// At a time of the monotonic clock. Beyond the anchors nothing is known: there the nearer one holds.
+    fn epoch(&self, time: i128) -> i128 {
+        let (start, end) = (i128::from(self.start), i128::from(self.end));
+        if time >= end {
+            return self.epoch_at_end;
+        }
+        let since = (time - start).max(0);
+        self.epoch_at_start + (self.epoch_at_end - self.epoch_at_start) * since / (end - start).max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instant(monotonic: u64, realtime: u64) -> Instant {
+        Instant { monotonic, boottime: monotonic, realtime }
+    }
+
+    #[test]
+    fn a_clock_runs_straight_between_its_anchors_and_stands_beyond() {
+        let start = instant(1_000_000_000, 11_000_000_000);
+        let anchors = Anchors::new(&Clock { start, end: Some(instant(3_000_000_000, 13_000_100_000)) });
+        for (time, epoch) in
+            [(0, 0), (1_000_000_000, 0), (2_000_000_000, 50_000), (3_000_000_000, 100_000), (9_000_000_000, 100_000)]
+        {
+            assert_eq!(anchors.epoch(time), 10_000_000_000 + epoch, "{time}");
+        }
+        // It was set an hour back.
+        let anchors = Anchors::new(&Clock { start, end: Some(instant(3_000_000_000, 1_000_000)) });
+        assert_eq!(anchors.epoch(3_000_000_000), 10_000_000_000);
+        let anchors = Anchors::new(&Clock { start, end: None });
+        assert_eq!(anchors.epoch(3_000_000_000), 10_000_000_000);
+    }
+}

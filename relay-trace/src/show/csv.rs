@@ -1,0 +1,132 @@
+//! Records as CSV (RFC 4180): a column for every field of every event that is shown, empty where an event does not have it.
+
+use std::collections::{BTreeSet, HashMap};
+
+use anyhow::{Context as _, Result};
+
+use super::text::{Style, Words, push_time};
+use crate::read::symbolize::Symbols;
+use crate::read::{
+    choice::{Choice, comm},
+    names::Names,
+    slices::{Item, Seen},
+    trace::Trace,
+    value::{Number, Value},
+};
+
+/// Columns that every record has.
+const COMMON: [&str; 6] = ["time", "cpu", "pid", "tid", "comm", "event"];
+
+/// The columns.
+#[derive(Debug)]
+pub struct Columns {
+    names: Vec<String>,
+    has_host: bool,
+}
+
+/// Writes records as CSV.
+#[derive(Debug)]
+pub struct CsvWriter<'t> {
+    style: &'t Style,
+    columns: &'t Columns,
+    places: HashMap<&'t str, usize>,
+    symbols: Vec<Symbols>,
+    words: Vec<Vec<Words>>,
+    hosts: Vec<&'t str>,
+}
+
+impl Columns {
+    /// The columns of all records that can be wanted.
+    #[must_use]
+    pub fn new(traces: &[Trace], choice: &Choice, style: &Style) -> Self {
+        let mut names = style.fields.clone();
+        if names.is_empty() {
+            let mut seen = BTreeSet::new();
+            for (index, trace) in traces.iter().enumerate() {
+                for event in trace.schema.events().filter(|event| choice.has_event(index, event.id)) {
+                    let new = event.fields.iter().filter(|field| seen.insert(field.name.clone()));
+                    names.extend(new.map(|field| field.name.clone()));
+                }
+            }
+        }
+        Self { names, has_host: traces.len() > 1 }
+    }
+
+    /// The first line.
+    ///
+    /// # Errors
+    /// Never, but that the library may say so.
+    pub fn header(&self) -> Result<Vec<u8>> {
+        let host = self.has_host.then_some("host");
+        let fields = self.names.iter().map(String::as_str);
+        line(host.into_iter().chain(COMMON).chain(fields).map(|name| name.as_bytes().to_vec()))
+    }
+}
+
+impl<'t> CsvWriter<'t> {
+    /// A writer for records of these traces.
+    #[must_use]
+    pub fn new(traces: &'t [Trace], columns: &'t Columns, style: &'t Style) -> Self {
+        let words = |trace: &Trace| trace.schema.by_id().map(|_| Words::default()).collect();
+        Self {
+            style,
+            columns,
+            places: columns.names.iter().enumerate().map(|(place, name)| (name.as_str(), place)).collect(),
+            symbols: traces.iter().map(Trace::symbols).collect(),
+            words: traces.iter().map(words).collect(),
+            hosts: traces.iter().map(|trace| trace.session.host.as_str()).filter(|_| columns.has_host).collect(),
+        }
+    }
+
+    /// Writes a record. Losses have no columns: they are for text and JSON.
+    pub fn write(&mut self, item: &Item<'_>, names: &Names, text: &mut Vec<u8>) {
+        let Item::Record(seen) = item else { return };
+        if let Ok(line) = self.record(seen, names) {
+            text.extend_from_slice(&line);
+        }
+    }
+
+    fn record(&mut self, seen: &Seen<'_>, names: &Names) -> Result<Vec<u8>> {
+        let trace = seen.source.trace;
+        let mut time = Vec::new();
+        push_time(&mut time, self.style.time, seen.time);
+        let host = self.hosts.get(trace).map(|host| host.as_bytes().to_vec());
+        let common = [
+            time.trim_ascii().to_vec(),
+            seen.source.cpu.to_string().into_bytes(),
+            seen.record.pid.to_string().into_bytes(),
+            seen.record.tid.to_string().into_bytes(),
+            comm(&seen.context, seen.record.tid, names).to_vec(),
+            seen.event.name.clone().into_bytes(),
+        ];
+        let mut fields = vec![Vec::new(); self.columns.names.len()];
+        let words = &mut self.words[trace][usize::from(seen.event.id)];
+        for (index, (field, value)) in seen.event.values(seen.payload).enumerate() {
+            let Some(place) = self.places.get(field.name.as_str()) else { continue };
+            fields[*place] = match words.of(seen.event, index, value, &mut self.symbols[trace]) {
+                Some(word) => word.into_owned(),
+                None => plain(value),
+            };
+        }
+        line(host.into_iter().chain(common).chain(fields))
+    }
+}
+
+fn plain(value: Value<'_>) -> Vec<u8> {
+    let number = |number: Number| match number {
+        Number::Unsigned(number) => number.to_string(),
+        Number::Signed(number) => number.to_string(),
+        Number::Address(number) => format!("{number:#x}"),
+    };
+    match value {
+        Value::Number(of) => number(of).into_bytes(),
+        Value::Text(of) => String::from_utf8_lossy(of).into_owned().into_bytes(),
+        Value::List(..) => value.elements().map(number).collect::<Vec<_>>().join(" ").into_bytes(),
+    }
+}
+
+fn line(fields: impl Iterator<Item = Vec<u8>>) -> Result<Vec<u8>> {
+    let mut writer = csv::WriterBuilder::new().from_writer(Vec::new());
+    writer.write_record(fields).context("writing a line of CSV")?;
+    writer.into_inner().context("writing a line of CSV")
+}

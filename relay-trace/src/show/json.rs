@@ -1,0 +1,204 @@
+//! Records as JSON lines. `docs/reading.md` has the schema, which does not change: keys are only added.
+
+use super::text::{Frame, Style, Words, kernel_frames, push_number, user_frames};
+use crate::form::builds;
+use crate::read::symbolize::Symbols;
+use crate::read::{
+    choice::comm,
+    names::Names,
+    slices::{Gap, GapKind, Item, Seen},
+    trace::Trace,
+    value::{Number, Value},
+};
+
+/// Writes records as JSON, an object a line.
+#[derive(Debug)]
+pub struct JsonWriter<'t> {
+    style: &'t Style,
+    symbols: Vec<Symbols>,
+    /// By trace and event.
+    words: Vec<Vec<Words>>,
+    /// Of each trace, as JSON, when there are several.
+    hosts: Vec<String>,
+}
+
+impl<'t> JsonWriter<'t> {
+    /// A writer for records of these traces.
+    #[must_use]
+    pub fn new(traces: &'t [Trace], style: &'t Style) -> Self {
+        let words = |trace: &Trace| trace.schema.by_id().map(|_| Words::default()).collect();
+        let host = |trace: &Trace| serde_json::Value::from(trace.session.host.as_str()).to_string();
+        Self {
+            style,
+            symbols: traces.iter().map(Trace::symbols).collect(),
+            words: traces.iter().map(words).collect(),
+            hosts: if traces.len() > 1 { traces.iter().map(host).collect() } else { Vec::new() },
+        }
+    }
+
+    /// Writes a record or a loss.
+    pub fn write(&mut self, item: &Item<'_>, names: &Names, text: &mut Vec<u8>) {
+        match item {
+            Item::Record(seen) => self.record(seen, names, text),
+            Item::Gap(gap) => self.gap(gap, text),
+        }
+    }
+
+    fn record(&mut self, seen: &Seen<'_>, names: &Names, text: &mut Vec<u8>) {
+        let trace = seen.source.trace;
+        self.place(trace, seen.time, seen.source.cpu, text);
+        text.extend_from_slice(b",\"pid\":");
+        push_number(text, seen.record.pid);
+        text.extend_from_slice(b",\"tid\":");
+        push_number(text, seen.record.tid);
+        text.extend_from_slice(b",\"comm\":");
+        push_text(text, comm(&seen.context, seen.record.tid, names));
+        text.extend_from_slice(b",\"event\":");
+        push_text(text, seen.event.name.as_bytes());
+        self.context(seen, names, text);
+        text.extend_from_slice(b",\"fields\":{");
+        let shown = |name: &String| self.style.fields.is_empty() || self.style.fields.contains(name);
+        let mut first = true;
+        for (field, value) in seen.event.values(seen.payload).filter(|(field, _)| shown(&field.name)) {
+            push_key(text, &mut first, &field.name);
+            push_value(text, value);
+        }
+        text.push(b'}');
+        if !seen.event.print_format.has_words() {
+            text.extend_from_slice(b"}\n");
+            return;
+        }
+        text.extend_from_slice(b",\"words\":{");
+        let mut first = true;
+        let words = &mut self.words[trace][usize::from(seen.event.id)];
+        for (index, (field, value)) in seen.event.values(seen.payload).enumerate() {
+            if !shown(&field.name) || !seen.event.print_format.has_words_for(index) {
+                continue;
+            }
+            if let Some(word) = words.of(seen.event, index, value, &mut self.symbols[trace]) {
+                push_key(text, &mut first, &field.name);
+                push_text(text, &word);
+            }
+        }
+        text.extend_from_slice(b"}}\n");
+    }
+
+    fn context(&mut self, seen: &Seen<'_>, names: &Names, text: &mut Vec<u8>) {
+        let context = &seen.context;
+        if let Some(uid) = context.uid {
+            text.extend_from_slice(b",\"uid\":");
+            push_number(text, uid);
+        }
+        if let Some(cgroup) = context.cgroup {
+            text.extend_from_slice(b",\"cgroup\":");
+            push_number(text, cgroup);
+            if let Some(path) = names.cgroup(cgroup) {
+                text.extend_from_slice(b",\"cgroup_path\":");
+                push_text(text, path.as_bytes());
+            }
+        }
+        let symbols = &mut self.symbols[seen.source.trace];
+        if !context.kstack.is_empty() {
+            text.extend_from_slice(b",\"kstack\":");
+            push_stack(text, kernel_frames(context.kstack), symbols);
+        }
+        if !context.ustack.is_empty() {
+            text.extend_from_slice(b",\"ustack\":");
+            push_stack(text, user_frames(context.ustack), symbols);
+        }
+    }
+
+    fn gap(&self, gap: &Gap, text: &mut Vec<u8>) {
+        self.place(gap.source.trace, gap.until, gap.source.cpu, text);
+        text.extend_from_slice(b",\"since\":");
+        push_number(text, gap.since);
+        let (key, count): (&[u8], u64) = match gap.kind {
+            GapKind::Lost(records) => (b",\"lost\":", records),
+            GapKind::Overrun(subbufs) => (b",\"overrun_subbufs\":", subbufs),
+        };
+        text.extend_from_slice(key);
+        push_number(text, count);
+        text.extend_from_slice(b"}\n");
+    }
+
+    /// `{"time":…,"cpu":…`
+    fn place(&self, trace: usize, time: u64, cpu: u32, text: &mut Vec<u8>) {
+        text.extend_from_slice(b"{\"time\":");
+        push_number(text, time);
+        if let Some(host) = self.hosts.get(trace) {
+            text.extend_from_slice(b",\"host\":");
+            text.extend_from_slice(host.as_bytes());
+        }
+        text.extend_from_slice(b",\"cpu\":");
+        push_number(text, cpu);
+    }
+}
+
+fn push_key(text: &mut Vec<u8>, first: &mut bool, name: &str) {
+    if !std::mem::take(first) {
+        text.push(b',');
+    }
+    // The names of fields are identifiers.
+    text.push(b'"');
+    text.extend_from_slice(name.as_bytes());
+    text.extend_from_slice(b"\":");
+}
+
+/// A value as JSON.
+pub fn push_value(text: &mut Vec<u8>, value: Value<'_>) {
+    match value {
+        Value::Number(number) => push_any(text, number),
+        Value::Text(of) => push_text(text, of),
+        Value::List(..) => {
+            text.push(b'[');
+            for (index, element) in value.elements().enumerate() {
+                if index > 0 {
+                    text.push(b',');
+                }
+                push_any(text, element);
+            }
+            text.push(b']');
+        }
+    }
+}
+
+fn push_any(text: &mut Vec<u8>, number: Number) {
+    match number {
+        Number::Unsigned(number) | Number::Address(number) => push_number(text, number),
+        Number::Signed(number) => push_number(text, number),
+    }
+}
+
+/// A JSON string. What is no UTF-8 becomes U+FFFD.
+pub fn push_text(text: &mut Vec<u8>, of: &[u8]) {
+    if of.iter().all(|byte| (b' '..=b'~').contains(byte) && !matches!(byte, b'"' | b'\\')) {
+        text.push(b'"');
+        text.extend_from_slice(of);
+        text.push(b'"');
+    } else {
+        // Writing to a Vec cannot fail, nor can a text not be JSON.
+        let _ = serde_json::to_writer(text, &String::from_utf8_lossy(of));
+    }
+}
+
+fn push_stack(text: &mut Vec<u8>, frames: impl Iterator<Item = Frame>, symbols: &mut Symbols) {
+    for (index, frame) in frames.enumerate() {
+        text.push(if index == 0 { b'[' } else { b',' });
+        match &frame {
+            Frame::Kernel(address) | Frame::Address(address) => {
+                text.extend_from_slice(b"{\"address\":");
+                push_number(text, *address);
+            }
+            Frame::File(build_id, offset) => {
+                text.extend_from_slice(b"{\"build_id\":\"");
+                text.extend_from_slice(builds::hex(build_id).as_bytes());
+                text.extend_from_slice(b"\",\"offset\":");
+                push_number(text, *offset);
+            }
+        }
+        text.extend_from_slice(b",\"name\":");
+        push_text(text, frame.name(symbols).as_bytes());
+        text.push(b'}');
+    }
+    text.push(b']');
+}

@@ -1,0 +1,338 @@
+//! Records as text, in the shape that users of ftrace know: `comm-tid [cpu] seconds: event: field=value …`.
+
+use std::{collections::HashMap, io::Write as _};
+
+use crate::form::builds;
+use crate::read::symbolize::Symbols;
+use crate::read::{
+    choice::comm,
+    names::Names,
+    schema::{Event, USER_FRAME},
+    slices::{Gap, GapKind, Item, Seen},
+    trace::Trace,
+    value::{Number, Value},
+};
+
+/// Values whose words are kept, for each field.
+const KEPT: usize = 4096;
+const NANOSECONDS: u64 = 1_000_000_000;
+
+/// How times are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeForm {
+    /// Seconds of the monotonic clock.
+    Monotonic,
+    /// Seconds after this.
+    Since(u64),
+    /// Seconds since 1970, when the monotonic clock's zero was at this many nanoseconds.
+    Wall(u64),
+}
+
+/// How text looks.
+#[derive(Clone, Debug)]
+pub struct Style {
+    /// How times are shown.
+    pub time: TimeForm,
+    /// Escape sequences for a terminal's colours.
+    pub colours: bool,
+    /// Fields that are shown; all when empty.
+    pub fields: Vec<String>,
+}
+
+/// Writes records as text.
+#[derive(Debug)]
+pub struct TextWriter<'t> {
+    style: &'t Style,
+    symbols: Vec<Symbols>,
+    /// By trace and event.
+    events: Vec<Vec<Option<Line>>>,
+    /// Of each trace, when there are several.
+    hosts: Vec<String>,
+}
+
+/// How an event's fields are shown.
+#[derive(Debug)]
+struct Line {
+    /// ` name=`; empty when the field is not shown.
+    labels: Vec<String>,
+    words: Words,
+}
+
+/// The words of an event's values, as its print format has them.
+#[derive(Debug, Default)]
+pub struct Words {
+    /// By field; what has been worked out already. `None`: it has no word.
+    known: Vec<HashMap<i128, Option<Box<[u8]>>>>,
+}
+
+impl Words {
+    /// The word of a value, if the event's print format has one.
+    pub fn of<'w>(
+        &'w mut self,
+        event: &Event,
+        field: usize,
+        value: Value<'_>,
+        symbols: &mut Symbols,
+    ) -> Option<std::borrow::Cow<'w, [u8]>> {
+        let decoder = event.print_format.decoder(field)?;
+        let print = || decoder.print(value, &mut |address| symbols.kernel(address));
+        let Value::Number(number) = value else { return print().map(Into::into) };
+        if self.known.len() <= field {
+            self.known.resize_with(field + 1, HashMap::new);
+        }
+        let known = &mut self.known[field];
+        if known.len() >= KEPT && !known.contains_key(&number.wide()) {
+            return print().map(Into::into);
+        }
+        let word = known.entry(number.wide()).or_insert_with(|| print().map(Vec::into_boxed_slice));
+        word.as_deref().map(Into::into)
+    }
+}
+
+impl<'t> TextWriter<'t> {
+    /// A writer for records of these traces.
+    #[must_use]
+    pub fn new(traces: &'t [Trace], style: &'t Style) -> Self {
+        let label = |name: &str| {
+            let shown = style.fields.is_empty() || style.fields.iter().any(|field| field == name);
+            if shown { format!(" {name}=") } else { String::new() }
+        };
+        let line = |event: &Event| Line {
+            labels: event.fields.iter().map(|field| label(&field.name)).collect(),
+            words: Words::default(),
+        };
+        let events = traces.iter().map(|trace| trace.schema.by_id().map(|event| event.map(line)).collect()).collect();
+        let hosts = if traces.len() > 1 {
+            traces.iter().map(|trace| format!("{} ", trace.session.host)).collect()
+        } else {
+            Vec::new()
+        };
+        Self { style, symbols: traces.iter().map(Trace::symbols).collect(), events, hosts }
+    }
+
+    /// Writes a record or a loss, a line each, and the frames of stacks on lines of their own.
+    pub fn write(&mut self, item: &Item<'_>, names: &Names, text: &mut Vec<u8>) {
+        match item {
+            Item::Record(seen) => self.record(seen, names, text),
+            Item::Gap(gap) => self.gap(gap, text),
+        }
+    }
+
+    fn record(&mut self, seen: &Seen<'_>, names: &Names, text: &mut Vec<u8>) {
+        let (trace, event) = (seen.source.trace, seen.event);
+        self.host(trace, text);
+        let name = comm(&seen.context, seen.record.tid, names);
+        text.extend(std::iter::repeat_n(b' ', 16usize.saturating_sub(name.len())));
+        push_escaped(text, name);
+        text.push(b'-');
+        let before = text.len();
+        push_number(text, seen.record.tid);
+        let width = text.len() - before;
+        text.extend(std::iter::repeat_n(b' ', 7usize.saturating_sub(width)));
+        self.place(seen.source.cpu, seen.time, text);
+        if self.style.colours {
+            text.extend_from_slice(b"\x1b[36m");
+        }
+        text.extend_from_slice(event.name.as_bytes());
+        if self.style.colours {
+            text.extend_from_slice(b"\x1b[0m");
+        }
+        text.push(b':');
+        let symbols = &mut self.symbols[trace];
+        if let Some(line) = self.events[trace].get_mut(usize::from(event.id)).and_then(Option::as_mut) {
+            for (index, ((_, value), label)) in event.values(seen.payload).zip(&line.labels).enumerate() {
+                if label.is_empty() {
+                    continue;
+                }
+                text.extend_from_slice(label.as_bytes());
+                match line.words.of(event, index, value, symbols) {
+                    Some(word) => push_escaped(text, &word),
+                    None => push_value(text, value),
+                }
+            }
+        }
+        if let Some(uid) = seen.context.uid {
+            text.extend_from_slice(b" uid:");
+            push_number(text, uid);
+        }
+        if let Some(cgroup) = seen.context.cgroup {
+            text.extend_from_slice(b" cgroup:");
+            match names.cgroup(cgroup) {
+                Some(path) => push_escaped(text, path.as_bytes()),
+                None => push_number(text, cgroup),
+            }
+        }
+        text.push(b'\n');
+        for frame in kernel_frames(seen.context.kstack).chain(user_frames(seen.context.ustack)) {
+            text.extend_from_slice(b"                  => ");
+            let name = frame.name(symbols);
+            push_escaped(text, name.as_bytes());
+            text.push(b'\n');
+        }
+    }
+
+    fn gap(&self, gap: &Gap, text: &mut Vec<u8>) {
+        self.host(gap.source.trace, text);
+        text.extend_from_slice(b"                        ");
+        self.place(gap.source.cpu, gap.until, text);
+        if self.style.colours {
+            text.extend_from_slice(b"\x1b[31m");
+        }
+        let millis = gap.until.saturating_sub(gap.since) as f64 / 1e6;
+        // Writing to a Vec cannot fail.
+        let _ = match gap.kind {
+            GapKind::Lost(records) => write!(text, "LOST {records} records in the last {millis:.3} ms"),
+            GapKind::Overrun(subbufs) => {
+                write!(text, "OVERRUN {subbufs} sub-buffers of records, overwritten unread, up to here")
+            }
+        };
+        if self.style.colours {
+            text.extend_from_slice(b"\x1b[0m");
+        }
+        text.push(b'\n');
+    }
+
+    fn host(&self, trace: usize, text: &mut Vec<u8>) {
+        if let Some(host) = self.hosts.get(trace) {
+            text.extend_from_slice(host.as_bytes());
+        }
+    }
+
+    /// ` [cpu] seconds: `
+    fn place(&self, cpu: u32, time: u64, text: &mut Vec<u8>) {
+        text.extend_from_slice(b" [");
+        text.extend_from_slice(if cpu < 10 {
+            b"00"
+        } else if cpu < 100 {
+            b"0"
+        } else {
+            b""
+        });
+        push_number(text, cpu);
+        text.extend_from_slice(b"] ");
+        push_time(text, self.style.time, time);
+        text.extend_from_slice(b": ");
+    }
+}
+
+/// Seconds with nine digits after the point, right-aligned to 15.
+pub fn push_time(text: &mut Vec<u8>, form: TimeForm, time: u64) {
+    let (negative, shown) = match form {
+        TimeForm::Monotonic => (false, time),
+        TimeForm::Since(start) => (time < start, time.abs_diff(start)),
+        TimeForm::Wall(epoch) => (false, time.saturating_add(epoch)),
+    };
+    let mut seconds = itoa::Buffer::new();
+    let seconds = seconds.format(shown / NANOSECONDS);
+    text.extend(std::iter::repeat_n(b' ', 5usize.saturating_sub(seconds.len() + usize::from(negative))));
+    if negative {
+        text.push(b'-');
+    }
+    text.extend_from_slice(seconds.as_bytes());
+    text.push(b'.');
+    let mut digits = itoa::Buffer::new();
+    // One more digit in front keeps the zeros.
+    let digits = digits.format(shown % NANOSECONDS + NANOSECONDS);
+    text.extend_from_slice(&digits.as_bytes()[1..]);
+}
+
+/// A decimal number.
+#[inline]
+pub fn push_number(text: &mut Vec<u8>, number: impl itoa::Integer) {
+    text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+fn push_value(text: &mut Vec<u8>, value: Value<'_>) {
+    match value {
+        Value::Number(number) => push_any(text, number),
+        Value::Text(of) => push_escaped(text, of),
+        Value::List(..) => {
+            text.push(b'[');
+            for (index, element) in value.elements().enumerate() {
+                if index > 0 {
+                    text.push(b',');
+                }
+                push_any(text, element);
+            }
+            text.push(b']');
+        }
+    }
+}
+
+fn push_any(text: &mut Vec<u8>, number: Number) {
+    match number {
+        Number::Unsigned(number) => push_number(text, number),
+        Number::Signed(number) => push_number(text, number),
+        Number::Address(number) => push_hexadecimal(text, number),
+    }
+}
+
+/// `0x…`
+pub fn push_hexadecimal(text: &mut Vec<u8>, number: u64) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    text.extend_from_slice(b"0x");
+    let digits = (64 - number.leading_zeros()).div_ceil(4).max(1);
+    for digit in (0..digits).rev() {
+        text.push(DIGITS[usize::try_from(number >> (4 * digit) & 15).unwrap_or(0)]);
+    }
+}
+
+/// Text from the kernel or a process as it can be shown: what is no text, and what a terminal would obey, as `\xNN`.
+pub fn push_escaped(text: &mut Vec<u8>, of: &[u8]) {
+    if of.iter().all(|byte| (b' '..=b'~').contains(byte)) {
+        text.extend_from_slice(of);
+        return;
+    }
+    for chunk in of.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c.is_control() {
+                let _ = write!(text, "\\x{:02x}", u32::from(c));
+            } else {
+                text.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+            }
+        }
+        for byte in chunk.invalid() {
+            let _ = write!(text, "\\x{byte:02x}");
+        }
+    }
+}
+
+/// A frame of a stack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// An address in the kernel.
+    Kernel(u64),
+    /// A place in the file of a build id.
+    File([u8; 20], u64),
+    /// An address that is in no file.
+    Address(u64),
+}
+
+/// The frames of a kernel stack.
+pub fn kernel_frames(stack: &[u8]) -> impl Iterator<Item = Frame> + '_ {
+    stack.as_chunks::<8>().0.iter().map(|address| Frame::Kernel(u64::from_le_bytes(*address)))
+}
+
+/// The frames of a process's stack.
+pub fn user_frames(stack: &[u8]) -> impl Iterator<Item = Frame> + '_ {
+    stack.as_chunks::<USER_FRAME>().0.iter().map(|frame| {
+        let mut offset = [0; 8];
+        offset.copy_from_slice(&frame[24..]);
+        let offset = u64::from_le_bytes(offset);
+        let mut build_id = [0; 20];
+        build_id.copy_from_slice(&frame[4..24]);
+        if frame[..4] == 1u32.to_le_bytes() { Frame::File(build_id, offset) } else { Frame::Address(offset) }
+    })
+}
+
+impl Frame {
+    /// What is known of it, as text.
+    #[must_use]
+    pub fn name(&self, symbols: &mut Symbols) -> String {
+        match self {
+            Self::Kernel(address) => symbols.kernel(*address).unwrap_or_else(|| format!("{address:#x}")),
+            Self::File(build_id, offset) => symbols.user(&builds::hex(build_id), *offset),
+            Self::Address(address) => format!("{address:#x} (no file)"),
+        }
+    }
+}
