@@ -87,7 +87,7 @@ impl Host for Plain {}
 /// use relay_common::{Geometry, Mode, Plain};
 /// use relay_channel::{
 ///     channel::{self, Channel},
-///     consumer::CpuFile,
+///     output::CpuFile,
 ///     readers::Readers,
 /// };
 ///
@@ -102,15 +102,12 @@ impl Host for Plain {}
 /// let link = program.attach("sched_process_exec")?;
 /// std::process::Command::new("true").status()?;
 ///
-/// // Detach, wait, stop, flush, drain: then every record is in the files.
+/// // Detach, then drain: every record is in the files.
 /// program.detach(link)?;
-/// channel.wait_for_running_programs()?;
-/// for mut stopped in readers.stop()? {
-///     channel.flush(stopped.consumer.buffer().cpu())?;
-///     while stopped.consumer.pass(u64::MAX)? > 0 {}
-/// }
+/// readers.drain()?;
 /// # Ok::<(), anyhow::Error>(())
 /// ```
+#[doc(alias = "rchan")]
 pub struct Channel {
     geometry: Geometry,
     mode: Mode,
@@ -145,6 +142,7 @@ impl Channel {
     ///
     /// # Errors
     /// When memory does not suffice or the kernel refuses.
+    #[doc(alias = "relay_open")]
     pub fn create(geometry: Geometry, mode: Mode, host: impl Host) -> Result<Self> {
         let (possible, online) = (machine::possible_cpus()?, machine::online_cpus()?);
         let rows = possible.iter().max().map_or(0, |cpu| cpu + 1);
@@ -264,6 +262,7 @@ impl Channel {
     /// Sub-buffers produced and consumed, and records lost by cause, of a CPU (`relay_stats`; but a CPU's counts stay when it goes
     /// offline). `None` when there can be no such CPU.
     #[must_use]
+    #[doc(alias = "relay_stats")]
     pub fn counters(&self, cpu: u32) -> Option<Counters> {
         Some(self.control.row(cpu)?.counters(self.geometry))
     }
@@ -273,6 +272,7 @@ impl Channel {
     ///
     /// # Errors
     /// When no object is loaded, or what the kernel says.
+    #[doc(alias = "relay_flush")]
     pub fn flush(&self, cpu: u32) -> Result<()> {
         self.request(Request::Flush, cpu)
     }
@@ -292,6 +292,7 @@ impl Channel {
     ///
     /// # Errors
     /// When that cannot be waited for.
+    #[doc(alias = "relay_reset")]
     pub fn reset(&mut self) -> Result<()> {
         self.wait_for_running_programs()?;
         for &cpu in &self.possible {

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     channel::{self, Channel},
-    consumer::{Content, Output},
+    output::{Content, Output},
     readers::Readers,
 };
 
@@ -106,14 +106,9 @@ impl Klog {
     /// # Errors
     /// When a buffer could not be read to its end.
     pub fn stop(self) -> Result<Vec<Lines>> {
-        let Self { channel, ebpf, readers, mut lines } = self;
+        let Self { channel: _, ebpf, readers, mut lines } = self;
         drop(ebpf);
-        channel.wait_for_running_programs()?;
-        for mut stopped in readers.stop()? {
-            stopped.result?;
-            channel.flush(stopped.consumer.buffer().cpu())?;
-            while stopped.consumer.pass(u64::MAX)? > 0 {}
-        }
+        readers.drain()?;
         let mut rest = Vec::new();
         while let Ok(lines) = lines.try_recv() {
             rest.push(lines);

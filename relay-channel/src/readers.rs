@@ -18,9 +18,11 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     channel::Channel,
-    consumer::{ConsumeError, Consumer, Output, Snapshot, Statistics, Work, snapshot},
+    consumer::{ConsumeError, Consumer, Statistics, Work},
     hotplug::Watch,
     machine::OnlineCpus,
+    output::Output,
+    snapshot::{Snapshot, snapshot},
     sys::run_ahead_of_tasks,
 };
 
@@ -37,7 +39,7 @@ type MakeOutput = dyn Fn(u32) -> Result<Box<dyn Output>> + Send + Sync;
 /// ```no_run
 /// # use std::sync::Arc;
 /// # use relay_common::{Geometry, Mode, Plain};
-/// # use relay_channel::{channel::Channel, consumer::CpuFile, readers::Readers};
+/// # use relay_channel::{channel::Channel, output::CpuFile, readers::Readers};
 /// # let channel = Arc::new(Channel::create(Geometry::new(4096, 4)?, Mode::NoOverwrite, Plain)?);
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().to_path_buf();
@@ -62,10 +64,9 @@ pub struct Readers {
 /// use relay_channel::readers::Stopped;
 ///
 /// /// Takes what is left, unless the reader had to give up.
-/// fn drain(mut stopped: Stopped) -> anyhow::Result<()> {
+/// fn drain(mut stopped: Stopped, channel: &relay_channel::channel::Channel) -> anyhow::Result<()> {
 ///     stopped.result?;
-///     while stopped.consumer.pass(u64::MAX)? > 0 {}
-///     Ok(())
+///     stopped.consumer.drain(channel)
 /// }
 /// ```
 #[derive(Debug)]
@@ -166,8 +167,33 @@ impl Readers {
         }
     }
 
+    /// Stops the readers and takes what is left, when the programs that wrote have been detached: every record is in the outputs then.
+    ///
+    /// ```no_run
+    /// # fn stop(readers: relay_channel::readers::Readers, link: aya::programs::raw_trace_point::RawTracePointLink) -> anyhow::Result<()> {
+    /// drop(link);
+    /// for consumer in readers.drain()? {
+    ///     println!("cpu {}: {:?}", consumer.buffer().cpu(), consumer.statistics());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// When a reader had to give up, or could not be read to its end.
+    pub fn drain(self) -> Result<Vec<Consumer>> {
+        let channel = Arc::clone(&self.team.channel);
+        channel.wait_for_running_programs()?;
+        let drained = self.stop()?.into_iter().map(|mut stopped| {
+            stopped.result?;
+            stopped.consumer.drain(&channel)?;
+            Ok(stopped.consumer)
+        });
+        drained.collect()
+    }
+
     /// Stops the readers and returns them; in no-overwrite mode they have taken what was ready. What is left is the caller's: stop
-    /// the writers, flush every CPU, and let each consumer [`Consumer::pass`] until nothing comes.
+    /// the writers, and have each consumer [`Consumer::drain`].
     ///
     /// # Errors
     /// When a thread panicked.
@@ -307,7 +333,7 @@ fn pin(thread: Option<Pid>, cpu: u32) -> io::Result<()> {
 /// ```no_run
 /// # use std::sync::Arc;
 /// # use relay_common::{Geometry, Mode, Plain};
-/// # use relay_channel::{channel::Channel, consumer::{CpuFile, Output}, readers::snapshot_all};
+/// # use relay_channel::{channel::Channel, output::{CpuFile, Output}, readers::snapshot_all};
 /// # let channel = Arc::new(Channel::create(Geometry::new(4096, 4)?, Mode::Overwrite, Plain)?);
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().to_path_buf();

@@ -313,6 +313,7 @@ where
     /// assert!(memory.control().counters(Geometry::new(64, 4)?).is_empty());
     /// # Ok::<(), relay_common::GeometryError>(())
     /// ```
+    #[doc(alias = "relay_subbufs_consumed")]
     pub fn release(&self, consumed: u64) {
         // Release: whoever sees it may overwrite what has been read.
         self.buffer.control().consumer.consumed.publish(consumed.min(self.produced()));

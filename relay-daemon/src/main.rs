@@ -24,6 +24,8 @@ use rustix::io::Errno;
 #[command(
     after_long_help = "Exit status: 0 done; 1 failed, or recording stopped early; 2 wrong usage; with a COMMAND, its own status.
 
+relayd NAME runs relayd-NAME, if that is installed, when NAME is none of these commands.
+
 Environment: RUST_LOG=info or debug says more on stderr; NO_COLOR=1 takes the colours away."
 )]
 struct Cli {
@@ -55,6 +57,10 @@ enum Command {
 
 fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).format_timestamp(None).init();
+    if let Err(error) = commands::external::run(&Cli::command()) {
+        say!("relayd: {error:#}");
+        return ExitCode::FAILURE;
+    }
     let command = Cli::parse().command;
     let asks_the_kernel = !matches!(
         command,

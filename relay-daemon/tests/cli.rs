@@ -152,6 +152,26 @@ fn colours_are_for_terminals_that_want_them() {
 }
 
 #[test]
+fn an_installed_companion_is_a_command() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["relayd-greet", "relayd-trace"] {
+        let program = folder.path().join(name);
+        std::fs::write(&program, "#!/bin/sh\necho hello \"$@\"; exit 7\n").unwrap();
+        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_relayd"));
+        command.args(arguments).env("PATH", format!("{}:/usr/bin:/bin", folder.path().display())).output().unwrap()
+    };
+    let output = run(&["greet", "all", "--of", "you"]);
+    assert_eq!((text(&output.stdout), output.status.code()), ("hello all --of you\n", Some(7)));
+    // Its own commands come first, and what is not a name is not looked for.
+    for other in [["trace", "--help"], ["--version", ""], ["../greet", ""], ["nosuch", ""]] {
+        assert!(!text(&run(&other).stdout).contains("hello"), "{other:?}");
+    }
+}
+
+#[test]
 fn completions_know_every_command() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let output = relayd(&["completions", shell]);

@@ -180,6 +180,7 @@ impl<C: Client<CpuBuffer> + Copy> Channel<C> {
     /// # Errors
     /// Why it was lost. That is counted already.
     #[inline(always)]
+    #[doc(alias = "relay_write")]
     pub fn write(&self, bytes: &[u8]) -> Result<(), Lost> {
         if !bytes.is_empty() {
             let record = self.reserve(bytes.len() as u64)?;
@@ -205,6 +206,7 @@ impl<C: Client<CpuBuffer> + Copy> Channel<C> {
     /// # Errors
     /// Why it was lost. That is counted already.
     #[inline(always)]
+    #[doc(alias = "relay_reserve")]
     pub fn reserve(&self, len: u64) -> Result<Record<C>, Lost> {
         sys::refuse_private_stack();
         let Some(buffer) = self.buffer() else {
@@ -243,6 +245,7 @@ impl<C: Client<CpuBuffer> + Copy> Channel<C> {
     /// }
     /// ```
     #[inline(always)]
+    #[doc(alias = "relay_flush")]
     pub fn flush(&self) {
         if let Some(buffer) = self.buffer() {
             self.writer(&buffer).flush();
@@ -274,6 +277,7 @@ impl<C: Client<CpuBuffer> + Copy> Channel<C> {
     /// ```
     #[inline(always)]
     #[must_use]
+    #[doc(alias = "relay_buf_full")]
     pub fn is_full(&self) -> bool {
         self.counters().is_some_and(|counters| counters.is_full(self.geometry()))
     }
@@ -288,6 +292,7 @@ impl<C: Client<CpuBuffer> + Copy> Channel<C> {
     /// ```
     #[inline(always)]
     #[must_use]
+    #[doc(alias = "relay_buf_empty")]
     pub fn is_empty(&self) -> bool {
         self.counters().is_none_or(|counters| counters.is_empty())
     }

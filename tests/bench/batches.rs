@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result, bail};
 use aya::programs::RawTracePoint;
 use relay_channel::{
     channel::Channel,
-    consumer::{Content, Output},
+    output::{Content, Output},
     readers::Readers,
     sys::run_program,
 };

@@ -12,8 +12,9 @@ use aya::{
 };
 use relay_channel::{
     channel::{self, Channel},
-    consumer::{Consumer, CpuFile},
+    consumer::Consumer,
     machine,
+    output::CpuFile,
 };
 use relay_common::{Geometry, HEADER, Mode, Plain, Word as _};
 use script::{Expect, Step, Vector, pattern};

@@ -11,12 +11,7 @@ use aya::{
     },
     sys::{Stats, enable_stats},
 };
-use relay_channel::{
-    channel::Channel,
-    consumer::{Consumer, CpuFile},
-    machine,
-    readers::Readers,
-};
+use relay_channel::{channel::Channel, consumer::Consumer, machine, output::CpuFile, readers::Readers};
 use relay_common::{Counters, Geometry, Mode};
 use relay_tests::{
     channel::{Clients, Collected, OBJECT, Storm, words},
@@ -34,17 +29,10 @@ fn last_cpu() -> u32 {
     *machine::online_cpus().unwrap().last().unwrap()
 }
 
-/// Stops the readers, flushes, and takes what is left; returns the records that were taken.
-fn finish(channel: &Channel, readers: Readers) -> u64 {
-    channel.wait_for_running_programs().unwrap();
-    let mut records = 0;
-    for mut stopped in readers.stop().unwrap() {
-        stopped.result.unwrap();
-        channel.flush(stopped.consumer.buffer().cpu()).unwrap();
-        while stopped.consumer.pass(u64::MAX).unwrap() > 0 {}
-        records += stopped.consumer.statistics().records.load(std::sync::atomic::Ordering::Relaxed);
-    }
-    records
+/// Stops the readers and takes what is left; returns the records that were taken.
+fn finish(readers: Readers) -> u64 {
+    let records = |consumer: Consumer| consumer.statistics().records.load(std::sync::atomic::Ordering::Relaxed);
+    readers.drain().unwrap().into_iter().map(records).sum()
 }
 
 fn lost(channel: &Channel) -> u64 {
@@ -125,7 +113,7 @@ pub(crate) fn programs_that_interrupt_one_another_write_whole_records() {
     let enough = u64::from(if is_emulated { 8_000 } else { repeats(50_000).max(8_000) });
     wait_until("all has been interrupted often", || clients.runs("check_sample").unwrap() > enough);
     drop((storm, samples, links));
-    let taken = finish(&clients.checked, readers);
+    let taken = finish(readers);
     let programs = raw.into_iter().map(|(program, _)| program).chain(["check_sample"]);
     let runs: u64 = programs.map(|program| clients.runs(program).unwrap()).sum();
     drop(stats);
@@ -148,7 +136,7 @@ fn written_by(clients: &Clients, cause: impl FnOnce()) -> BTreeMap<u64, usize> {
     };
     let readers = Readers::start(Arc::clone(&clients.checked), output).unwrap();
     cause();
-    finish(&clients.checked, readers);
+    finish(readers);
     by_writer(collected.take().into_values().flat_map(|bytes| checked(&bytes)))
 }
 

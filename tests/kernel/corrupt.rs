@@ -84,7 +84,7 @@ pub(crate) fn writers_stay_inside_their_subbufs_whatever_the_reader_s_words_hold
             assert!(recorded > 10_000, "cpu {cpu}: {recorded} records");
             // What is there is whole sub-buffers of whole records.
             let collected = Collected::default();
-            let snapshot = relay_channel::consumer::snapshot(&buffer, &mut *collected.output(cpu)).unwrap().unwrap();
+            let snapshot = relay_channel::snapshot::snapshot(&buffer, &mut *collected.output(cpu)).unwrap().unwrap();
             let bytes = collected.take().remove(&cpu).unwrap();
             assert_eq!((bytes.len() / 32) as u64, snapshot.taken);
             let numbers: Vec<u64> = bytes.chunks(32).map(number).collect();

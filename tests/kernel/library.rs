@@ -6,11 +6,13 @@ use aya::{Ebpf, EbpfLoader, programs::RawTracePoint};
 use bytes::BytesMut;
 use relay_channel::{
     channel::{self, Channel},
-    consumer::{self, Consumer, CpuFile, Output},
+    consumer::Consumer,
     klog::Klog,
     machine,
+    output::{CpuFile, Output},
     pins::Folder,
     readers::{self, Readers},
+    snapshot,
 };
 use relay_common::{Geometry, Mode, Plain, Word as _};
 use relay_daemon::EXAMPLE;
@@ -48,12 +50,7 @@ pub(crate) fn what_programs_write_is_in_the_files() {
     let link = program.attach("sched_process_exec").unwrap();
     Command::new("true").status().unwrap();
     program.detach(link).unwrap();
-    channel.wait_for_running_programs().unwrap();
-    for mut stopped in readers.stop().unwrap() {
-        stopped.result.unwrap();
-        channel.flush(stopped.consumer.buffer().cpu()).unwrap();
-        while stopped.consumer.pass(u64::MAX).unwrap() > 0 {}
-    }
+    readers.drain().unwrap();
     let files = fs::read_dir(&folder).unwrap().map(|cpu| fs::read_to_string(cpu.unwrap().path()).unwrap());
     let lines: String = files.collect();
     assert!(lines.contains("true[") && lines.ends_with("started\n"), "{lines}");
@@ -129,7 +126,7 @@ pub(crate) fn a_snapshot_of_nothing_has_nothing() {
     let (folder, channel) = (tempfile::tempdir().unwrap(), channel(Mode::Overwrite));
     let _ebpf = load(&channel);
     let mut output = CpuFile::create(folder.path(), 0).unwrap();
-    let snapshot = consumer::snapshot(&channel.buffer(0).unwrap(), &mut output).unwrap().unwrap();
+    let snapshot = snapshot::snapshot(&channel.buffer(0).unwrap(), &mut output).unwrap().unwrap();
     assert_eq!((snapshot.produced, snapshot.recorded), (0, 0));
     let output = |cpu| Ok(Box::new(CpuFile::create(folder.path(), cpu)?) as Box<dyn Output>);
     let snapshots = readers::snapshot_all(&channel, || {}, output).unwrap();

@@ -12,8 +12,9 @@ use std::{
 use aya::sys::{Stats, enable_stats};
 use bytes::BytesMut;
 use relay_channel::{
-    consumer::{Consumer, Content, Output},
+    consumer::Consumer,
     machine,
+    output::{Content, Output},
     readers::Readers,
 };
 use relay_common::{Geometry, Mode};
@@ -147,8 +148,7 @@ impl Reader {
             }
         };
         for mut consumer in consumers {
-            clients.numbered.flush(consumer.buffer().cpu()).unwrap();
-            while consumer.pass(u64::MAX).unwrap() > 0 {}
+            consumer.drain(&clients.numbered).unwrap();
         }
     }
 }

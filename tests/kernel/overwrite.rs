@@ -8,9 +8,10 @@ use std::{
 };
 
 use relay_channel::{
-    consumer::{self, Content, Output},
     machine,
+    output::{Content, Output},
     readers::snapshot_all,
+    snapshot,
     sys::MappedBuffer,
 };
 use relay_common::{Geometry, Mode};
@@ -30,7 +31,7 @@ fn clients() -> Clients {
 }
 
 /// Checks the records of one snapshot: whole, in order, none twice; and that those that are not there were counted.
-fn check(bytes: &[u8], snapshot: &consumer::Snapshot) -> u64 {
+fn check(bytes: &[u8], snapshot: &snapshot::Snapshot) -> u64 {
     let numbers: Vec<u64> = bytes.chunks(RECORD).map(number).collect();
     assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "repeated or out of order: {numbers:?}");
     assert!(numbers.last().is_none_or(|last| *last < snapshot.recorded), "{numbers:?} of {}", snapshot.recorded);
@@ -121,7 +122,7 @@ pub(crate) fn snapshots_that_are_overtaken_count_what_they_miss() {
         if wait {
             output = Box::new(Overtaken { output, buffer: Arc::clone(&buffer), has_waited: false });
         }
-        if let Some(snapshot) = consumer::snapshot(&buffer, &mut *output).unwrap() {
+        if let Some(snapshot) = snapshot::snapshot(&buffer, &mut *output).unwrap() {
             let missing = check(&collected.take()[&writing], &snapshot);
             let nothing_yet = snapshot.produced == 0;
             overtaken += u32::from(!nothing_yet && (missing > 0 || snapshot.taken == 0));

@@ -17,8 +17,8 @@ use aya::{
 use bytes::BytesMut;
 use relay_channel::{
     channel::{self, Channel},
-    consumer::{Content, Output},
     machine,
+    output::{Content, Output},
 };
 use relay_common::{Geometry, Mode, Plain};
 use rustix::process::{Pid, Signal, kill_process};

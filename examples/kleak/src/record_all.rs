@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result, ensure};
 use aya::{EbpfLoader, programs::TracePoint};
 use relay_channel::{
     channel::{self, Channel},
-    consumer::CpuFile,
     machine,
+    output::CpuFile,
     readers::Readers,
 };
 use relay_common::{Geometry, Mode, Plain};
@@ -44,16 +44,11 @@ pub(crate) fn run(output: &Path, duration: Option<Duration>) -> Result<()> {
     }
     wait(duration)?;
 
-    // Detach, wait, flush, drain: then every record is in the files.
+    // Detach, then drain: every record is in the files.
     drop(links);
-    channel.wait_for_running_programs()?;
-    let mut records = 0;
-    for mut stopped in readers.stop()? {
-        stopped.result?;
-        channel.flush(stopped.consumer.buffer().cpu())?;
-        while stopped.consumer.pass(u64::MAX)? > 0 {}
-        records += stopped.consumer.statistics().records.load(std::sync::atomic::Ordering::Relaxed);
-    }
+    let consumers = readers.drain()?;
+    let records: u64 =
+        consumers.iter().map(|consumer| consumer.statistics().records.load(std::sync::atomic::Ordering::Relaxed)).sum();
     let lost: u64 = channel.possible().iter().filter_map(|&cpu| channel.counters(cpu)).map(|cpu| cpu.lost()).sum();
     let mut skipped = 0;
     for (name, _) in PROGRAMS {

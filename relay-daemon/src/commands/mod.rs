@@ -2,6 +2,7 @@
 
 pub(crate) mod check;
 pub(crate) mod export;
+pub(crate) mod external;
 pub(crate) mod klog;
 pub(crate) mod list;
 pub(crate) mod manual;

@@ -30,8 +30,7 @@ pub(crate) fn end_trace(
 ) -> Result<Session> {
     let channel = Arc::clone(&standing.channel);
     for (consumer, can_go_on) in &mut consumers {
-        channel.flush(consumer.buffer().cpu())?;
-        let drained = if *can_go_on { drain(consumer, &channel) } else { Ok(()) };
+        let drained = if *can_go_on { drain(consumer, &channel) } else { channel.flush(consumer.buffer().cpu()) };
         errors.extend(drained.err().map(|error| format!("{error:#}")));
         // What else the end writes may need the room that is set aside.
         consumer.finish();
@@ -75,9 +74,9 @@ pub(crate) fn save_names(addresses: &mut Addresses, tasks: &mut Tasks, private: 
     }
 }
 
-/// Takes all that is left on a flushed CPU where no program runs any more, and sees to it that the last packet tells all that was lost.
+/// Takes all that is left on a CPU where no program runs any more, and sees to it that the last packet tells all that was lost.
 fn drain(consumer: &mut Consumer, channel: &Channel) -> Result<()> {
-    while consumer.pass(u64::MAX)? > 0 {}
+    consumer.drain(channel)?;
     let buffer = Arc::clone(consumer.buffer());
     if buffer.control().producer.lost() != told(&buffer)? {
         channel.mark(buffer.cpu())?;

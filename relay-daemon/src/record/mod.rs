@@ -30,7 +30,8 @@ use crate::{
     session::{self, Prepared, Standing},
 };
 use relay_channel::{
-    consumer::{Consumer, CpuFile, Output},
+    consumer::Consumer,
+    output::{CpuFile, Output},
     pins::OpenError,
     readers::Readers,
     sys::MappedBuffer,

@@ -16,10 +16,7 @@ use relay_common::Buffer as _;
 
 use super::{ending::told_by, pieces};
 use crate::session::Standing;
-use relay_channel::{
-    channel::Channel,
-    consumer::{Consumer, CpuFile},
-};
+use relay_channel::{channel::Channel, consumer::Consumer, output::CpuFile};
 use relay_trace::form::{
     builds,
     directory::{self, TraceDirectory},

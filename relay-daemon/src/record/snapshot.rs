@@ -21,8 +21,10 @@ use relay_common::trace::{
 use super::{addresses::Addresses, tasks::Tasks};
 use crate::session::{Standing, packets::header_word};
 use relay_channel::{
-    consumer::{self, Content, CpuFile, Output, Snapshot},
+    output::{Content, CpuFile, Output},
     readers::snapshot_all,
+    snapshot::Snapshot,
+    snapshot::copy_one,
     sys::MappedBuffer,
 };
 use relay_trace::form::{directory::TraceDirectory, metadata, session::Session};
@@ -156,7 +158,7 @@ fn fetch_rest(standing: &Standing, buffer: &MappedBuffer, snapshot: &Snapshot, f
             standing.channel.flush(buffer.cpu())?;
         }
         let (records, later) = (file.records, file.later);
-        let found = consumer::copy_one(buffer, number, &mut *file)?;
+        let found = copy_one(buffer, number, &mut *file)?;
         file.fetched += file.records - records;
         let is_last = !found || file.later > later;
         file.later = later;
