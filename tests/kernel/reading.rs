@@ -72,7 +72,15 @@ pub(crate) fn a_trace_is_followed_while_it_is_recorded() {
     }
     assert!(recorder.wait().unwrap().success() && printing.wait().unwrap().success());
     assert!(before_the_end > 0, "nothing was shown before the recording ended");
-    assert_eq!(followed, print(&path, &[]));
+    // Names of threads are kept at the end: until then only those are known that records tell.
+    let unnamed = |mut record: Value| {
+        record.as_object_mut().unwrap().remove("comm");
+        record
+    };
+    let (followed, printed) = (followed.into_iter().map(unnamed), print(&path, &[]).into_iter().map(unnamed));
+    let (followed, printed): (Vec<_>, Vec<_>) = (followed.collect(), printed.collect());
+    let differs = followed.iter().zip(&printed).find(|(followed, printed)| followed != printed);
+    assert_eq!((differs, followed.len()), (None, printed.len()));
 }
 
 pub(crate) fn what_a_killed_recorder_has_left_is_saved() {
