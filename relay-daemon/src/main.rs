@@ -2,11 +2,11 @@
 
 #![deny(clippy::print_stdout, clippy::print_stderr, reason = "they panic when the reader has gone")]
 
-/// Says something on stderr. Nobody may be there to read it, and recording goes on.
+/// Says something on stderr, with nothing in it that a terminal would obey. Nobody may be there to read it, and recording goes on.
 macro_rules! say {
     ($($what:tt)*) => {{
         use std::io::Write as _;
-        let _ = writeln!(std::io::stderr(), $($what)*);
+        let _ = writeln!(std::io::stderr(), "{}", relay_trace::show::escape::escaped_lines(&format!($($what)*)));
     }};
 }
 
@@ -16,6 +16,7 @@ use std::{io, process::ExitCode};
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use relay_daemon::environment::{self, Condition};
+use relay_trace::show::escape::escaped;
 use rustix::io::Errno;
 
 /// Record kernel events into per-CPU relay channels, with every loss counted.
@@ -56,7 +57,15 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).format_timestamp(None).init();
+    let mut log = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"));
+    log.format(|out, record| {
+        use std::io::Write as _;
+        let (level, style) = (record.level(), out.default_level_style(record.level()));
+        // What is logged names what traces, processes and file systems hold.
+        let said = escaped(&record.args().to_string());
+        writeln!(out, "[{style}{level:<5}{style:#} {}] {said}", record.target())
+    });
+    log.init();
     if let Err(error) = commands::external::run(&Cli::command()) {
         say!("relayd: {error:#}");
         return ExitCode::FAILURE;

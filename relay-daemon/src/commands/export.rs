@@ -1,18 +1,18 @@
 //! `relayd export`: traces in the forms that other programs open.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs,
     io::BufWriter,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use relay_trace::{
     export::{Job, chrome, folded, perfetto},
-    read::stream::Damage,
+    form::new::{NewDirectory, NewFile},
+    read::{stream::Damage, trace::Trace},
 };
 
 use super::reading::{Chosen, Damages, progress_bar};
@@ -42,7 +42,7 @@ pub(crate) struct Arguments {
     /// The file to make, or the directory for parquet; - is standard output.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Replace a file that is there.
+    /// Replace a file that is there, or a directory of Parquet files.
     #[arg(long)]
     force: bool,
 }
@@ -57,6 +57,7 @@ enum Form {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let traces = arguments.chosen.open()?;
+    check_place(&arguments.output, &traces)?;
     let choice = arguments.chosen.choice(&traces)?;
     let slicer = arguments.chosen.slicer(&traces, false)?;
     let bar = progress_bar(&traces.iter().collect::<Vec<_>>(), false)?;
@@ -86,44 +87,41 @@ impl Arguments {
         Ok(damages)
     }
 
-    /// A file that could not be finished is removed.
+    /// What was there stays until the new file is whole.
     fn make_file(&self, job: Job<'_>) -> Result<Vec<Damage>> {
-        let path = &self.output;
-        let mut options = OpenOptions::new();
-        options.write(true).mode(0o640);
-        if self.force {
-            options.create(true).truncate(true)
-        } else {
-            options.create_new(true)
-        };
-        let file: File = options.open(path).with_context(|| {
-            let hint = if path.exists() { "; --force replaces it" } else { "" };
-            format!("making {}{hint}", path.display())
-        })?;
-        self.stream(job, BufWriter::new(file)).with_context(|| format!("writing {}", path.display())).inspect_err(
-            |_| {
-                if let Err(error) = fs::remove_file(path) {
-                    log::warn!("{} stays behind: {error}", path.display());
-                }
-            },
-        )
+        let mut file = NewFile::create(&self.output, self.force)?;
+        let damages = self
+            .stream(job, BufWriter::new(&mut file))
+            .with_context(|| format!("writing {}", self.output.display()))?;
+        file.put()?;
+        Ok(damages)
     }
 
     fn make_directory(&self, job: Job<'_>) -> Result<Vec<Damage>> {
-        let path = &self.output;
-        if path == Path::new("-") {
+        if self.output == Path::new("-") {
             bail!("parquet is a directory with a file for each event: give one with -o");
         }
-        let made = fs::DirBuilder::new().mode(0o750).create(path);
-        if let Err(error) = made {
-            bail!("making {}: {error}; give a directory that is not there yet", path.display());
-        }
-        parquet(job, path).inspect_err(|_| {
-            if let Err(error) = fs::remove_dir_all(path) {
-                log::warn!("{} stays behind: {error}", path.display());
-            }
-        })
+        let directory = NewDirectory::create(&self.output, self.force, "parquet")?;
+        let damages = parquet(job, directory.path())?;
+        directory.put()?;
+        Ok(damages)
     }
+}
+
+/// That an output does not come to lie in a trace that is read.
+fn check_place(output: &Path, traces: &[Trace]) -> Result<()> {
+    if output == Path::new("-") {
+        return Ok(());
+    }
+    let parent = output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = fs::canonicalize(parent).with_context(|| format!("finding {}", parent.display()))?;
+    let place = output.file_name().map_or_else(|| parent.clone(), |name| parent.join(name));
+    for trace in traces {
+        let path = &trace.path;
+        let input = fs::canonicalize(path).with_context(|| format!("finding {}", path.display()))?;
+        ensure!(!place.starts_with(&input), "{} would be inside the trace {}", output.display(), path.display());
+    }
+    Ok(())
 }
 
 #[cfg(feature = "parquet")]

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use relay_daemon::kernel::choice::parse_cpus;
+use relay_trace::show::escape::escaped;
 use relay_trace::{
     read::{
         choice::Choice,
@@ -92,7 +93,7 @@ impl Chosen {
             }
             for cpu in trace.session.cpus.iter().filter(|cpu| self.wants_cpu(cpu.cpu)) {
                 let file = trace.path.join(format!("cpu{}", cpu.cpu));
-                let bytes = std::fs::metadata(&file).map_or(0, |file| file.len());
+                let bytes = trace.bytes_of(cpu.cpu).unwrap_or(0);
                 if bytes < cpu.bytes {
                     damages.name(&format!("{}, byte {bytes}: {} bytes are missing", file.display(), cpu.bytes - bytes));
                 }
@@ -137,7 +138,7 @@ impl Damages {
     fn name(&mut self, damage: &str) {
         self.count += 1;
         if self.count <= NAMED {
-            say!("relayd: {damage}");
+            say!("relayd: {}", escaped(damage));
         }
     }
 

@@ -150,10 +150,15 @@ async fn trace(arguments: Arguments) -> Result<ExitCode> {
     if let (Some(child), false) = (&child, matches!(stop, Stop::Ended(_))) {
         stop_command(child);
     }
-    let path = recording.path().to_path_buf();
-    let session = recording
-        .finish()
-        .with_context(|| format!("ending the trace; `relayd recover {}` tries it once more", path.display()))?;
+    let (path, is_removed) = (recording.path(), recording.is_removed());
+    let session = match recording.finish() {
+        Err(error) if !is_removed => {
+            return Err(
+                error.context(format!("ending the trace; `relayd recover {}` tries it once more", path.display()))
+            );
+        }
+        finished => finished?,
+    };
     status.finish_and_clear();
     summary::print(&path, &session, arguments.json, arguments.quiet)?;
     if let Some(error) = not_started {
@@ -297,6 +302,9 @@ async fn wait(
             },
             _ = tick.tick() => {
                 recording.poll();
+                if !recording.is_intact() {
+                    return Ok(Stop::Failed);
+                }
                 if !status.is_hidden() {
                     status.set_message(summary::status(start.elapsed(), &recording.progress()));
                 }

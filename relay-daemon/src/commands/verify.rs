@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::Args;
 use relay_trace::read::{trace::Trace, verify};
+use relay_trace::show::escape::escaped;
 
 use super::reading::progress_bar;
 
@@ -37,7 +38,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let report = verify::verify(&trace, |bytes| bar.set_position(bytes))?;
     bar.finish_and_clear();
     for finding in &report.findings {
-        say!("relayd: {finding}");
+        say!("relayd: {}", escaped(finding));
     }
     let total = |of: fn(&verify::Walked) -> u64| report.cpus.values().map(of).sum::<u64>();
     let (records, packets, bytes) = (total(|cpu| cpu.records), total(|cpu| cpu.packets), total(|cpu| cpu.bytes));

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use relay_common::recipe::context;
 
 use super::builds::Builds;
-use relay_trace::form::{kallsyms, replace, session::SessionEvent};
+use relay_trace::form::{folder::Folder, kallsyms, replace, session::SessionEvent};
 
 const KALLSYMS: &str = "/proc/kallsyms";
 
@@ -27,8 +27,8 @@ impl Addresses {
     }
 
     /// Adds what a recorder that was killed had saved: modules and programs may be gone.
-    pub(crate) fn add_known(&mut self, folder: &Path) {
-        if let (Some(kernel), Ok(known)) = (&mut self.kernel, fs::read_to_string(folder.join(kallsyms::FILE))) {
+    pub(crate) fn add_known(&mut self, folder: &Folder) {
+        if let (Some(kernel), Ok(Some(known))) = (&mut self.kernel, kallsyms::read(folder)) {
             *kernel = known;
         }
         if let Some(builds) = &mut self.builds {

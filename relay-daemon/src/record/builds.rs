@@ -16,7 +16,8 @@ use perf_event::{Builder, Sampler, data::Record, events::Software};
 
 use crate::binary;
 use relay_trace::form::{
-    builds::{FILE, hex},
+    builds::{self, FILE, hex},
+    folder::Folder,
     replace,
 };
 
@@ -48,10 +49,8 @@ impl Builds {
     }
 
     /// Adds what is in a trace's own folder, if it has anything.
-    pub(crate) fn add_known(&mut self, folder: &Path) {
-        let text = fs::read(folder.join(FILE)).unwrap_or_default();
-        let known: BTreeMap<String, PathBuf> = serde_json::from_slice(&text).unwrap_or_default();
-        for (id, path) in known {
+    pub(crate) fn add_known(&mut self, folder: &Folder) {
+        for (id, path) in builds::read(folder).unwrap_or_default() {
             self.files.entry(id).or_insert(path);
         }
     }

@@ -57,6 +57,14 @@ pub(crate) fn end_trace(
         }
     }
     session.error = (!errors.is_empty()).then(|| errors.join("; "));
+    if directory.is_removed() {
+        // Nothing can be written there, and nobody could recover it.
+        standing.close()?;
+        if errors.is_empty() {
+            errors.push("the trace's directory was removed by somebody else".to_owned());
+        }
+        bail!("{}; nothing of it is left", errors.join("; "));
+    }
     directory.release_reserve()?;
     session.write(&directory.private())?;
     save_names(&mut addresses, &mut tasks, &directory.private());

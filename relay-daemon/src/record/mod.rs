@@ -30,14 +30,17 @@ use crate::{
     session::{self, Prepared, Standing},
 };
 use relay_channel::{
-    consumer::Consumer,
+    consumer::{Consumer, Statistics},
     output::{CpuFile, Output},
     pins::OpenError,
     readers::Readers,
     sys::MappedBuffer,
 };
 use relay_trace::form::clock::Instant;
-use relay_trace::form::{directory::TraceDirectory, session::Session};
+use relay_trace::form::{
+    directory::{self, TraceDirectory},
+    session::Session,
+};
 
 /// At least as much as a CPU's account takes as JSON, in bytes.
 const ACCOUNT_SIZE: u64 = 1024;
@@ -71,6 +74,8 @@ pub struct Recording {
     /// What `session.json` holds by now.
     session: Session,
     pieces: Pieces,
+    /// What somebody else has done to its files.
+    trouble: Option<String>,
 }
 
 /// The state of a recording at one moment.
@@ -108,10 +113,11 @@ impl Recording {
         let mut recording = Self {
             addresses: Addresses::watch(&session.events, standing.description.context, channel.possible()),
             tasks,
-            readers: start_readers(&standing, directory.path())?,
+            readers: start_readers(&standing, &directory.path())?,
             snapshots: 0,
             session,
             pieces: Pieces::new(rotation, path)?,
+            trouble: None,
             standing,
             directory,
         };
@@ -143,12 +149,13 @@ impl Recording {
         let (context, cpus) = (standing.description.context, standing.channel.possible());
         let (mut addresses, mut tasks) =
             (Addresses::watch(&session.events, context, cpus), Tasks::watch(context, cpus));
-        addresses.add_known(&directory.private());
-        tasks.add_known(&directory.private());
-        let readers = start_readers(&standing, directory.path())?;
+        let private = directory::open_private(&directory.path())?;
+        addresses.add_known(&private);
+        tasks.add_known(&private);
+        let readers = start_readers(&standing, &directory.path())?;
         standing.start()?;
         let pieces = Pieces::new(rotation, trace)?;
-        Ok(Self { standing, directory, addresses, tasks, readers, snapshots: 0, session, pieces })
+        Ok(Self { standing, directory, addresses, tasks, readers, snapshots: 0, session, pieces, trouble: None })
     }
 
     /// Ends the piece that is being written when it is time to, and begins the next. To be called ten times a second or so.
@@ -160,6 +167,7 @@ impl Recording {
         if !self.pieces.is_due(bytes) {
             return Ok(());
         }
+        self.pieces.follow(self.directory.absolute()?);
         let piece = self.end_piece().inspect_err(|_| self.pieces.failed())?;
         self.pieces.ended(piece)
     }
@@ -219,8 +227,35 @@ impl Recording {
 
     /// Where the trace is.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub fn path(&self) -> PathBuf {
         self.directory.path()
+    }
+
+    /// Whether somebody has removed the trace's directory.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.directory.is_removed()
+    }
+
+    /// Whether the files are what the readers have written; if not, what is wrong is kept for the account. To be called every second or so.
+    pub fn is_intact(&mut self) -> bool {
+        let path = self.directory.path();
+        let by_others = "by somebody else: recording has stopped";
+        let wrong = |(cpu, statistics): (u32, Arc<Statistics>)| {
+            let file = path.join(directory::cpu_file(cpu));
+            let written = statistics.bytes.load(Relaxed);
+            match self.directory.bytes_of(cpu) {
+                None => Some(format!("{} was removed {by_others}", file.display())),
+                Some(bytes) if bytes < written => Some(format!("{} was cut off {by_others}", file.display())),
+                Some(_) => None,
+            }
+        };
+        self.trouble = if self.directory.is_removed() {
+            Some(format!("{} was removed {by_others}", path.display()))
+        } else {
+            self.readers.statistics().into_iter().find_map(wrong)
+        };
+        self.trouble.is_none()
     }
 
     /// How many events are attached.
@@ -273,7 +308,7 @@ impl Recording {
         let mut directory = TraceDirectory::create(&self.next_snapshot(), false)?;
         let session = snapshot::take(&self.standing, &directory, &mut self.addresses, &mut self.tasks)?;
         directory.keep();
-        Ok((directory.path().to_path_buf(), session))
+        Ok((directory.path(), session))
     }
 
     /// The first `DIR-snapshot-N` that is not there.
@@ -295,11 +330,11 @@ impl Recording {
     /// # Errors
     /// When the account cannot be had or written.
     pub fn finish(self) -> Result<Session> {
-        let Self { standing, directory, addresses, tasks, readers, session, pieces, .. } = self;
+        let Self { standing, directory, addresses, tasks, readers, session, pieces, trouble, .. } = self;
         standing.stop()?;
         let end = Instant::now();
         standing.channel.wait_for_running_programs()?;
-        let (mut consumers, mut errors) = (Vec::new(), Vec::new());
+        let (mut consumers, mut errors): (_, Vec<_>) = (Vec::new(), trouble.into_iter().collect());
         for stopped in readers.stop()? {
             consumers.push((stopped.consumer, stopped.result.is_ok()));
             errors.extend(stopped.result.err().map(|error| format!("{error:#}")));
@@ -322,10 +357,11 @@ pub fn recover(output: &Path) -> Result<Session> {
     let description = &standing.description;
     let mut names =
         (Addresses::watch(&description.session.events, description.context, &[]), Tasks::new(description.context));
-    names.0.add_known(&directory.private());
-    names.1.add_known(&directory.private());
+    let private = directory::open_private(&directory.path())?;
+    names.0.add_known(&private);
+    names.1.add_known(&private);
     let consumer = |buffer: Arc<MappedBuffer>| {
-        let output = CpuFile::resume(directory.path(), buffer.cpu(), buffer.taken().output)?;
+        let output = CpuFile::resume(&directory.path(), buffer.cpu(), buffer.taken().output)?;
         Ok((Consumer::new(buffer, standing.channel.mode(), Box::new(output)), true))
     };
     let consumers = standing.channel.buffers().into_iter().map(consumer).collect::<Result<_>>()?;
@@ -338,8 +374,8 @@ fn open(output: &Path) -> Result<(Standing, TraceDirectory, Session)> {
     let group = directory.group()?;
     make_files_of_group(group).with_context(|| format!("making files of the group {group} (needs CAP_SETGID)"))?;
     let path = output.display();
-    let private = directory.private();
-    if !private.join("session.json").exists() {
+    let private = directory::open_private(output)?;
+    if private.len_of(relay_trace::form::session::FILE).is_none() {
         bail!("{path}: its recorder was killed before it began to record; remove it, or replace it with --force");
     }
     let mut session = Session::read(&private)?;

@@ -82,6 +82,11 @@ impl Pieces {
         Ok(pieces)
     }
 
+    /// The trace's directory was renamed: the pieces that follow go beside it.
+    pub(crate) fn follow(&mut self, trace: PathBuf) {
+        self.trace = trace;
+    }
+
     /// The trace's directory.
     pub(crate) fn trace(&self) -> &Path {
         &self.trace

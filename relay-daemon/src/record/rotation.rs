@@ -21,7 +21,7 @@ use relay_trace::form::{
     builds,
     directory::{self, TraceDirectory},
     kallsyms,
-    session::{Cpu, Session},
+    session::{self, Cpu, Session},
     tasks,
 };
 use relay_trace::{
@@ -156,7 +156,7 @@ pub(crate) fn complete(standing: &Standing, trace: &Path, session: &mut Session)
         if fs::symlink_metadata(&path).is_err() {
             return Ok(());
         }
-        if !path.join(directory::PRIVATE).join("session.json").exists() {
+        if directory::open_private(&path).ok().and_then(|private| private.len_of(session::FILE)).is_none() {
             // Killed while it made the directory, before any file was moved.
             return directory::remove(&path);
         }
@@ -168,7 +168,7 @@ pub(crate) fn complete(standing: &Standing, trace: &Path, session: &mut Session)
 
 fn complete_one(standing: &Standing, trace: &Path, path: &Path, session: &Session) -> Result<Session> {
     let piece = TraceDirectory::open(path)?;
-    let mut written = Session::read(&piece.private())?;
+    let mut written = Session::read(&directory::open_private(path)?)?;
     if written.uuid != session.uuid {
         bail!("{} is in the way: it is of another trace; move it", path.display());
     }

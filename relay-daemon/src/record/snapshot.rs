@@ -99,7 +99,7 @@ pub(crate) fn take(
         let _ = cut.set(if fired.end < now.monotonic { now.back_to(fired.end) } else { now });
     }
     let output = |cpu| {
-        let file = CutFile::create(directory.path(), cpu, &cut)?;
+        let file = CutFile::create(&directory.path(), cpu, &cut)?;
         let (name, file) = (file.file.name(), Arc::new(Mutex::new(file)));
         files.lock().unwrap_or_else(PoisonError::into_inner).insert(cpu, Arc::clone(&file));
         Ok(Box::new(ToFile(file, name)) as Box<dyn Output>)

@@ -10,7 +10,10 @@ use relay_common::recipe::context;
 
 use crate::host::{Namespace, is_in_own};
 use crate::kernel::choice::cgroup_root;
-use relay_trace::form::tasks::{CGROUPS_FILE, FILE, read, read_cgroups, write};
+use relay_trace::form::{
+    folder::Folder,
+    tasks::{CGROUPS_FILE, FILE, read, read_cgroups, write},
+};
 
 /// Bytes in which the kernel tells one CPU's names, about 50 each, between two [`Tasks::poll`]s.
 const ROOM: usize = 64 * 1024;
@@ -76,7 +79,7 @@ impl Tasks {
     }
 
     /// Adds what a recorder that was killed had saved: its threads may be gone.
-    pub(crate) fn add_known(&mut self, folder: &Path) {
+    pub(crate) fn add_known(&mut self, folder: &Folder) {
         let warn = |error: anyhow::Error| log::warn!("threads or cgroups may have no names: {error:#}");
         for (thread, name) in read(folder).map_err(warn).unwrap_or_default() {
             self.names.entry(thread).or_insert(name);

@@ -8,7 +8,10 @@ use serde::Serialize;
 
 use super::Description;
 use relay_channel::pins::{self, Folder, OpenError};
-use relay_trace::form::{directory::PRIVATE, session::Session};
+use relay_trace::form::{
+    directory,
+    session::{self, Session},
+};
 
 /// What the pins of the session that `relayd trace` makes are named, before the trace's UUID.
 const TRACE: &str = "trace-";
@@ -91,10 +94,11 @@ pub fn sweep() {
             return false;
         };
         // A directory that is gone may have been moved: then it can still be recovered.
-        let written = path.join(PRIVATE);
-        written.exists()
-            && (!written.join("session.json").exists()
-                || Session::read(&written).is_ok_and(|written| written.uuid != session.uuid))
+        let Ok(written) = directory::open_private(&path) else { return false };
+        match written.len_of(session::FILE) {
+            None => true,
+            Some(_) => Session::read(&written).is_ok_and(|written| written.uuid != session.uuid),
+        }
     });
 }
 

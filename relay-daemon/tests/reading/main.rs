@@ -8,6 +8,7 @@
 mod choices;
 mod damage;
 mod golden;
+mod hostile;
 
 use std::{
     fs,

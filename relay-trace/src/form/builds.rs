@@ -1,7 +1,27 @@
 //! `.relayd/build-ids.json`: which files the code of processes is from, so that frames of their stacks get names later.
 
+use std::{collections::BTreeMap, path::PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use super::folder::Folder;
+
 /// Its name in the trace's own folder.
 pub const FILE: &str = "build-ids.json";
+/// The most bytes that it can have: a hundred thousand files take half of that.
+const LONGEST: u64 = 32 << 20;
+
+/// The path where each file was when the trace was recorded, by build id in hexadecimal; none when the trace has not kept them.
+///
+/// # Errors
+/// When the file cannot be read, or is damaged.
+pub fn read(folder: &Folder) -> Result<BTreeMap<String, PathBuf>> {
+    let read = || match folder.read(FILE, LONGEST)? {
+        Some(text) => anyhow::Ok(serde_json::from_slice(&text)?),
+        None => Ok(BTreeMap::new()),
+    };
+    read().with_context(|| format!("reading {}", folder.path().join(FILE).display()))
+}
 
 /// A build id as tools write it.
 #[must_use]

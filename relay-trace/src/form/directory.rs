@@ -6,12 +6,32 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
-use super::replace;
+use super::{folder::Folder, replace, session::Session};
 
 /// Where the session's own files are: hidden, since CTF readers take every visible file for a stream.
 pub const PRIVATE: &str = ".relayd";
+
+/// Opens the folder of a trace's own files.
+///
+/// # Errors
+/// When `path` is not the directory of a trace, or it cannot be opened.
+pub fn open_private(path: &Path) -> Result<Folder> {
+    let folder = Folder::open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotADirectory => {
+            anyhow!("{} is not a trace of relayd: give the directory that relayd trace has made", path.display())
+        }
+        _ => anyhow!(error).context(format!("opening the trace {}", path.display())),
+    })?;
+    folder.folder(PRIVATE).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => anyhow!("{} is not a trace of relayd: it has no {PRIVATE}", path.display()),
+        io::ErrorKind::NotADirectory => {
+            anyhow!("{} is not a trace of relayd: its {PRIVATE} is not a directory", path.display())
+        }
+        _ => anyhow!(error).context(format!("opening {}", path.join(PRIVATE).display())),
+    })
+}
 
 /// The name of a CPU's file.
 pub fn cpu_file(cpu: u32) -> String {
@@ -24,15 +44,19 @@ pub fn cpu_of(name: &str) -> Option<u32> {
 }
 
 /// The directory of a trace that is being made. Until [`TraceDirectory::keep`], dropping it removes it again.
+///
+/// It is open, and so is the folder of its own files, which nobody else can have locked: it is followed when it is renamed, and not replaced
+/// while it is written.
 #[derive(Debug)]
 pub struct TraceDirectory {
-    path: PathBuf,
+    folder: Folder,
+    private: Folder,
     made: bool,
     kept: bool,
 }
 
 impl TraceDirectory {
-    /// Makes the directory, for the owner and the group only. A trace that is there already is replaced if `force`.
+    /// Makes the directory, for the owner and the group only. A trace that is there already is replaced if `force`, unless it is being recorded.
     ///
     /// # Errors
     /// When there is something else, or a trace and not `force`, or it cannot be made.
@@ -47,21 +71,21 @@ impl TraceDirectory {
         if !made {
             clear(path, force)?;
         }
-        let directory = Self { path: path.to_path_buf(), made, kept: false };
-        builder.create(directory.private()).with_context(|| format!("making {}", directory.private().display()))?;
-        Ok(directory)
+        let private = path.join(PRIVATE);
+        builder.create(&private).with_context(|| format!("making {}", private.display()))?;
+        let (folder, private) = open_locked(path)?;
+        Ok(Self { folder, private, made, kept: false })
     }
 
     /// Opens the directory of a trace that was not ended in order. Dropping it leaves it as it is.
     ///
     /// # Errors
-    /// When it is no trace of relayd, or others may write to it.
+    /// When it is not a trace of relayd, others may write to it, or it is being recorded.
     pub fn open(path: &Path) -> Result<Self> {
-        if !path.join(PRIVATE).is_dir() {
-            bail!("{} is not a trace of relayd", path.display());
-        }
+        open_private(path)?;
         check_owner(path)?;
-        Ok(Self { path: path.to_path_buf(), made: false, kept: true })
+        let (folder, private) = open_locked(path)?;
+        Ok(Self { folder, private, made: false, kept: true })
     }
 
     /// The group that may read the trace.
@@ -69,8 +93,8 @@ impl TraceDirectory {
     /// # Errors
     /// What the system says.
     pub fn group(&self) -> Result<u32> {
-        let metadata = fs::metadata(&self.path).with_context(|| format!("looking at {}", self.path.display()))?;
-        Ok(metadata.gid())
+        let path = self.path();
+        Ok(fs::metadata(&path).with_context(|| format!("looking at {}", path.display()))?.gid())
     }
 
     /// Its path, however it was given: what is beside it can be named by that.
@@ -78,19 +102,32 @@ impl TraceDirectory {
     /// # Errors
     /// What the system says.
     pub fn absolute(&self) -> Result<PathBuf> {
-        fs::canonicalize(&self.path).with_context(|| format!("finding {}", self.path.display()))
+        let path = self.path();
+        fs::canonicalize(&path).with_context(|| format!("finding {}", path.display()))
     }
 
-    /// Its path.
+    /// Its path: the one it was given by, or where it is if it was renamed since.
     #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn path(&self) -> PathBuf {
+        self.folder.place().unwrap_or_else(|_| self.folder.path().to_path_buf())
+    }
+
+    /// Whether somebody has removed it.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.folder.is_removed() || self.private.is_removed()
+    }
+
+    /// Bytes of a CPU's file; `None` when there is none.
+    #[must_use]
+    pub fn bytes_of(&self, cpu: u32) -> Option<u64> {
+        self.folder.len_of(&cpu_file(cpu))
     }
 
     /// Where the session's own files are.
     #[must_use]
     pub fn private(&self) -> PathBuf {
-        self.path.join(PRIVATE)
+        self.path().join(PRIVATE)
     }
 
     /// Writes the trace's metadata.
@@ -98,7 +135,7 @@ impl TraceDirectory {
     /// # Errors
     /// When it cannot be written.
     pub fn write_metadata(&self, text: &str) -> Result<()> {
-        let path = self.path.join("metadata");
+        let path = self.path().join("metadata");
         replace(&path, text.as_bytes()).with_context(|| format!("writing {}", path.display()))
     }
 
@@ -148,12 +185,30 @@ impl Drop for TraceDirectory {
         if self.kept {
             return;
         }
-        let removed =
-            remove_trace(&self.path).and_then(|()| if self.made { fs::remove_dir(&self.path) } else { Ok(()) });
+        let path = self.path();
+        let removed = remove_trace(&path).and_then(|()| if self.made { fs::remove_dir(&path) } else { Ok(()) });
         if let Err(error) = removed {
-            log::warn!("{} stays behind: {error}", self.path.display());
+            log::warn!("{} stays behind: {error}", path.display());
         }
     }
+}
+
+/// Opens the directory of a trace and the folder of its own files, locked.
+fn open_locked(path: &Path) -> Result<(Folder, Folder)> {
+    let folder = Folder::open(path).with_context(|| format!("opening {}", path.display()))?;
+    let private = open_private(path)?;
+    ensure_unlocked(&private, path)?;
+    Ok((folder, private))
+}
+
+/// Locks the folder of a trace's own files, which says that no living process records the trace.
+fn ensure_unlocked(private: &Folder, path: &Path) -> Result<()> {
+    if private.lock().with_context(|| format!("locking {}", private.path().display()))? {
+        return Ok(());
+    }
+    let by = private.holder().map_or_else(String::new, |pid| format!(" by process {pid}"));
+    let session = Session::read(private).map(|session| format!(" (trace {})", session.uuid)).unwrap_or_default();
+    bail!("{} is being recorded{by}{session}: its recorder lives", path.display());
 }
 
 /// Whoever can write there could have root write elsewhere, by links.
@@ -176,12 +231,13 @@ fn clear(path: &Path, force: bool) -> Result<()> {
     if list()?.next().is_none() {
         return Ok(());
     }
-    if !path.join(PRIVATE).is_dir() {
+    let Ok(private) = open_private(path) else {
         bail!("{} is not empty and is not a trace of relayd; give another with -o", path.display());
-    }
+    };
     if !force {
         bail!("{} holds a trace already; give another with -o, or replace it with --force", path.display());
     }
+    ensure_unlocked(&private, path).context("it is not replaced; give another with -o")?;
     remove_trace(path).with_context(|| format!("removing the trace in {}", path.display()))
 }
 

@@ -5,8 +5,24 @@
 
 use std::collections::BTreeSet;
 
+use anyhow::{Context as _, Result};
+
+use super::folder::Folder;
+
 /// Its name in the trace's own folder.
 pub const FILE: &str = "kallsyms";
+
+/// The most bytes that it can have: a kernel with all its modules takes a quarter of that.
+const LONGEST: u64 = 64 << 20;
+
+/// The file of a trace; `None` when it has not kept one.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn read(folder: &Folder) -> Result<Option<String>> {
+    let text = folder.read(FILE, LONGEST).with_context(|| format!("reading {}", folder.path().join(FILE).display()))?;
+    Ok(text.map(|text| String::from_utf8_lossy(&text).into_owned()))
+}
 
 /// Symbols at which text ends.
 const ENDS: [&str; 2] = ["_etext", "_einittext"];

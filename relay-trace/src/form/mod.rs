@@ -3,9 +3,11 @@
 pub mod builds;
 pub mod clock;
 pub mod directory;
+pub mod folder;
 pub mod format;
 pub mod kallsyms;
 pub mod metadata;
+pub mod new;
 pub mod session;
 pub mod tasks;
 

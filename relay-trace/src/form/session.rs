@@ -5,11 +5,16 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::{clock::Instant, replace};
+use super::{clock::Instant, folder::Folder, replace};
 
 /// The format that this relayd writes, and the newest that it reads: `docs/format.md`. It grows when an older relayd would
 /// misread a trace.
 pub const FORMAT: u32 = 1;
+
+/// Its name in the trace's own folder.
+pub const FILE: &str = "session.json";
+/// The most bytes that it can have: every event of a kernel takes a tenth of that.
+const LONGEST: u64 = 32 << 20;
 
 /// The session's own event: its events have changed.
 pub const CHANGE: &str = "relayd:change";
@@ -294,9 +299,10 @@ impl Session {
     ///
     /// # Errors
     /// When there is none, it is damaged, or a newer relayd wrote it.
-    pub fn read(folder: &Path) -> Result<Self> {
-        let path = folder.join("session.json");
-        let text = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+    pub fn read(folder: &Folder) -> Result<Self> {
+        let path = folder.path().join(FILE);
+        let text = folder.read(FILE, LONGEST).with_context(|| format!("reading {}", path.display()))?;
+        let text = text.with_context(|| format!("{} is missing", path.display()))?;
         Self::parse(&text).with_context(|| format!("reading {}", path.display()))
     }
 
@@ -329,7 +335,7 @@ impl Session {
     /// # Errors
     /// When it cannot be written.
     pub fn write(&self, folder: &Path) -> Result<u64> {
-        let path = folder.join("session.json");
+        let path = folder.join(FILE);
         let text = serde_json::to_string_pretty(self).context("writing the session as JSON")?;
         replace(&path, text.as_bytes()).with_context(|| format!("writing {}", path.display()))?;
         Ok(text.len() as u64)

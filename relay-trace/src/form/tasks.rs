@@ -1,14 +1,16 @@
 //! `.relayd/tasks.json`: the names of threads, by thread id. `.relayd/cgroups.json`: the paths of cgroups, by id, where records have such ids.
 
-use std::{collections::BTreeMap, fs, io, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context as _, Result};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::replace;
+use super::{folder::Folder, replace};
 
 /// The name of the threads' file in the trace's own folder.
 pub const FILE: &str = "tasks.json";
+/// The most bytes that each can have: a million names take a third of that.
+const LONGEST: u64 = 32 << 20;
 /// That of the cgroups'.
 pub const CGROUPS_FILE: &str = "cgroups.json";
 
@@ -16,7 +18,7 @@ pub const CGROUPS_FILE: &str = "cgroups.json";
 ///
 /// # Errors
 /// When the file cannot be read, or is damaged.
-pub fn read(folder: &Path) -> Result<BTreeMap<u32, String>> {
+pub fn read(folder: &Folder) -> Result<BTreeMap<u32, String>> {
     read_file(folder, FILE)
 }
 
@@ -24,17 +26,16 @@ pub fn read(folder: &Path) -> Result<BTreeMap<u32, String>> {
 ///
 /// # Errors
 /// When the file cannot be read, or is damaged.
-pub fn read_cgroups(folder: &Path) -> Result<BTreeMap<u64, String>> {
+pub fn read_cgroups(folder: &Folder) -> Result<BTreeMap<u64, String>> {
     read_file(folder, CGROUPS_FILE)
 }
 
-fn read_file<T: DeserializeOwned + Default>(folder: &Path, file: &str) -> Result<T> {
-    let path = folder.join(file);
-    match fs::read(&path) {
-        Ok(text) => serde_json::from_slice(&text).with_context(|| format!("reading {}", path.display())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(T::default()),
-        Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
-    }
+fn read_file<T: DeserializeOwned + Default>(folder: &Folder, file: &str) -> Result<T> {
+    let read = || match folder.read(file, LONGEST)? {
+        Some(text) => anyhow::Ok(serde_json::from_slice(&text)?),
+        None => Ok(T::default()),
+    };
+    read().with_context(|| format!("reading {}", folder.path().join(file).display()))
 }
 
 /// Writes one of the two files.

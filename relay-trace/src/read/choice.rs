@@ -135,6 +135,7 @@ fn name(spec: &Spec) -> Result<String> {
 
 fn not_found(traces: &[Trace], wanted: &str) -> String {
     let mut names: Vec<&str> = traces.iter().flat_map(|trace| trace.schema.events()).map(|e| e.name.as_str()).collect();
+    names.retain(|name| !name.contains(char::is_control));
     names.sort_unstable();
     names.dedup();
     let near = crate::similar::did_you_mean(wanted, names.iter().copied());

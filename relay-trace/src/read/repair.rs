@@ -2,8 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File, OpenOptions},
-    io::{BufWriter, Write as _},
+    fs::{File, OpenOptions},
+    io::{BufWriter, Read, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };
@@ -18,10 +18,17 @@ use super::{
     trace::Trace,
 };
 use crate::form::{
-    directory::{self, PRIVATE, TraceDirectory},
-    metadata,
+    builds,
+    directory::{self, TraceDirectory},
+    kallsyms, metadata,
     session::{Cpu, Repaired, Session},
+    tasks,
 };
+
+/// The files that names are found in.
+const NAMES: [&str; 4] = [tasks::FILE, tasks::CGROUPS_FILE, kallsyms::FILE, builds::FILE];
+/// The most bytes that any of them can have.
+const LONGEST: u64 = 64 << 20;
 
 /// What was saved, and what was not.
 #[derive(Debug, Default)]
@@ -67,11 +74,8 @@ pub fn repair(trace: &Trace, output: &Path, mut progress: impl FnMut(u64)) -> Re
     let session = account(trace, &parts, saved.left_out);
     let described = trace.schema.events().map(|event| (event.id, event.name.as_str(), &event.fields[..]));
     directory.write_metadata(&metadata::write(&session, described))?;
-    for entry in fs::read_dir(trace.path.join(PRIVATE)).context("reading the session's own files")? {
-        let entry = entry.context("reading the session's own files")?;
-        if !matches!(entry.file_name().to_str(), None | Some("session.json" | "session.next" | "reserve")) {
-            copy_file(&entry.path(), &directory.private().join(entry.file_name()))?;
-        }
+    for name in NAMES {
+        copy_file(trace, name, &directory.private().join(name))?;
     }
     session.write(&directory.private())?;
     directory.keep();
@@ -164,11 +168,13 @@ fn account(trace: &Trace, parts: &BTreeMap<u32, Part>, left_out: u64) -> Session
     session
 }
 
-/// Copies a file that names are found in, as it is.
-fn copy_file(from: &Path, to: &Path) -> Result<()> {
-    let mut source = File::open(from).with_context(|| format!("opening {}", from.display()))?;
+/// Copies a file that names are found in, as it is. What is damaged about it is among the trace's flaws.
+fn copy_file(trace: &Trace, name: &str, to: &Path) -> Result<()> {
+    let Ok(Some(mut source)) = trace.private().file(name) else { return Ok(()) };
     let file = OpenOptions::new().write(true).create_new(true).mode(0o640).open(to);
     let mut file = file.with_context(|| format!("making {}", to.display()))?;
-    std::io::copy(&mut source, &mut file).with_context(|| format!("copying {} to {}", from.display(), to.display()))?;
+    // What is longer is not read either.
+    std::io::copy(&mut Read::by_ref(&mut source).take(LONGEST), &mut file)
+        .with_context(|| format!("copying {name} of {} to {}", trace.path.display(), to.display()))?;
     Ok(())
 }

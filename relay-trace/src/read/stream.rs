@@ -1,16 +1,14 @@
 //! The packets of one `cpuN` file, mapped one by one, so that memory does not grow with the file. What is damaged is stepped over up to the
 //! next packet that can be found.
 
-use std::{
-    fmt,
-    fs::File,
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fmt, fs::File, io, path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use memmap2::Mmap;
+use rustix::{
+    fs::{SeekFrom, seek},
+    io::Errno,
+};
 
 use super::packet::{Flaw, HEADER, Header, mark};
 use crate::sys::map_file;
@@ -87,18 +85,13 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Opens the file of a CPU. `growing`: a packet without an end is not cut off, but being written.
+    /// Reads the open file of a CPU, which is at `path`. `growing`: a packet without an end is not cut off, but being written.
     ///
     /// # Errors
-    /// When it cannot be opened.
-    pub fn open(path: &Path, cpu: u32, uuid: [u8; 16], growing: bool) -> Result<Self> {
-        let open = || {
-            let file = File::open(path)?;
-            let len = file.metadata()?.len();
-            io::Result::Ok((file, len))
-        };
-        let (file, len) = open().with_context(|| format!("opening {}", path.display()))?;
-        Ok(Self { path: Arc::new(path.to_path_buf()), file, cpu, uuid, len, at: 0, growing })
+    /// When it cannot be looked at.
+    pub fn new(file: File, path: PathBuf, cpu: u32, uuid: [u8; 16], growing: bool) -> Result<Self> {
+        let len = file.metadata().with_context(|| format!("looking at {}", path.display()))?.len();
+        Ok(Self { path: Arc::new(path), file, cpu, uuid, len, at: 0, growing })
     }
 
     /// The CPU.
@@ -220,6 +213,15 @@ impl Stream {
         let finder = memchr::memmem::Finder::new(&mark);
         let mut at = from;
         while at < self.len {
+            // Time goes with the data that is there: a hole is as long as whoever has made it wants.
+            at = match seek(&self.file, SeekFrom::Data(at)) {
+                Ok(data) => data,
+                // No data follows.
+                Err(Errno::NXIO) => return Ok(self.len),
+                // A file system that does not tell.
+                Err(Errno::INVAL) => at,
+                Err(error) => return Err(error.into()),
+            };
             let len = (self.len - at).min(SEARCH);
             let window = map_file(&self.file, at, usize::try_from(len).map_err(io::Error::other)?)?;
             if let Some(found) = finder.find(&window) {

@@ -9,18 +9,17 @@ mod binaries;
 use std::{
     borrow::Cow,
     collections::BTreeMap,
-    fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use regex::bytes::{Captures, Regex};
 
 use self::binaries::Binaries;
 use crate::form::{
-    builds,
-    directory::PRIVATE,
+    builds, directory,
+    folder::Folder,
     kallsyms::{self, Kallsyms},
 };
 
@@ -55,19 +54,13 @@ impl SymbolSources {
     ///
     /// # Errors
     /// When it is no trace of relayd, or its files cannot be read.
-    pub fn read(trace: &Path, root: &Path) -> Result<Self> {
-        let folder = trace.join(PRIVATE);
-        if !folder.is_dir() {
-            bail!("{} is not a trace of relayd: it has no {PRIVATE}", trace.display());
-        }
-        let kernel = Kallsyms::parse(read(&folder.join(kallsyms::FILE))?.unwrap_or_default());
-        let files = read(&folder.join(builds::FILE))?;
+    pub fn read(private: &Folder, root: &Path) -> Result<Self> {
+        let kernel = Kallsyms::parse(kallsyms::read(private)?.unwrap_or_default());
         if kernel.skipped() > 0 {
-            log::warn!("{}: {} lines are no symbols", folder.join(kallsyms::FILE).display(), kernel.skipped());
+            let path = private.path().join(kallsyms::FILE);
+            log::warn!("{}: {} lines are no symbols", path.display(), kernel.skipped());
         }
-        let files = serde_json::from_str(&files.unwrap_or_else(|| "{}".to_owned()));
-        let files = files.with_context(|| format!("reading {}", folder.join(builds::FILE).display()))?;
-        Ok(Self { kernel, files, root: root.to_path_buf() })
+        Ok(Self { kernel, files: builds::read(private)?, root: root.to_path_buf() })
     }
 }
 
@@ -77,9 +70,9 @@ impl TextSymbols {
     /// # Errors
     /// When it is no trace of relayd, holds no stacks, or its files cannot be read.
     pub fn open(trace: &Path, root: &Path) -> Result<Self> {
-        let sources = SymbolSources::read(trace, root)?;
-        let folder = trace.join(PRIVATE);
-        if [kallsyms::FILE, builds::FILE].iter().all(|file| !folder.join(file).exists()) {
+        let private = directory::open_private(trace)?;
+        let sources = SymbolSources::read(&private, root)?;
+        if [kallsyms::FILE, builds::FILE].iter().all(|file| private.len_of(file).is_none()) {
             bail!("{} holds no stacks: record with --context kstack,ustack", trace.display());
         }
         Ok(Self {
@@ -151,18 +144,12 @@ fn number(digits: &[u8]) -> Option<u64> {
     u64::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()
 }
 
-/// A file that may be missing.
-fn read(path: &Path) -> Result<Option<String>> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::form::directory::PRIVATE;
 
     const KALLSYMS: &str = "ffffffff81000010 t vfs_read\nffffffff81000080 T _etext\nffffffffc0000000 t hook\t[nf]\n";
 

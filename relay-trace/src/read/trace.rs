@@ -1,12 +1,11 @@
 //! A trace's directory, opened to be read: its session, the meaning of its records, and its files.
 
 use std::{
-    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow};
 
 use super::{
     names::{Names, Telling},
@@ -17,9 +16,10 @@ use crate::form::tasks;
 use crate::{
     form::{
         clock::Instant,
-        directory::{self, PRIVATE},
+        directory,
+        folder::Folder,
         metadata::parse_uuid,
-        session::{Clock, Session},
+        session::{self, Clock, Session},
     },
     read::symbolize::{SymbolSources, Symbols},
 };
@@ -29,6 +29,8 @@ use crate::{
 pub struct Trace {
     /// Its directory.
     pub path: PathBuf,
+    folder: Folder,
+    private: Folder,
     /// Its own facts.
     pub session: Session,
     /// What its records mean.
@@ -70,28 +72,31 @@ impl Trace {
     /// # Errors
     /// When it is none, or what describes it is missing, damaged or newer than this relayd.
     pub fn open(path: &Path) -> Result<Self> {
-        let folder = path.join(PRIVATE);
-        let metadata = fs::metadata(path).with_context(|| format!("opening the trace {}", path.display()))?;
-        if !metadata.is_dir() {
-            bail!("{} is not a trace of relayd: give the directory that relayd trace has made", path.display());
-        }
-        if !folder.is_dir() {
-            bail!("{} is not a trace of relayd: it has no {PRIVATE}", path.display());
-        }
-        let session = Session::read(&folder)?;
-        let file = folder.join("session.json");
+        let private = directory::open_private(path)?;
+        let folder = Folder::open(path).with_context(|| format!("opening the trace {}", path.display()))?;
+        let session = Session::read(&private)?;
+        let file = private.path().join(session::FILE);
         let mut flaws = Vec::new();
         let schema = Schema::new(&session, &mut flaws).with_context(|| format!("reading {}", file.display()))?;
         flaws.iter_mut().for_each(|flaw| *flaw = format!("{}: {flaw}", file.display()));
         let uuid = parse_uuid(&session.uuid).with_context(|| format!("{}: no UUID", file.display()))?;
         let mut or_nothing = |error: anyhow::Error| flaws.push(format!("{error:#}"));
-        let threads = tasks::read(&folder).map_err(&mut or_nothing).unwrap_or_default();
-        let names = Names::new(threads, tasks::read_cgroups(&folder).map_err(&mut or_nothing).unwrap_or_default());
+        let threads = tasks::read(&private).map_err(&mut or_nothing).unwrap_or_default();
+        let names = Names::new(threads, tasks::read_cgroups(&private).map_err(&mut or_nothing).unwrap_or_default());
         let tellings = schema.by_id().map(|event| event.map_or(Vec::new(), Telling::all)).collect();
-        let sources = SymbolSources::read(path, Path::new("/")).map_err(or_nothing).unwrap_or_default();
+        let sources = SymbolSources::read(&private, Path::new("/")).map_err(&mut or_nothing).unwrap_or_default();
+        for name in folder.names().with_context(|| format!("reading {}", path.display()))? {
+            if directory::cpu_of(&name).is_some()
+                && let Err(error) = folder.file(&name)
+            {
+                or_nothing(anyhow!(error).context(format!("{} is left out", path.join(&name).display())));
+            }
+        }
         let sources = Arc::new(sources);
         Ok(Self {
             path: path.to_path_buf(),
+            folder,
+            private,
             session,
             schema,
             names,
@@ -123,7 +128,7 @@ impl Trace {
     /// # Errors
     /// When it cannot be read.
     pub fn has_ended(&self) -> Result<bool> {
-        Ok(is_finished(&Session::read(&self.path.join(PRIVATE))?))
+        Ok(is_finished(&Session::read(&self.private)?))
     }
 
     /// Whether the recording was ended in order.
@@ -158,15 +163,29 @@ impl Trace {
     /// # Errors
     /// When the directory cannot be read.
     pub fn cpus(&self) -> Result<Vec<u32>> {
-        let list = || -> io::Result<Vec<u32>> {
-            let mut cpus = Vec::new();
-            for entry in fs::read_dir(&self.path)? {
-                cpus.extend(entry?.file_name().to_str().and_then(directory::cpu_of));
-            }
-            cpus.sort_unstable();
-            Ok(cpus)
-        };
-        list().with_context(|| format!("reading {}", self.path.display()))
+        let names = self.folder.names().with_context(|| format!("reading {}", self.path.display()))?;
+        let files = names.iter().filter(|name| self.folder.len_of(name).is_some());
+        let mut cpus: Vec<u32> = files.filter_map(|name| directory::cpu_of(name)).collect();
+        cpus.sort_unstable();
+        Ok(cpus)
+    }
+
+    /// Bytes of a CPU's file; `None` when there is none.
+    #[must_use]
+    pub fn bytes_of(&self, cpu: u32) -> Option<u64> {
+        self.folder.len_of(&directory::cpu_file(cpu))
+    }
+
+    /// Whether it has CTF's description of itself.
+    #[must_use]
+    pub fn has_metadata(&self) -> bool {
+        self.folder.len_of("metadata").is_some()
+    }
+
+    /// The folder of its own files.
+    #[must_use]
+    pub fn private(&self) -> &Folder {
+        &self.private
     }
 
     /// Opens the files. `growing`: the trace is being recorded.
@@ -182,7 +201,11 @@ impl Trace {
     /// # Errors
     /// When it cannot be opened.
     pub fn stream(&self, cpu: u32, growing: bool) -> Result<Stream> {
-        Stream::open(&self.path.join(directory::cpu_file(cpu)), cpu, self.uuid, growing)
+        let name = directory::cpu_file(cpu);
+        let path = self.path.join(&name);
+        let file = self.folder.file(&name).with_context(|| format!("opening {}", path.display()))?;
+        let file = file.with_context(|| format!("{} is missing", path.display()))?;
+        Stream::new(file, path, cpu, self.uuid, growing)
     }
 
     /// Where an event tells the names of threads.

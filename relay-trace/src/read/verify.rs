@@ -146,7 +146,7 @@ impl Report {
     /// Holds what was walked against the account.
     fn compare(&mut self, trace: &Trace) {
         let path = trace.path.display();
-        if !trace.path.join("metadata").is_file() {
+        if !trace.has_metadata() {
             self.findings.push(format!("{path}: there is no metadata; relayd repair writes it anew"));
         }
         if !trace.is_finished() {

@@ -4,7 +4,10 @@ use std::collections::{BTreeSet, HashMap};
 
 use anyhow::{Context as _, Result};
 
-use super::text::{Style, Words, push_time};
+use super::{
+    escape::push_escaped,
+    text::{Style, Words, push_time},
+};
 use crate::read::symbolize::Symbols;
 use crate::read::{
     choice::{Choice, comm},
@@ -59,7 +62,8 @@ impl Columns {
     pub fn header(&self) -> Result<Vec<u8>> {
         let host = self.has_host.then_some("host");
         let fields = self.names.iter().map(String::as_str);
-        line(host.into_iter().chain(COMMON).chain(fields).map(|name| name.as_bytes().to_vec()))
+        let columns = host.into_iter().chain(COMMON).map(str::to_owned).chain(fields.map(column));
+        line(columns.map(String::into_bytes))
     }
 }
 
@@ -112,6 +116,12 @@ impl<'t> CsvWriter<'t> {
     }
 }
 
+/// The column of a field: no two have one name.
+fn column(field: &str) -> String {
+    let is_taken = field == "host" || COMMON.contains(&field);
+    if is_taken { format!("field.{field}") } else { field.to_owned() }
+}
+
 fn plain(value: Value<'_>) -> Vec<u8> {
     let number = |number: Number| match number {
         Number::Unsigned(number) => number.to_string(),
@@ -120,13 +130,18 @@ fn plain(value: Value<'_>) -> Vec<u8> {
     };
     match value {
         Value::Number(of) => number(of).into_bytes(),
-        Value::Text(of) => String::from_utf8_lossy(of).into_owned().into_bytes(),
+        Value::Text(of) => of.to_vec(),
         Value::List(..) => value.elements().map(number).collect::<Vec<_>>().join(" ").into_bytes(),
     }
 }
 
 fn line(fields: impl Iterator<Item = Vec<u8>>) -> Result<Vec<u8>> {
     let mut writer = csv::WriterBuilder::new().from_writer(Vec::new());
-    writer.write_record(fields).context("writing a line of CSV")?;
+    let escaped = fields.map(|field| {
+        let mut text = Vec::with_capacity(field.len());
+        push_escaped(&mut text, &field);
+        text
+    });
+    writer.write_record(escaped).context("writing a line of CSV")?;
     writer.into_inner().context("writing a line of CSV")
 }

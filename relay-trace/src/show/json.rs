@@ -27,7 +27,11 @@ impl<'t> JsonWriter<'t> {
     #[must_use]
     pub fn new(traces: &'t [Trace], style: &'t Style) -> Self {
         let words = |trace: &Trace| trace.schema.by_id().map(|_| Words::default()).collect();
-        let host = |trace: &Trace| serde_json::Value::from(trace.session.host.as_str()).to_string();
+        let host = |trace: &Trace| {
+            let mut text = Vec::new();
+            push_text(&mut text, trace.session.host.as_bytes());
+            String::from_utf8_lossy(&text).into_owned()
+        };
         Self {
             style,
             symbols: traces.iter().map(Trace::symbols).collect(),
@@ -176,8 +180,14 @@ pub fn push_text(text: &mut Vec<u8>, of: &[u8]) {
         text.extend_from_slice(of);
         text.push(b'"');
     } else {
-        // Writing to a Vec cannot fail, nor can a text not be JSON.
-        let _ = serde_json::to_writer(text, &String::from_utf8_lossy(of));
+        let json = serde_json::Value::from(String::from_utf8_lossy(of)).to_string();
+        for c in json.chars() {
+            match c {
+                // A terminal that is shown JSON obeys these too.
+                '\u{7f}'..='\u{9f}' => text.extend_from_slice(format!("\\u{:04x}", u32::from(c)).as_bytes()),
+                _ => text.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+            }
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! What people and programs read of records: [`text`], [`json`] and [`csv`], with moments as they are written
-//! ([`time`]); [`statistics`] counts.
+//! ([`time`]), and texts so that nothing in them is obeyed ([`escape`]); [`statistics`] counts.
 
 pub mod csv;
+pub mod escape;
 pub mod json;
 pub mod statistics;
 pub mod text;

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, io::Write as _};
 
+use super::escape::{escaped, push_escaped, push_quoted};
 use crate::form::builds;
 use crate::read::symbolize::Symbols;
 use crate::read::{
@@ -103,7 +104,7 @@ impl<'t> TextWriter<'t> {
         };
         let events = traces.iter().map(|trace| trace.schema.by_id().map(|event| event.map(line)).collect()).collect();
         let hosts = if traces.len() > 1 {
-            traces.iter().map(|trace| format!("{} ", trace.session.host)).collect()
+            traces.iter().map(|trace| format!("{} ", escaped(&trace.session.host))).collect()
         } else {
             Vec::new()
         };
@@ -133,7 +134,7 @@ impl<'t> TextWriter<'t> {
         if self.style.colours {
             text.extend_from_slice(b"\x1b[36m");
         }
-        text.extend_from_slice(event.name.as_bytes());
+        push_escaped(text, event.name.as_bytes());
         if self.style.colours {
             text.extend_from_slice(b"\x1b[0m");
         }
@@ -146,7 +147,7 @@ impl<'t> TextWriter<'t> {
                 }
                 text.extend_from_slice(label.as_bytes());
                 match line.words.of(event, index, value, symbols) {
-                    Some(word) => push_escaped(text, &word),
+                    Some(word) => push_quoted(text, &word),
                     None => push_value(text, value),
                 }
             }
@@ -158,7 +159,7 @@ impl<'t> TextWriter<'t> {
         if let Some(cgroup) = seen.context.cgroup {
             text.extend_from_slice(b" cgroup:");
             match names.cgroup(cgroup) {
-                Some(path) => push_escaped(text, path.as_bytes()),
+                Some(path) => push_quoted(text, path.as_bytes()),
                 None => push_number(text, cgroup),
             }
         }
@@ -245,7 +246,7 @@ pub fn push_number(text: &mut Vec<u8>, number: impl itoa::Integer) {
 fn push_value(text: &mut Vec<u8>, value: Value<'_>) {
     match value {
         Value::Number(number) => push_any(text, number),
-        Value::Text(of) => push_escaped(text, of),
+        Value::Text(of) => push_quoted(text, of),
         Value::List(..) => {
             text.push(b'[');
             for (index, element) in value.elements().enumerate() {
@@ -274,26 +275,6 @@ pub fn push_hexadecimal(text: &mut Vec<u8>, number: u64) {
     let digits = (64 - number.leading_zeros()).div_ceil(4).max(1);
     for digit in (0..digits).rev() {
         text.push(DIGITS[usize::try_from(number >> (4 * digit) & 15).unwrap_or(0)]);
-    }
-}
-
-/// Text from the kernel or a process as it can be shown: what is no text, and what a terminal would obey, as `\xNN`.
-pub fn push_escaped(text: &mut Vec<u8>, of: &[u8]) {
-    if of.iter().all(|byte| (b' '..=b'~').contains(byte)) {
-        text.extend_from_slice(of);
-        return;
-    }
-    for chunk in of.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            if c.is_control() {
-                let _ = write!(text, "\\x{:02x}", u32::from(c));
-            } else {
-                text.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
-            }
-        }
-        for byte in chunk.invalid() {
-            let _ = write!(text, "\\x{byte:02x}");
-        }
     }
 }
 

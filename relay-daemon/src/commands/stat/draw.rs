@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use anyhow::Result;
-use relay_trace::show::statistics::Fields;
+use relay_trace::show::{escape::escaped, statistics::Fields};
 
 use super::{CountReport, GroupReport, Report, Spread, TraceReport};
 
@@ -38,18 +38,18 @@ fn one(text: &mut String, trace: &TraceReport, verbose: bool) -> Result<()> {
         trace.records,
         bytes(trace.bytes),
         trace.seconds,
-        trace.host,
-        trace.kernel,
-        trace.mode
+        escaped(&trace.host),
+        escaped(&trace.kernel),
+        escaped(&trace.mode)
     )?;
-    let width = trace.events.iter().map(|event| event.name.len()).max().unwrap_or(0).max(12);
+    let width = trace.events.iter().map(|event| escaped(&event.name).len()).max().unwrap_or(0).max(12);
     writeln!(
         text,
         "\n{:<width$} {:>12} {:>12} {:>10} {:>20} {:>20}",
         "event", "records", "per second", "bytes", "first", "last"
     )?;
     for event in &trace.events {
-        row(text, &event.name, width, &event.all)?;
+        row(text, &escaped(&event.name), width, &event.all)?;
         for (cpu, count) in event.cpus.iter().filter(|_| verbose) {
             row(text, &format!("  cpu {cpu}"), width, count)?;
         }
@@ -144,7 +144,8 @@ fn histogram(text: &mut String, name: &str, records: u64, spread: &Spread) -> Re
 
 fn groups(text: &mut String, by: &str, name: Option<&str>, groups: &[GroupReport]) -> Result<()> {
     let all: u64 = groups.iter().map(|group| group.records).sum();
-    let width = groups.iter().take(SHOWN).map(|group| group.value.chars().count()).max().unwrap_or(0).max(by.len());
+    let width =
+        groups.iter().take(SHOWN).map(|group| escaped(&group.value).chars().count()).max().unwrap_or(0).max(by.len());
     writeln!(
         text,
         "\n{by:<width$} {:>12} {:>7}{}",
@@ -155,8 +156,7 @@ fn groups(text: &mut String, by: &str, name: Option<&str>, groups: &[GroupReport
     for group in groups.iter().take(SHOWN) {
         let spread = group.spread.as_ref().zip(name);
         let spread = spread.map_or(String::new(), |(spread, name)| format!("  {}", summary(spread, unit(name))));
-        // What a terminal would obey is not shown as it is.
-        let value: String = group.value.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+        let value = escaped(&group.value);
         let share = group.records as f64 * 100.0 / all.max(1) as f64;
         writeln!(text, "{value:<width$} {:>12} {share:>6.1}%{spread}", group.records)?;
     }

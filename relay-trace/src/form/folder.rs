@@ -1,0 +1,213 @@
+//! The one way to open what is in a trace: by names that are known, regular files alone, no links, and as many bytes as are meant to be there.
+//!
+//! Whoever may write to a trace's directory may put anything in the place of a file: a link to what only root may read, a FIFO that nobody writes
+//! to, a device that has an effect when it is opened, a file without an end. Each is named and left out, and none is waited for.
+
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, flock, fstat, openat, stat, statat},
+    io::Errno,
+};
+
+/// A directory that is open: what is opened in it is in this one, whatever is at its path by then.
+#[derive(Debug)]
+pub struct Folder {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+impl Folder {
+    /// Opens the directory of a path that the user has given, which may be a link.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self { fd: openat(CWD, path, DIRECTORY, Mode::empty())?, path: path.to_path_buf() })
+    }
+
+    /// Opens a directory in this one, unless it is a link.
+    ///
+    /// # Errors
+    /// What the system says; `ENOTDIR` for a link.
+    pub fn folder(&self, name: &str) -> io::Result<Self> {
+        let fd = openat(&self.fd, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?;
+        Ok(Self { fd, path: self.path.join(name) })
+    }
+
+    /// Its path, to be named.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens a file to be read; `None` when there is none.
+    ///
+    /// # Errors
+    /// When there is something else in its place, which the error names, or it cannot be opened.
+    pub fn file(&self, name: &str) -> io::Result<Option<File>> {
+        // What is there is looked at before it is opened: opening a device may have an effect.
+        let place = match openat(&self.fd, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(None),
+            place => place?,
+        };
+        let there = fstat(place.as_fd())?;
+        let kind = FileType::from_raw_mode(there.st_mode);
+        if kind != FileType::RegularFile {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is {}, not a file", name_of(kind))));
+        }
+        // It may have been replaced since: then this neither follows nor waits, and the numbers differ.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let fd = openat(&self.fd, name, flags, Mode::empty())?;
+        let opened = fstat(fd.as_fd())?;
+        if (opened.st_dev, opened.st_ino) != (there.st_dev, there.st_ino) {
+            return Err(io::Error::other("it was replaced while it was opened"));
+        }
+        Ok(Some(File::from(fd)))
+    }
+
+    /// Reads a whole file of at most `most` bytes; `None` when there is none.
+    ///
+    /// # Errors
+    /// As [`Self::file`], and when it is longer.
+    pub fn read(&self, name: &str, most: u64) -> io::Result<Option<Vec<u8>>> {
+        let Some(file) = self.file(name)? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > most {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("it has more than {} MiB, which no trace has there", most >> 20),
+            ));
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Bytes of a file; `None` when there is none, or something else.
+    #[must_use]
+    pub fn len_of(&self, name: &str) -> Option<u64> {
+        let there = statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        let is_file = FileType::from_raw_mode(there.st_mode) == FileType::RegularFile;
+        is_file.then(|| u64::try_from(there.st_size).unwrap_or_default())
+    }
+
+    /// Whether it is what a path leads to now.
+    #[must_use]
+    pub fn is_at(&self, path: &Path) -> bool {
+        let here = fstat(&self.fd).map(|stat| (stat.st_dev, stat.st_ino));
+        let there = stat(path).map(|stat| (stat.st_dev, stat.st_ino));
+        matches!((here, there), (Ok(here), Ok(there)) if here == there)
+    }
+
+    /// Where it is by now, if it was moved.
+    ///
+    /// # Errors
+    /// When `/proc` does not say.
+    pub fn place(&self) -> io::Result<PathBuf> {
+        if self.is_at(&self.path) {
+            return Ok(self.path.clone());
+        }
+        std::fs::read_link(format!("/proc/self/fd/{}", self.fd.as_raw_fd()))
+    }
+
+    /// Whether it was removed.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        fstat(&self.fd).is_ok_and(|stat| stat.st_nlink == 0)
+    }
+
+    /// Has it for this process alone for as long as it is open; says whether no other has it.
+    ///
+    /// # Errors
+    /// When the file system cannot lock.
+    pub fn lock(&self) -> io::Result<bool> {
+        match flock(&self.fd, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The process that has locked it, where `/proc/locks` tells.
+    #[must_use]
+    pub fn holder(&self) -> Option<u32> {
+        let inode = fstat(&self.fd).ok()?.st_ino.to_string();
+        let locks = std::fs::read_to_string("/proc/locks").ok()?;
+        let of_this = locks.lines().find(|line| {
+            let mut words = line.split_whitespace();
+            words.any(|word| word == "FLOCK") && words.any(|word| word.rsplit(':').next() == Some(&inode))
+        });
+        of_this?.split_whitespace().nth(4)?.parse().ok().filter(|pid| *pid > 0)
+    }
+
+    /// The names of what is in it, sorted; names that are not text are left out.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn names(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&self.fd)? {
+            names.extend(entry?.file_name().to_str().ok().map(str::to_owned));
+        }
+        names.sort();
+        Ok(names)
+    }
+}
+
+fn name_of(kind: FileType) -> &'static str {
+    match kind {
+        FileType::Symlink => "a link",
+        FileType::Directory => "a directory",
+        FileType::Fifo => "a FIFO",
+        FileType::Socket => "a socket",
+        FileType::CharacterDevice | FileType::BlockDevice => "a device",
+        _ => "something else",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix};
+
+    use super::*;
+
+    #[test]
+    fn nothing_but_files_is_opened() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name);
+        fs::write(path("file"), "0123456789").unwrap();
+        unix::fs::symlink("file", path("link")).unwrap();
+        unix::fs::symlink("/dev/zero", path("endless")).unwrap();
+        fs::create_dir(path("directory")).unwrap();
+        unix::fs::symlink("directory", path("elsewhere")).unwrap();
+        rustix::fs::mkfifoat(CWD, path("fifo"), Mode::RUSR).unwrap();
+        let socket = unix::net::UnixListener::bind(path("socket")).unwrap();
+        let folder = Folder::open(root.path()).unwrap();
+        for (name, what) in [
+            ("link", "a link"),
+            ("endless", "a link"),
+            ("directory", "a directory"),
+            ("fifo", "a FIFO"),
+            ("socket", "a socket"),
+        ] {
+            assert_eq!(folder.file(name).unwrap_err().to_string(), format!("it is {what}, not a file"), "{name}");
+            assert_eq!(folder.len_of(name), None, "{name}");
+        }
+        drop(socket);
+        assert!(folder.file("nothing").unwrap().is_none());
+        assert_eq!(folder.read("file", 10).unwrap().unwrap(), b"0123456789");
+        assert!(folder.read("file", 9).is_err());
+        assert!(folder.folder("directory").is_ok() && folder.folder("elsewhere").is_err());
+        assert!(folder.lock().unwrap() && !Folder::open(root.path()).unwrap().lock().unwrap());
+        assert_eq!(folder.holder(), Some(std::process::id()));
+        let devices = Folder::open(Path::new("/dev")).unwrap();
+        assert_eq!(devices.file("null").unwrap_err().to_string(), "it is a device, not a file");
+    }
+}
