@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -205,6 +205,22 @@ impl CpuFile {
         self.written(written, bytes.len() as u64)
     }
 
+    /// That nobody else has changed the file: what is written behind a hole, or to no name, is lost all the same.
+    fn check(&self) -> io::Result<()> {
+        let there = self.file.metadata()?;
+        if there.nlink() == 0 {
+            return Err(io::Error::other("it was removed by somebody else"));
+        }
+        if there.len() != self.len {
+            let len = there.len();
+            return Err(io::Error::other(format!(
+                "it was changed by somebody else: it has {len} bytes and had {}",
+                self.len
+            )));
+        }
+        Ok(())
+    }
+
     /// Asks for room for `len` bytes, and for as many as there are already. A file system that cannot do that, or has no such room, still takes
     /// what it can.
     fn make_room(&mut self, len: u64) {
@@ -236,6 +252,7 @@ impl Drop for CpuFile {
 
 impl Output for CpuFile {
     fn append(&mut self, content: &Content<'_>) -> io::Result<()> {
+        self.check()?;
         self.make_room(content.subbuf.len);
         let written = content.write_at(&self.file, self.len);
         self.written(written, content.subbuf.len)

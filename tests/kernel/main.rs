@@ -23,6 +23,7 @@ mod guards;
 mod library;
 mod list;
 mod long;
+mod others;
 mod overwrite;
 mod pieces;
 mod probes;
@@ -257,6 +258,10 @@ fn main() {
             [] a_snapshot_that_fills_the_disk_leaves_nothing_and_the_session_goes_on,
             [KPROBES] a_slow_call_stops_the_recording,
             [SETPRIV] a_session_needs_no_more_capabilities_than_its_unit_names;
+        others: [] a_trace_that_is_recorded_is_not_replaced,
+            [] a_directory_that_is_renamed_is_followed,
+            [] what_is_removed_ends_the_recording,
+            [] what_is_cut_off_ends_the_recording;
         pieces: [BABELTRACE] pieces_are_whole_traces_and_lose_nothing_between_them,
             [] pieces_are_whole_with_one_sub_buffer,
             [BABELTRACE] a_compressed_piece_is_the_piece,
