@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use rustix::{
     mount::MountFlags,
     process::{Resource, Rlimit},
@@ -165,6 +165,9 @@ fn find_or_mount(kind: &str, places: &[&str]) -> Result<PathBuf> {
         return Ok(path);
     }
     let place = Path::new(places[0]);
+    if !rustix::process::geteuid().is_root() {
+        bail!("{kind} is not mounted: as root, mount -t {kind} {kind} {}", place.display());
+    }
     // Nobody else is to make folders in it.
     let private = (kind == "bpf").then_some(c"mode=0700");
     match rustix::mount::mount(kind, place, kind, MountFlags::empty(), private) {

@@ -95,10 +95,10 @@ impl Folder {
     /// # Errors
     /// When it is not there, or somebody else could have made it.
     pub fn look(name: &str) -> Result<Self, OpenError> {
-        let path = place(name)?;
-        if !path.exists() {
-            return Err(OpenError::Missing(path));
-        }
+        check_name(name)?;
+        let Some(path) = base_if_there()?.map(|base| base.join(name)).filter(|path| path.exists()) else {
+            return Err(OpenError::Missing(Path::new(BASE).join(name)));
+        };
         check_owner(&path)?;
         Ok(Self { path, _lock: None, temporary: AtomicBool::new(false) })
     }
@@ -241,7 +241,7 @@ impl Drop for Folder {
 /// # Errors
 /// When the BPF file system cannot be read.
 pub fn list() -> Result<Vec<String>> {
-    names(&base()?)
+    base_if_there()?.map_or(Ok(Vec::new()), |base| names(&base))
 }
 
 /// Removes the folders whose names begin so and that a process has left which was killed.
@@ -255,6 +255,18 @@ pub fn sweep(start: &str, is_left: impl Fn(&Folder) -> bool) {
         {
             log::warn!("{name} stays in the BPF file system: {error:#}");
         }
+    }
+}
+
+/// The folder of all folders, if it is there: who only looks makes nothing.
+fn base_if_there() -> Result<Option<PathBuf>> {
+    let Some(path) = machine::find_mount("bpf", &["/sys/fs/bpf"]).map(|mount| mount.join(BASE)) else {
+        return Ok(None);
+    };
+    match fs::symlink_metadata(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("looking at {}", path.display())),
+        Ok(_) => check_owner(&path).map(|()| Some(path)),
     }
 }
 
@@ -274,10 +286,15 @@ fn base() -> Result<PathBuf> {
 
 /// Where a folder of this name is, and nowhere else.
 fn place(name: &str) -> Result<PathBuf> {
+    check_name(name)?;
+    Ok(base()?.join(name))
+}
+
+fn check_name(name: &str) -> Result<()> {
     let mut parts = Path::new(name).components();
     match (parts.next(), parts.next()) {
-        (Some(Component::Normal(part)), None) if part == name => Ok(base()?.join(name)),
-        _ => bail!("'{name}' is no name: it would lie elsewhere"),
+        (Some(Component::Normal(part)), None) if part == name => Ok(()),
+        _ => bail!("'{name}' is not a name: it would lie elsewhere"),
     }
 }
 

@@ -121,6 +121,20 @@ pub fn has_uprobes() -> bool {
     Path::new("/sys/bus/event_source/devices/uprobe/type").exists()
 }
 
+/// Whether this process may put uprobes into programs. Kernels with the fix of CVE-2025-38466 want CAP_SYS_ADMIN for that, and CAP_PERFMON does not do.
+///
+/// ```
+/// println!("{}", relay_daemon::host::may_probe_programs());
+/// ```
+#[must_use]
+pub fn may_probe_programs() -> bool {
+    let kind = fs::read_to_string("/sys/bus/event_source/devices/uprobe/type").ok();
+    let Some(kind) = kind.and_then(|kind| kind.trim().parse().ok()) else { return false };
+    // The rights are looked at first (kernel/events/core.c, `perf_uprobe_event_init`); then this is at the first byte of an ELF file, where nothing runs.
+    let opened = crate::sys::open_probe(kind, 0, c"/proc/self/exe", 0);
+    opened.err().is_none_or(|error| error.kind() != io::ErrorKind::PermissionDenied)
+}
+
 /// Whether the kernel loads programs for the entries and exits of its functions (fentry, fexit). It needs CAP_BPF to tell.
 ///
 /// ```

@@ -15,7 +15,11 @@ mod commands;
 use std::{io, process::ExitCode};
 
 use clap::{CommandFactory as _, Parser, Subcommand};
-use relay_daemon::environment::{self, Condition};
+use commands::Misuse;
+use relay_daemon::{
+    environment::{self, Condition},
+    sys::survive_file_limits,
+};
 use relay_trace::show::escape::escaped;
 use rustix::io::Errno;
 
@@ -56,6 +60,9 @@ enum Command {
     Man(commands::manual::ManArguments),
 }
 
+/// The status of a command line that cannot be meant, as clap has it.
+const WRONG_USAGE: u8 = 2;
+
 fn main() -> ExitCode {
     let mut log = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"));
     log.format(|out, record| {
@@ -66,6 +73,7 @@ fn main() -> ExitCode {
         writeln!(out, "[{style}{level:<5}{style:#} {}] {said}", record.target())
     });
     log.init();
+    survive_file_limits();
     if let Err(error) = commands::external::run(&Cli::command()) {
         say!("relayd: {error:#}");
         return ExitCode::FAILURE;
@@ -111,7 +119,7 @@ fn main() -> ExitCode {
             if asks_the_kernel && is_refusal(&error) {
                 show_obstacles(&said);
             }
-            ExitCode::FAILURE
+            if error.is::<Misuse>() { ExitCode::from(WRONG_USAGE) } else { ExitCode::FAILURE }
         }
     }
 }

@@ -405,6 +405,15 @@ pub fn link_perf_event(program: BorrowedFd<'_>, event: BorrowedFd<'_>, cookie: u
     bpf(BPF_LINK_CREATE, &mut attr).map(owned)
 }
 
+/// From now on a file that has the size that this process may give it takes no more, and the process lives: `write` says so (`EFBIG`). What it runs does not
+/// inherit that.
+pub fn survive_file_limits() {
+    extern "C" fn nothing(_: c_int) {}
+    let handler: extern "C" fn(c_int) = nothing;
+    // SAFETY: the handler does nothing, which any signal may interrupt.
+    let _ = unsafe { libc::signal(libc::SIGXFSZ, handler as libc::sighandler_t) };
+}
+
 /// From now on what this thread, and those that it starts, make in file systems belongs to this group. What they run does not inherit that.
 ///
 /// # Errors

@@ -69,10 +69,16 @@ pub(crate) fn a_glob_that_matches_nothing_is_an_error() {
 
 pub(crate) fn sizes_that_cannot_be_are_refused() {
     let event = ["-e", "sched:sched_switch", "-d", "1s"];
-    refuses(&[&event[..], &["-b", "0"]].concat(), "--subbuf-size must be from 1 to");
-    refuses(&[&event[..], &["-n", "0"]].concat(), "--n-subbufs must be from 1 to");
-    refuses(&[&event[..], &["-b", "1G"]].concat(), "--subbuf-size must be from 1 to");
-    refuses(&[&event[..], &["-b", "16M", "-n", "64"]].concat(), "is more than the");
+    for (size, expected) in [
+        (&["-b", "0"][..], "--subbuf-size must be from 1 to"),
+        (&["-n", "0"], "--n-subbufs must be from 1 to"),
+        (&["-b", "1G"], "--subbuf-size must be from 1 to"),
+        (&["-b", "16M", "-n", "64"], "is more than the"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let said = fail(&mut trace(&folder, &[&event[..], size].concat()), 2);
+        assert!(said.contains(expected), "{size:?}: {said}");
+    }
     // As much as one buffer can have, on CPUs without memory for it.
     let available = relay_channel::machine::available_memory().unwrap();
     let cpus = relay_channel::machine::online_cpus().unwrap().len() as u64;

@@ -380,7 +380,7 @@ pub(crate) fn sessions_that_cannot_be_used_are_told_apart() {
     for name in [folder.path().to_str().unwrap(), "..", ".", "a/../..", ""] {
         for command in ["stop", "snapshot", "status", "wait"] {
             let said = fail(relayd().args([command, name]), 1);
-            assert!(said.contains("is no name"), "{command} {name}: {said}");
+            assert!(said.contains("is not a name"), "{command} {name}: {said}");
         }
     }
     assert!(folder.path().join("file").exists());

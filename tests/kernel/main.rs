@@ -261,7 +261,9 @@ fn main() {
         others: [] a_trace_that_is_recorded_is_not_replaced,
             [] a_directory_that_is_renamed_is_followed,
             [] what_is_removed_ends_the_recording,
-            [] what_is_cut_off_ends_the_recording;
+            [] what_is_cut_off_ends_the_recording,
+            [] a_limit_of_files_ends_the_recording_as_a_full_disk_does,
+            [] following_ends_when_the_recorder_is_killed;
         pieces: [BABELTRACE] pieces_are_whole_traces_and_lose_nothing_between_them,
             [] pieces_are_whole_with_one_sub_buffer,
             [BABELTRACE] a_compressed_piece_is_the_piece,

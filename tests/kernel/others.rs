@@ -104,3 +104,36 @@ pub(crate) fn what_is_cut_off_ends_the_recording() {
     nothing_is_left(&uuid);
     fail(relayd().arg("verify").arg(folder.path().join("trace")), 1);
 }
+
+pub(crate) fn a_limit_of_files_ends_the_recording_as_a_full_disk_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace");
+    // In blocks of 1024 bytes, as bash has it; what it runs has the signal's own effect again.
+    let relayd = relayd();
+    let script = "ulimit -f 64; exec \"$0\" trace -q -b 4K -e raw_syscalls:sys_enter -o \"$1\" -- sh -c 'while :; do :; done < /dev/null'";
+    let mut limited = std::process::Command::new("bash");
+    limited.args(["-c", script]).arg(relayd.get_program()).arg(&path);
+    let busy = relay_tests::channel::Numbers::start(&[0], std::time::Duration::from_micros(10));
+    let said = fail(&mut limited, 1);
+    busy.stop();
+    assert!(said.contains("File too large"), "{said}");
+    let uuid = uuid(&path);
+    nothing_is_left(&uuid);
+    assert!(session(&path)["error"].as_str().unwrap().contains("File too large"));
+    assert!(fs::metadata(path.join("cpu0")).unwrap().len() <= 64 << 10);
+}
+
+pub(crate) fn following_ends_when_the_recorder_is_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace");
+    let recorder = recorder(&path, &[]);
+    let mut printing = Running::start(relayd().args(["print", "-f"]).arg(&path));
+    printing.wait_until("something is shown", |printing| !printing.printed().is_empty());
+    recorder.signal(Signal::KILL);
+    let ended = printing.end();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(ended.stderr.contains("its recorder was killed; relayd recover"), "{}", ended.stderr);
+    drop(recorder);
+    succeed(relayd().args(["recover", "-q"]).arg(&path));
+    verify(&path);
+}

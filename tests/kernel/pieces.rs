@@ -204,6 +204,6 @@ pub(crate) fn what_makes_no_pieces_is_refused() {
     refused(&["--rotate-size", "1M", "--overwrite"], 2, "cannot be used with");
     refused(&["--keep", "3"], 2, "--rotate-size");
     refused(&["--compress", "zstd"], 2, "--rotate-size");
-    refused(&["--rotate-time", "0"], 1, "at least 100ms");
+    refused(&["--rotate-time", "0"], 2, "at least 100ms");
     refused(&["--rotate-time", "5s", "--compress", "gzip"], 2, "zstd");
 }

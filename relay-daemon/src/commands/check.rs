@@ -6,7 +6,10 @@ use anyhow::{Context as _, Result};
 use aya::{programs::ProgramType, sys::is_program_supported};
 use clap::Args;
 use relay_channel::machine;
-use relay_daemon::environment::{self, Condition};
+use relay_daemon::{
+    environment::{self, Condition},
+    host,
+};
 use serde::Serialize;
 
 /// Say what this machine has, and lacks, for each kind of probe.
@@ -82,10 +85,20 @@ fn probes() -> Vec<Finding> {
         tracepoint,
         program("raw tracepoint", ProgramType::RawTracePoint, true),
         exists("kprobe, kretprobe", "/sys/bus/event_source/devices/kprobe/type", false),
-        exists("uprobe, uretprobe", "/sys/bus/event_source/devices/uprobe/type", false),
+        uprobes(),
         program("fentry, fexit", ProgramType::Tracing, false),
         program("perf event", ProgramType::PerfEvent, false),
     ]
+}
+
+fn uprobes() -> Finding {
+    let found = exists("uprobe, uretprobe", "/sys/bus/event_source/devices/uprobe/type", false);
+    if found.ok && !host::may_probe_programs() {
+        let detail = "this kernel lets only CAP_SYS_ADMIN put probes into programs (it has the fix of CVE-2025-38466)"
+            .to_owned();
+        return Finding { ok: false, detail, ..found };
+    }
+    found
 }
 
 fn exists(name: &'static str, path: &str, needed: bool) -> Finding {

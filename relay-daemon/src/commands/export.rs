@@ -7,7 +7,7 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use clap::{Args, ValueEnum};
 use relay_trace::{
     export::{Job, chrome, folded, perfetto},
@@ -15,7 +15,10 @@ use relay_trace::{
     read::{stream::Damage, trace::Trace},
 };
 
-use super::reading::{Chosen, Damages, progress_bar};
+use super::{
+    misuse,
+    reading::{Chosen, Damages, progress_bar},
+};
 
 /// Write traces in the form of another program.
 #[derive(Debug, Args)]
@@ -99,7 +102,7 @@ impl Arguments {
 
     fn make_directory(&self, job: Job<'_>) -> Result<Vec<Damage>> {
         if self.output == Path::new("-") {
-            bail!("parquet is a directory with a file for each event: give one with -o");
+            return Err(misuse(anyhow!("parquet is a directory with a file for each event: give one with -o")));
         }
         let directory = NewDirectory::create(&self.output, self.force, "parquet")?;
         let damages = parquet(job, directory.path())?;

@@ -23,6 +23,16 @@ pub(crate) mod what;
 use anyhow::{Context as _, Result};
 use relay_daemon::{host::make_files_of_group, session::Standing};
 
+/// A command line that cannot be meant, which ends with status 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Misuse(String);
+
+/// What is wrong with a value of the command line.
+fn misuse(error: impl Into<anyhow::Error>) -> anyhow::Error {
+    Misuse(format!("{:#}", error.into())).into()
+}
+
 /// Lets the group of a name, or number, read the files that are made from now on; without one, that of a session, if there is one.
 fn share_with(group: Option<&str>, session: Option<&Standing>) -> Result<()> {
     let make = |gid: u32, group: &str| {

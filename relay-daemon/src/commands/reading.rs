@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use relay_daemon::kernel::choice::parse_cpus;
@@ -16,6 +16,8 @@ use relay_trace::{
     },
     show::time,
 };
+
+use super::misuse;
 
 /// Most damages that are named one by one.
 const NAMED: usize = 20;
@@ -65,10 +67,12 @@ impl Chosen {
     pub(crate) fn slicer<'t>(&self, traces: &'t [Trace], follow: bool) -> Result<Slicer<'t>> {
         let moment = |text: &Option<String>| text.as_deref().map(|text| time::parse(text, &traces[0])).transpose();
         let window = Window {
-            since: moment(&self.since).context("--since")?.unwrap_or(0),
-            until: moment(&self.until).context("--until")?.unwrap_or(u64::MAX),
+            since: moment(&self.since).context("--since").map_err(misuse)?.unwrap_or(0),
+            until: moment(&self.until).context("--until").map_err(misuse)?.unwrap_or(u64::MAX),
         };
-        ensure!(window.since <= window.until, "--since is after --until");
+        if window.since > window.until {
+            return Err(misuse(anyhow!("--since is after --until")));
+        }
         for trace in traces {
             let there = trace.cpus()?;
             if let Some(cpu) = self.cpus.iter().flat_map(|list| &list.0).find(|cpu| !there.contains(cpu)) {
@@ -87,9 +91,12 @@ impl Chosen {
         for trace in traces {
             let path = trace.path.display();
             if !trace.is_finished() {
-                log::warn!(
-                    "{path}: the recording goes on, or was not ended in order: there is no account of what was lost at its end"
-                );
+                let why = match trace.is_being_recorded() {
+                    Ok(true) => "the recording goes on".to_owned(),
+                    Ok(false) => format!("its recorder was killed; relayd recover {path} completes the trace"),
+                    Err(_) => "the recording goes on, or was not ended in order".to_owned(),
+                };
+                log::warn!("{path}: {why}: there is no account of what was lost at its end");
             }
             for cpu in trace.session.cpus.iter().filter(|cpu| self.wants_cpu(cpu.cpu)) {
                 let file = trace.path.join(format!("cpu{}", cpu.cpu));

@@ -2,7 +2,7 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
 use relay_common::Mode;
 use relay_daemon::{
@@ -11,6 +11,7 @@ use relay_daemon::{
 };
 
 use super::{
+    misuse,
     snapshot::open,
     what::{Size, What, Whose, event_help},
 };
@@ -76,9 +77,9 @@ fn start(arguments: &Arguments) -> Result<()> {
     let Arguments { name, what, whose, .. } = arguments;
     super::share_with(arguments.group.as_deref(), None)?;
     if arguments.follow && !whose.has_pids() {
-        bail!("--follow needs --pid");
+        return Err(misuse(anyhow!("--follow needs --pid")));
     }
-    let (context, geometry) = (what.context(), arguments.size.geometry()?);
+    let (context, geometry) = (what.context(), arguments.size.geometry().map_err(misuse)?);
     let mut selection = what.find(context)?;
     if !arguments.until.is_empty() {
         // Only pairs know how long they took.

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use relay_common::Mode;
@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use super::{
-    summary,
+    misuse, summary,
     what::{Size, What, Whose, event_help},
 };
 
@@ -182,7 +182,9 @@ fn begin(arguments: &Arguments) -> Result<(Recording, Option<Notices>)> {
         bail!("the command '{program}' cannot be run: it is not there, or may not be executed");
     }
     if arguments.rotate_size == Some(0) || arguments.rotate_time.is_some_and(|time| time < ROTATION_INTERVAL) {
-        bail!("no piece is so small: give --rotate-size more than 0, and --rotate-time at least 100ms");
+        return Err(misuse(anyhow!(
+            "no piece is so small: give --rotate-size more than 0, and --rotate-time at least 100ms"
+        )));
     }
     let rotation = Rules {
         size: arguments.rotate_size,
@@ -191,14 +193,15 @@ fn begin(arguments: &Arguments) -> Result<(Recording, Option<Notices>)> {
         compress: arguments.compress.is_some(),
     };
     if arguments.resume {
-        let output = arguments.output.as_deref().context("--resume needs -o DIR: the trace to go on with")?;
+        let output =
+            arguments.output.as_deref().context("--resume needs -o DIR: the trace to go on with").map_err(misuse)?;
         return Ok((Recording::resume(output, rotation)?, None));
     }
     let has_command = !arguments.command.is_empty();
     if arguments.follow && !arguments.whose.has_pids() && !has_command {
-        bail!("--follow needs --pid, or a COMMAND whose processes are followed");
+        return Err(misuse(anyhow!("--follow needs --pid, or a COMMAND whose processes are followed")));
     }
-    let (context, geometry) = (arguments.what.context(), arguments.size.geometry()?);
+    let (context, geometry) = (arguments.what.context(), arguments.size.geometry().map_err(misuse)?);
     let selection = arguments.what.find(context)?;
     let session = session::Options {
         events: selection.events,

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use relay_channel::machine;
 use relay_common::{Geometry, MAX_BUFFER_SIZE, MAX_SUBBUF_SIZE, recipe::context};
@@ -11,6 +11,8 @@ use relay_daemon::{
     host::{Namespace, is_in_own},
     kernel::choice::{Choice, parse_cpus},
 };
+
+use super::misuse;
 
 /// Least sub-buffer that relayd makes for traces: a page.
 const MIN_SUBBUF_SIZE: u64 = 4096;
@@ -126,10 +128,13 @@ impl Whose {
     }
 
     pub(crate) fn choice(&self, follow: bool, own_children: bool) -> Result<Choice> {
-        let cpus = self.cpus.as_deref().map_or(Ok(Vec::new()), parse_cpus).context("--cpu")?;
+        let cpus = self.cpus.as_deref().map_or(Ok(Vec::new()), parse_cpus).context("--cpu").map_err(misuse)?;
         let possible = machine::possible_cpus()?;
         if let Some(cpu) = cpus.iter().find(|cpu| !possible.contains(cpu)) {
-            bail!("--cpu: there is no CPU {cpu} here; the last is {}", possible.last().unwrap_or(&0));
+            return Err(misuse(anyhow!(
+                "--cpu: there is no CPU {cpu} here; the last is {}",
+                possible.last().unwrap_or(&0)
+            )));
         }
         if (!self.pids.is_empty() || !self.tids.is_empty()) && is_in_own(Namespace::Pid) {
             bail!(

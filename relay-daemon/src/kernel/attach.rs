@@ -312,6 +312,7 @@ fn explain(error: io::Error, what: &str, event: &Event) -> anyhow::Error {
         return anyhow!("{what} {}: no instruction begins at that offset", event.name);
     }
     let is_tracepoint = matches!(event.probe, Probe::Tracepoint { .. });
+    let is_of_a_program = matches!(event.probe, Probe::Uprobe { .. });
     let advice = match error.kind() {
         io::ErrorKind::InvalidInput if is_tracepoint => {
             "; it may be no static tracepoint, or the kernel older than 5.15"
@@ -320,6 +321,9 @@ fn explain(error: io::Error, what: &str, event: &Event) -> anyhow::Error {
             "; no probe may be put there: the kernel uses it to handle probes, or it is not the start of an instruction"
         }
         io::ErrorKind::NotFound => "; it may have been inlined everywhere, or its module not be loaded",
+        io::ErrorKind::PermissionDenied if is_of_a_program => {
+            "; kernels with the fix of CVE-2025-38466 let only CAP_SYS_ADMIN put probes into programs"
+        }
         _ if error.raw_os_error() == Some(libc::EMFILE) => "; too many open files: raise `ulimit -n`",
         _ => "",
     };

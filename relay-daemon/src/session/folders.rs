@@ -102,16 +102,6 @@ pub fn sweep() {
     });
 }
 
-/// Says which sessions of traces go on without their recorder.
-pub(crate) fn warn_of_orphans() {
-    for Orphan { name, trace } in orphans().unwrap_or_default() {
-        log::warn!(
-            "the recorder of {} was killed, and its events are still recorded: relayd recover {0}, or relayd stop {name}",
-            trace.display()
-        );
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,8 +15,8 @@ use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf, sync::Arc};
 use anyhow::{Context as _, Result, bail};
 use relay_common::{Geometry, Mode, recipe::Pattern};
 
+use self::description::describe;
 use self::packets::OfTrace;
-use self::{description::describe, folders::warn_of_orphans};
 pub use self::{
     description::{Description, Until},
     folders::{Orphan, check_name, names, orphans, remove, sweep, trace_name},
@@ -92,7 +92,6 @@ impl Prepared {
     pub fn load(name: Option<&str>, options: Options) -> Result<(Self, Option<Notices>)> {
         machine::raise_limits();
         sweep();
-        warn_of_orphans();
         let uuid = host::new_uuid()?;
         let folder = match name {
             Some(name) => {

@@ -135,6 +135,20 @@ impl Folder {
         }
     }
 
+    /// Whether a process has it locked.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn is_locked(&self) -> io::Result<bool> {
+        // Of its own: that of this one, if it has one, is not given up. Shared: two that ask at once do not see one another.
+        let fd = openat(&self.fd, ".", DIRECTORY, Mode::empty())?;
+        match flock(&fd, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(false),
+            Err(Errno::WOULDBLOCK) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// The process that has locked it, where `/proc/locks` tells.
     #[must_use]
     pub fn holder(&self) -> Option<u32> {
@@ -205,7 +219,12 @@ mod tests {
         assert_eq!(folder.read("file", 10).unwrap().unwrap(), b"0123456789");
         assert!(folder.read("file", 9).is_err());
         assert!(folder.folder("directory").is_ok() && folder.folder("elsewhere").is_err());
-        assert!(folder.lock().unwrap() && !Folder::open(root.path()).unwrap().lock().unwrap());
+        assert!(!folder.is_locked().unwrap());
+        assert!(
+            folder.lock().unwrap()
+                && folder.is_locked().unwrap()
+                && !Folder::open(root.path()).unwrap().lock().unwrap()
+        );
         assert_eq!(folder.holder(), Some(std::process::id()));
         let devices = Folder::open(Path::new("/dev")).unwrap();
         assert_eq!(devices.file("null").unwrap_err().to_string(), "it is a device, not a file");

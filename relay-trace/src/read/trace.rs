@@ -131,6 +131,15 @@ impl Trace {
         Ok(is_finished(&Session::read(&self.private)?))
     }
 
+    /// Whether its recorder lives.
+    ///
+    /// # Errors
+    /// When the file system cannot say.
+    pub fn is_being_recorded(&self) -> Result<bool> {
+        let folder = self.private.path();
+        self.private.is_locked().with_context(|| format!("looking at the lock of {}", folder.display()))
+    }
+
     /// Whether the recording was ended in order.
     #[must_use]
     pub fn is_finished(&self) -> bool {
