@@ -265,6 +265,8 @@ fn main() {
             [] a_limit_of_files_ends_the_recording_as_a_full_disk_does,
             [] following_ends_when_the_recorder_is_killed;
         pieces: [BABELTRACE] pieces_are_whole_traces_and_lose_nothing_between_them,
+            [BABELTRACE] the_oldest_pieces_give_way_to_the_newest,
+            [] pieces_share_the_kernels_symbols,
             [] pieces_are_whole_with_one_sub_buffer,
             [BABELTRACE] a_compressed_piece_is_the_piece,
             [BABELTRACE] a_recorder_that_is_killed_between_pieces_loses_nothing,

@@ -89,6 +89,62 @@ pub(crate) fn pieces_are_whole_traces_and_lose_nothing_between_them() {
     load.stop();
 }
 
+/// Of a recording that removes its oldest pieces: those that are there are whole, and all are accounted for.
+fn check_removed(path: &Path) -> u64 {
+    let all = pieces(path);
+    check(&all);
+    let session = session(path);
+    let (ended, removed) = (session["pieces"].as_u64().unwrap(), session["pieces_removed"].as_u64().unwrap_or(0));
+    assert_eq!(all.len() as u64 - 1 + removed, ended, "{session}");
+    removed
+}
+
+fn bytes_of(folder: &Path) -> u64 {
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().metadata().unwrap());
+    files.filter(fs::Metadata::is_file).map(|file| file.len()).sum()
+}
+
+pub(crate) fn the_oldest_pieces_give_way_to_the_newest() {
+    let folder = tempfile::tempdir().unwrap();
+    let load = Numbers::start(&machine::online_cpus().unwrap(), PAUSE);
+    let kept = folder.path().join("kept");
+    succeed(&mut record(&kept, &["--rotate-size", "512K", "--keep-size", "2M", "-d", "3s"]));
+    assert!(check_removed(&kept) > 0);
+    let bytes: u64 = pieces(&kept).iter().rev().skip(1).map(|piece| bytes_of(piece)).sum();
+    assert!(bytes <= 2 << 20, "{bytes}");
+    // A disk of its own, of which three quarters are to stay free.
+    let disk = folder.path().join("disk");
+    fs::create_dir(&disk).unwrap();
+    rustix::mount::mount("tmpfs", &disk, "tmpfs", rustix::mount::MountFlags::empty(), c"size=16M").unwrap();
+    let free = disk.join("free");
+    succeed(&mut record(&free, &["--rotate-size", "512K", "--min-free", "75%", "-d", "4s"]));
+    load.stop();
+    let removed = check_removed(&free);
+    rustix::mount::unmount(&disk, rustix::mount::UnmountFlags::DETACH).unwrap();
+    assert!(removed > 0);
+}
+
+pub(crate) fn pieces_share_the_kernels_symbols() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace");
+    let load = Numbers::start(&machine::online_cpus().unwrap(), PAUSE);
+    succeed(&mut record(&path, &["--context", "kstack", "--rotate-time", "200ms", "-d", "1500ms"]));
+    load.stop();
+    let pieces = pieces(&path);
+    let files = pieces.iter().map(|piece| fs::metadata(piece.join(".relayd/kallsyms")).unwrap());
+    let inodes: std::collections::BTreeSet<u64> =
+        files.map(|file| std::os::unix::fs::MetadataExt::ino(&file)).collect();
+    // A module, or a program of somebody else's, may have come meanwhile.
+    assert!(pieces.len() > 4 && inodes.len() <= 2, "{} pieces with {inodes:?}", pieces.len());
+    // Each is whole by itself, also elsewhere.
+    let copy = folder.path().join("copy");
+    succeed(Command::new("cp").arg("-a").args([&pieces[1], &copy]));
+    pieces.iter().for_each(|piece| fs::remove_dir_all(piece).unwrap());
+    verify(&copy);
+    let shown = succeed(relayd().arg("print").arg(&copy));
+    assert!(text(&shown.stdout).contains("=> "), "no stack has names");
+}
+
 /// Writers take the only sub-buffer again as soon as it is given back: what its packet has told of losses is gone then.
 pub(crate) fn pieces_are_whole_with_one_sub_buffer() {
     let folder = tempfile::tempdir().unwrap();

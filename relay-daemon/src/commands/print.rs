@@ -161,7 +161,8 @@ fn pace<'t>(
         loop {
             let settled = if follow { Instant::now().monotonic.saturating_sub(SETTLED) } else { u64::MAX };
             // Looked at before the files: what is written until then is in them.
-            let lives = follow && traces[0].is_being_recorded()?;
+            // If that cannot be told, it lives until the session says that it has ended.
+            let lives = follow && traces[0].is_being_recorded().unwrap_or(true);
             let ended = follow && (traces[0].has_ended()? || !lives);
             if let Some(slice) = slicer.next(settled)? {
                 return Ok(Some(slice));

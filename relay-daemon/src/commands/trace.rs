@@ -13,7 +13,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use relay_common::Mode;
 use relay_daemon::{
     kernel::loader::Notices,
-    record::{Options, Recording, pieces::Rules},
+    record::{
+        Options, Recording,
+        pieces::{Free, Rules},
+    },
     session,
 };
 use relay_trace::form::session::Cpu;
@@ -77,6 +80,12 @@ pub(crate) struct Arguments {
     /// Keep the newest N pieces beside DIR and remove those before them [default: all].
     #[arg(long, value_name = "N", requires = "rotates", help_heading = "In pieces")]
     keep: Option<usize>,
+    /// Remove the oldest pieces when they have more bytes together, like 20G [default: never].
+    #[arg(long, value_name = "SIZE", value_parser = super::parse_size, requires = "rotates", help_heading = "In pieces")]
+    keep_size: Option<u64>,
+    /// Remove the oldest pieces while the file system has less room than that, like 2G or 5% [default: never]. When it is full all the same, recording stops.
+    #[arg(long, value_name = "SIZE|N%", value_parser = parse_free, requires = "rotates", help_heading = "In pieces")]
+    min_free: Option<Free>,
     /// Compress each piece when it has ended, into DIR-piece-000001.tar.zst (tar -xf unpacks it).
     #[arg(long, value_name = "KIND", requires = "rotates", help_heading = "In pieces")]
     compress: Option<Compression>,
@@ -101,6 +110,17 @@ pub(crate) struct Arguments {
     /// Record, on the whole system, while this command runs; its exit status becomes relayd's, unless -d ends it.
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
+}
+
+/// `2G` or `5%`.
+fn parse_free(text: &str) -> Result<Free> {
+    match text.strip_suffix('%') {
+        Some(percent) => {
+            let percent = percent.parse().ok().filter(|percent| (1..100).contains(percent));
+            Ok(Free::Percent(percent.context("a part is from 1% to 99%")?))
+        }
+        None => Ok(Free::Bytes(super::parse_size(text).map_err(|error| anyhow!(error))?)),
+    }
 }
 
 /// How a piece is compressed.
@@ -190,6 +210,8 @@ fn begin(arguments: &Arguments) -> Result<(Recording, Option<Notices>)> {
         size: arguments.rotate_size,
         time: arguments.rotate_time,
         keep: arguments.keep,
+        keep_size: arguments.keep_size,
+        min_free: arguments.min_free,
         compress: arguments.compress.is_some(),
     };
     if arguments.resume {

@@ -116,7 +116,7 @@ impl Recording {
             readers: start_readers(&standing, &directory.path())?,
             snapshots: 0,
             session,
-            pieces: Pieces::new(rotation, path)?,
+            pieces: Pieces::new(rotation, path, 0)?,
             trouble: None,
             standing,
             directory,
@@ -154,7 +154,7 @@ impl Recording {
         tasks.add_known(&private);
         let readers = start_readers(&standing, &directory.path())?;
         standing.start()?;
-        let pieces = Pieces::new(rotation, trace)?;
+        let pieces = Pieces::new(rotation, trace, session.pieces_removed)?;
         Ok(Self { standing, directory, addresses, tasks, readers, snapshots: 0, session, pieces, trouble: None })
     }
 
@@ -164,12 +164,17 @@ impl Recording {
     /// When the piece cannot be made or written. What was recorded is in the one or the other.
     pub fn rotate(&mut self) -> Result<()> {
         let bytes = self.readers.statistics().values().map(|statistics| statistics.bytes.load(Relaxed)).sum();
-        if !self.pieces.is_due(bytes) {
-            return Ok(());
+        if self.pieces.is_due(bytes) {
+            self.pieces.follow(self.directory.absolute()?);
+            let piece = self.end_piece().inspect_err(|_| self.pieces.failed())?;
+            self.pieces.ended(piece)?;
         }
-        self.pieces.follow(self.directory.absolute()?);
-        let piece = self.end_piece().inspect_err(|_| self.pieces.failed())?;
-        self.pieces.ended(piece)
+        self.pieces.keep_free()?;
+        if self.session.pieces_removed != self.pieces.removed() {
+            self.session.pieces_removed = self.pieces.removed();
+            self.session.write(&self.directory.private())?;
+        }
+        Ok(())
     }
 
     /// Ends the piece that is being written, begins the next, and returns where the one that has ended is.

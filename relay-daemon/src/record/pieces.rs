@@ -2,6 +2,7 @@
 //! `rotation`'s.
 
 use std::{
+    collections::VecDeque,
     fs, io,
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
@@ -22,6 +23,8 @@ const ARCHIVE: &str = ".tar.zst";
 const PARTIAL: &str = ".partial";
 /// The default of zstd itself.
 const LEVEL: i32 = 3;
+/// How often the disk is looked at.
+const LOOK: Duration = Duration::from_secs(1);
 /// How long to wait before a piece that could not be made is tried once more.
 const PAUSE: Duration = Duration::from_secs(10);
 
@@ -34,8 +37,21 @@ pub struct Rules {
     pub time: Option<Duration>,
     /// How many pieces are kept, beside the one that is being written.
     pub keep: Option<usize>,
+    /// How many bytes they may have together.
+    pub keep_size: Option<u64>,
+    /// How much of the file system is to stay free.
+    pub min_free: Option<Free>,
     /// Whether pieces are compressed.
     pub compress: bool,
+}
+
+/// A part of a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Free {
+    /// So many bytes.
+    Bytes(u64),
+    /// So many hundredths.
+    Percent(u8),
 }
 
 impl Rules {
@@ -54,6 +70,10 @@ pub(crate) struct Pieces {
     due: Option<Instant>,
     /// When the next is tried, after one that could not be made.
     retry: Option<Instant>,
+    /// How many were removed to keep the rules.
+    removed: u64,
+    /// When the disk is looked at again.
+    look: Instant,
     /// Compresses one after the other.
     compressor: Option<(mpsc::Sender<PathBuf>, JoinHandle<()>)>,
 }
@@ -62,7 +82,7 @@ impl Pieces {
     /// Begins with the pieces of a trace that are there: those that a recorder has left uncompressed which was killed.
     ///
     /// `trace` is its directory as [`directory::TraceDirectory::absolute`] has it.
-    pub(crate) fn new(rules: Rules, trace: PathBuf) -> Result<Self> {
+    pub(crate) fn new(rules: Rules, trace: PathBuf, removed: u64) -> Result<Self> {
         let due = rules.time.map(|time| Instant::now() + time);
         let compressor = rules.compress.then(|| {
             let (pieces, to_do) = mpsc::channel::<PathBuf>();
@@ -75,7 +95,7 @@ impl Pieces {
             };
             (pieces, thread::spawn(work))
         });
-        let pieces = Self { trace, rules, due, retry: None, compressor };
+        let pieces = Self { trace, rules, due, retry: None, removed, look: Instant::now(), compressor };
         for number in numbers(&pieces.trace)? {
             pieces.compress(path(&pieces.trace, number));
         }
@@ -113,10 +133,43 @@ impl Pieces {
         }
         self.retry = None;
         self.compress(piece);
-        let Some(keep) = self.rules.keep else { return Ok(()) };
+        self.remove_oldest()
+    }
+
+    /// Looks at the disk, if it is time to, and makes room. To be called ten times a second or so.
+    pub(crate) fn keep_free(&mut self) -> Result<()> {
+        if self.rules.min_free.is_none() || Instant::now() < self.look {
+            return Ok(());
+        }
+        self.look = Instant::now() + LOOK;
+        self.remove_oldest()
+    }
+
+    /// How many were removed to keep the rules.
+    pub(crate) fn removed(&self) -> u64 {
+        self.removed
+    }
+
+    /// Removes the oldest pieces until the rules are kept, or none is left.
+    fn remove_oldest(&mut self) -> Result<()> {
+        let Rules { keep, keep_size, min_free, .. } = self.rules;
+        if keep.is_none() && keep_size.is_none() && min_free.is_none() {
+            return Ok(());
+        }
         let numbers = numbers(&self.trace)?;
-        let too_many = numbers.len().saturating_sub(keep);
-        numbers[..too_many].iter().try_for_each(|number| remove(&self.trace, *number))
+        let size = |number: &u64| if keep_size.is_some() { size_of(&self.trace, *number) } else { 0 };
+        let mut pieces: VecDeque<(u64, u64)> = numbers.iter().map(|number| (*number, size(number))).collect();
+        let mut bytes: u64 = pieces.iter().map(|(_, size)| size).sum();
+        while keep.is_some_and(|most| pieces.len() > most)
+            || keep_size.is_some_and(|most| bytes > most)
+            || min_free.is_some_and(|least| is_scarce(&self.trace, least))
+        {
+            let Some((number, size)) = pieces.pop_front() else { break };
+            remove(&self.trace, number)?;
+            bytes -= size;
+            self.removed += 1;
+        }
+        Ok(())
     }
 
     fn compress(&self, piece: PathBuf) {
@@ -182,6 +235,31 @@ fn numbers(trace: &Path) -> Result<Vec<u64>> {
     numbers.sort_unstable();
     numbers.dedup();
     Ok(numbers)
+}
+
+/// Bytes that a piece alone has on the disk, compressed or not.
+fn size_of(trace: &Path, number: u64) -> u64 {
+    let piece = path(trace, number);
+    let files = |folder: &Path| -> u64 {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        // What it shares with others is not gained by removing it.
+        let own = entries.filter_map(|entry| entry.metadata().ok()).filter(|file| file.is_file() && file.nlink() == 1);
+        own.map(|file| file.len()).sum()
+    };
+    let archives = [archive(&piece, PARTIAL), archive(&piece, "")];
+    let archived: u64 = archives.iter().filter_map(|path| Some(fs::symlink_metadata(path).ok()?.len())).sum();
+    files(&piece) + files(&piece.join(directory::PRIVATE)) + archived
+}
+
+/// Whether the file system of a trace has less room than it is to have. One that does not say has enough.
+fn is_scarce(trace: &Path, least: Free) -> bool {
+    let Ok(disk) = rustix::fs::statvfs(trace) else { return false };
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    let least = match least {
+        Free::Bytes(bytes) => bytes,
+        Free::Percent(part) => disk.f_blocks.saturating_mul(disk.f_frsize) / 100 * u64::from(part),
+    };
+    free < least
 }
 
 /// Removes a piece, and what it was compressed to.
@@ -253,7 +331,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let trace = root.path().join("trace");
         let rules = Rules { size: Some(1), keep: Some(2), ..Rules::default() };
-        let mut pieces = Pieces::new(rules, trace.clone()).unwrap();
+        let mut pieces = Pieces::new(rules, trace.clone(), 0).unwrap();
         assert!(!pieces.is_due(0) && pieces.is_due(1));
         let all: Vec<PathBuf> = (1..=4).map(|number| make(&trace, number)).collect();
         compress(&all[1]).unwrap();
@@ -274,7 +352,7 @@ mod tests {
         let (first, second) = (make(&trace, 1), make(&trace, 2));
         fs::write(archive(&first, ""), "whole").unwrap();
         fs::write(archive(&second, PARTIAL), "a half").unwrap();
-        Pieces::new(Rules { compress: true, ..Rules::default() }, trace.clone()).unwrap().finish();
+        Pieces::new(Rules { compress: true, ..Rules::default() }, trace.clone(), 0).unwrap().finish();
         assert!(!first.exists() && !second.exists() && !archive(&second, PARTIAL).exists());
         assert_eq!(fs::read(archive(&first, "")).unwrap(), b"whole");
         assert!(archive(&second, "").exists());

@@ -169,6 +169,7 @@ pub(crate) fn describe(
         helpers: Vec::new(),
         kprobes_missed: None,
         pieces: 0,
+        pieces_removed: 0,
         before: Vec::new(),
         error: None,
         repaired: None,

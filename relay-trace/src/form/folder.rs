@@ -123,13 +123,13 @@ impl Folder {
         fstat(&self.fd).is_ok_and(|stat| stat.st_nlink == 0)
     }
 
-    /// Has it for this process alone for as long as it is open; says whether no other has it.
+    /// Has it for this process alone for as long as it is open; says whether no other has it. On a file system that locks nothing, none has.
     ///
     /// # Errors
-    /// When the file system cannot lock.
+    /// What the system says.
     pub fn lock(&self) -> io::Result<bool> {
         match flock(&self.fd, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(true),
+            Ok(()) | Err(Errno::NOLCK | Errno::NOTSUP | Errno::NOSYS) => Ok(true),
             Err(Errno::WOULDBLOCK) => Ok(false),
             Err(error) => Err(error.into()),
         }
@@ -138,7 +138,7 @@ impl Folder {
     /// Whether a process has it locked.
     ///
     /// # Errors
-    /// What the system says.
+    /// What the system says: also that the file system locks nothing.
     pub fn is_locked(&self) -> io::Result<bool> {
         // Of its own: that of this one, if it has one, is not given up. Shared: two that ask at once do not see one another.
         let fd = openat(&self.fd, ".", DIRECTORY, Mode::empty())?;

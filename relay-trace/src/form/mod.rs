@@ -15,18 +15,31 @@ use std::{
     fs::OpenOptions,
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// Writes a file under another name and renames it, so that nobody sees a part of it.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    let next = path.with_extension("next");
-    // What a recording that was killed has left, or anybody else has put there, is not written to.
-    match std::fs::remove_file(&next) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    let next = free_name(path)?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o640).open(&next)?;
     file.write_all(content)?;
     std::fs::rename(&next, path)
+}
+
+/// Gives a file that this process has written another place too, without its bytes taking room once more. Neither is changed afterwards: what is new is
+/// written by [`replace`].
+pub fn share(from: &Path, path: &Path) -> io::Result<()> {
+    let next = free_name(path)?;
+    std::fs::hard_link(from, &next)?;
+    std::fs::rename(&next, path)
+}
+
+/// The name beside a place under which its next content is made.
+fn free_name(path: &Path) -> io::Result<PathBuf> {
+    let next = path.with_extension("next");
+    // What a recording that was killed has left, or anybody else has put there, is not written to.
+    match std::fs::remove_file(&next) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(next),
+    }
 }

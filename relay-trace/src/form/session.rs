@@ -63,6 +63,9 @@ pub struct Session {
     /// Of a trace in pieces: how many there were before this one.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub pieces: u64,
+    /// How many of them the recorder has removed to keep within its room.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub pieces_removed: u64,
     /// What they have in all, by CPU.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub before: Vec<Cpu>,
