@@ -41,7 +41,7 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(500);
 /// ```
 pub const SETTLED: u64 = 800_000_000;
 
-/// What a consumer is asked to do between two passes.
+/// Work for a consumer between two passes.
 pub(crate) type Work = Box<dyn FnOnce(&mut Consumer) + Send>;
 
 /// Why a consumer had to stop.
