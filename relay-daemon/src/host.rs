@@ -2,7 +2,7 @@
 
 use std::{fs, io, path::Path};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 
 /// From now on what this thread, and those that it starts, make in file systems belongs to this group. What they run does not inherit that.
 ///
@@ -121,6 +121,14 @@ pub fn has_uprobes() -> bool {
     Path::new("/sys/bus/event_source/devices/uprobe/type").exists()
 }
 
+/// The type of perf events of a source, by its name in sysfs.
+pub(crate) fn perf_source(name: &str) -> Result<u32> {
+    let path = Path::new("/sys/bus/event_source/devices").join(name).join("type");
+    let text = fs::read_to_string(&path)
+        .map_err(|_| anyhow!("this kernel has no {name}s ({} is not there: it was built without)", path.display()))?;
+    text.trim().parse().with_context(|| format!("reading {}", path.display()))
+}
+
 /// Whether this process may put uprobes into programs. Kernels with the fix of CVE-2025-38466 want CAP_SYS_ADMIN for that, and CAP_PERFMON does not do.
 ///
 /// ```
@@ -128,8 +136,7 @@ pub fn has_uprobes() -> bool {
 /// ```
 #[must_use]
 pub fn may_probe_programs() -> bool {
-    let kind = fs::read_to_string("/sys/bus/event_source/devices/uprobe/type").ok();
-    let Some(kind) = kind.and_then(|kind| kind.trim().parse().ok()) else { return false };
+    let Ok(kind) = perf_source("uprobe") else { return false };
     // The rights are looked at first (kernel/events/core.c, `perf_uprobe_event_init`); then this is at the first byte of an ELF file, where nothing runs.
     let opened = crate::sys::open_probe(kind, 0, c"/proc/self/exe", 0);
     opened.err().is_none_or(|error| error.kind() != io::ErrorKind::PermissionDenied)

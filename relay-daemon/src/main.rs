@@ -14,7 +14,7 @@ mod commands;
 
 use std::{io, process::ExitCode};
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 use commands::Misuse;
 use relay_daemon::{
     environment::{self, Condition},
@@ -74,11 +74,18 @@ fn main() -> ExitCode {
     });
     log.init();
     survive_file_limits();
-    if let Err(error) = commands::external::run(&Cli::command()) {
-        say!("relayd: {error:#}");
-        return ExitCode::FAILURE;
-    }
-    let command = Cli::parse().command;
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
+        Err(unknown) => {
+            if unknown.kind() == ErrorKind::InvalidSubcommand
+                && let Err(error) = commands::external::run()
+            {
+                say!("relayd: {error:#}");
+                return ExitCode::FAILURE;
+            }
+            unknown.exit()
+        }
+    };
     let asks_the_kernel = !matches!(
         command,
         Command::Print(_)

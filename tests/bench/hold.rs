@@ -21,10 +21,10 @@ use aya::{
     programs::{Program, TracePoint},
 };
 use perf_event::{Builder, SampleFlag, Sampler, data::Record, events::Software};
-use relay_channel::sys::set_value;
 use relay_channel::{
     channel::{self, Channel},
     machine,
+    sys::set_value,
 };
 use relay_common::{Geometry, Mode, Plain};
 use relay_daemon::sys::{link_perf_event, open_tracepoint};

@@ -11,7 +11,10 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use clap::{Args, ValueEnum};
 use relay_trace::{
     export::{Job, chrome, folded, perfetto},
-    form::new::{NewDirectory, NewFile},
+    form::{
+        folder_of,
+        new::{NewDirectory, NewFile},
+    },
     read::{stream::Damage, trace::Trace},
 };
 
@@ -116,7 +119,7 @@ fn check_place(output: &Path, traces: &[Trace]) -> Result<()> {
     if output == Path::new("-") {
         return Ok(());
     }
-    let parent = output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = folder_of(output);
     let parent = fs::canonicalize(parent).with_context(|| format!("finding {}", parent.display()))?;
     let place = output.file_name().map_or_else(|| parent.clone(), |name| parent.join(name));
     for trace in traces {

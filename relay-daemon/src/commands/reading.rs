@@ -6,7 +6,6 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use relay_daemon::kernel::choice::parse_cpus;
-use relay_trace::show::escape::escaped;
 use relay_trace::{
     read::{
         choice::Choice,
@@ -14,7 +13,7 @@ use relay_trace::{
         stream::{Damage, Stream},
         trace::Trace,
     },
-    show::time,
+    show::{escape::escaped, time},
 };
 
 use super::misuse;

@@ -8,8 +8,10 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use relay_trace::read::{trace::Trace, verify};
-use relay_trace::show::escape::escaped;
+use relay_trace::{
+    read::{trace::Trace, verify},
+    show::escape::escaped,
+};
 
 use super::reading::progress_bar;
 

@@ -14,12 +14,11 @@ use super::{
     Finder, alternatives,
     symbols::{Symbol, Symbols},
 };
-use crate::host;
 use crate::{
     binary::{self, Binary, usdt::Usdt},
     btf::{Btf, Function, Kernel, Prototype, TypeId},
     events::Catalogue,
-    find,
+    find, host,
     values::arguments::{Call, Convention},
 };
 use relay_trace::{

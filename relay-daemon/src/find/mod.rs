@@ -13,10 +13,10 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use relay_common::recipe::{Fetch, Kind as FetchKind, MAX_STRING, Recipe, flag, input};
 
 use self::symbols::Symbols;
-use crate::host;
 use crate::{
     btf::Kernel,
     events::{Catalogue, Event, Probe},
+    host,
     values::{
         arguments::{self, Call, Convention, DURATION},
         layout::{self, Content, Value},

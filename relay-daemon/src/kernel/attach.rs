@@ -3,12 +3,11 @@
 use std::{
     collections::HashMap,
     ffi::{CStr, CString},
-    fs, io,
+    io,
     os::{
         fd::{AsFd as _, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
-    path::Path,
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -19,8 +18,8 @@ use super::{
     object::Object,
     programs::{Link, Loaded},
 };
-use crate::events::{Event, Probe};
 use crate::{
+    events::{Event, Probe},
     host,
     sys::{
         attach_raw, btf_by_id, btf_name, link_functions, link_perf_event, next_btf_id, open_probe, open_sampler,
@@ -213,7 +212,7 @@ impl Attached {
         config: u64,
         cookie: Cookie,
     ) -> Result<()> {
-        let kind = perf_source(if matches!(hook, Hook::Uprobe) { "uprobe" } else { "kprobe" })?;
+        let kind = host::perf_source(if matches!(hook, Hook::Uprobe) { "uprobe" } else { "kprobe" })?;
         let program = self.shared(object, "on_probe", hook, Instance::First)?;
         let opened = open_probe(kind, config, name, offset).map_err(|error| explain(error, "opening", event))?;
         let link = link_perf_event(program, opened.as_fd(), cookie.pack());
@@ -292,14 +291,6 @@ fn tracepoint(program: BorrowedFd<'_>, id: u64, cookie: u64) -> io::Result<Owned
     let event = open_tracepoint(id)?;
     // The link keeps the perf event.
     link_perf_event(program, event.as_fd(), cookie)
-}
-
-/// The type of perf events of a source, by its name in sysfs.
-fn perf_source(name: &str) -> Result<u32> {
-    let path = Path::new("/sys/bus/event_source/devices").join(name).join("type");
-    let text = fs::read_to_string(&path)
-        .map_err(|_| anyhow!("this kernel has no {name}s ({} is not there: it was built without)", path.display()))?;
-    text.trim().parse().with_context(|| format!("reading {}", path.display()))
 }
 
 pub(crate) fn is_out_of_files(error: &anyhow::Error) -> bool {

@@ -3,8 +3,10 @@
 use std::os::fd::BorrowedFd;
 
 use super::preemption;
-use crate::events::{Event, Probe};
-use crate::host;
+use crate::{
+    events::{Event, Probe},
+    host,
+};
 
 /// What a program is attached to.
 #[derive(Clone, Copy, Debug)]

@@ -27,18 +27,17 @@ use super::{
     preemption,
     programs::{self, Account, CHOSEN, Programs, TRIGGER},
 };
-use crate::sys::watch_log;
 use crate::{
     btf::Kernel,
     events::{Event, Probe},
+    sys::watch_log,
     values::registers,
 };
-use relay_channel::sys::set_value;
 use relay_channel::{
     channel::{self, Channel},
     machine,
     pins::Folder,
-    sys::{MapCreate, create_map},
+    sys::{MapCreate, create_map, set_value},
 };
 use relay_trace::condition::spec::Kind;
 

@@ -13,8 +13,10 @@ use std::{
 use aya_obj::generated::bpf_insn;
 use relay_common::placeholder;
 
-use crate::btf::Btf;
-use crate::sys::{self, ProgramLoad};
+use crate::{
+    btf::Btf,
+    sys::{self, ProgramLoad},
+};
 use relay_channel::bpf::{KERNEL_BTF, NOTHING, is_compiled};
 
 /// Most bytes of a program's stack (include/linux/filter.h, `MAX_BPF_STACK`).

@@ -12,8 +12,8 @@ use relay_common::{Buffer as _, Mode, trace::EVENTS_DISCARDED_AT};
 use super::{addresses::Addresses, tasks::Tasks};
 use crate::session::{Standing, packets::header_word};
 use relay_channel::{channel::Channel, consumer::Consumer, sys::MappedBuffer};
-use relay_trace::form::clock::Instant;
 use relay_trace::form::{
+    clock::Instant,
     directory::TraceDirectory,
     session::{Cpu, Session},
 };

@@ -36,8 +36,8 @@ use relay_channel::{
     readers::Readers,
     sys::MappedBuffer,
 };
-use relay_trace::form::clock::Instant;
 use relay_trace::form::{
+    clock::Instant,
     directory::{self, TraceDirectory},
     session::Session,
 };
@@ -149,9 +149,8 @@ impl Recording {
         let (context, cpus) = (standing.description.context, standing.channel.possible());
         let (mut addresses, mut tasks) =
             (Addresses::watch(&session.events, context, cpus), Tasks::watch(context, cpus));
-        let private = directory::open_private(&directory.path())?;
-        addresses.add_known(&private);
-        tasks.add_known(&private);
+        addresses.add_known(directory.own_files());
+        tasks.add_known(directory.own_files());
         let readers = start_readers(&standing, &directory.path())?;
         standing.start()?;
         let pieces = Pieces::new(rotation, trace, session.pieces_removed)?;
@@ -362,9 +361,8 @@ pub fn recover(output: &Path) -> Result<Session> {
     let description = &standing.description;
     let mut names =
         (Addresses::watch(&description.session.events, description.context, &[]), Tasks::new(description.context));
-    let private = directory::open_private(&directory.path())?;
-    names.0.add_known(&private);
-    names.1.add_known(&private);
+    names.0.add_known(directory.own_files());
+    names.1.add_known(directory.own_files());
     let consumer = |buffer: Arc<MappedBuffer>| {
         let output = CpuFile::resume(&directory.path(), buffer.cpu(), buffer.taken().output)?;
         Ok((Consumer::new(buffer, standing.channel.mode(), Box::new(output)), true))
@@ -379,11 +377,11 @@ fn open(output: &Path) -> Result<(Standing, TraceDirectory, Session)> {
     let group = directory.group()?;
     make_files_of_group(group).with_context(|| format!("making files of the group {group} (needs CAP_SETGID)"))?;
     let path = output.display();
-    let private = directory::open_private(output)?;
+    let private = directory.own_files();
     if private.len_of(relay_trace::form::session::FILE).is_none() {
         bail!("{path}: its recorder was killed before it began to record; remove it, or replace it with --force");
     }
-    let mut session = Session::read(&private)?;
+    let mut session = Session::read(private)?;
     let name = session::trace_name(&session.uuid);
     match Standing::open(&name) {
         Ok(standing) if session.clock.end.is_some() && !session.cpus.is_empty() => {

@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use relay_trace::form::directory;
+use relay_trace::form::{directory, folder_of};
 
 /// What stands between a trace's name and a piece's number.
 const PIECE: &str = "-piece-";
@@ -220,10 +220,7 @@ pub(crate) fn path(trace: &Path, number: u64) -> PathBuf {
 
 /// The numbers of a trace's pieces, compressed or not, sorted.
 fn numbers(trace: &Path) -> Result<Vec<u64>> {
-    let folder = match trace.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(trace);
     let start = format!("{}{PIECE}", trace.file_name().unwrap_or_default().to_string_lossy());
     let mut numbers = Vec::new();
     for entry in fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {

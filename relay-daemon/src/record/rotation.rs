@@ -17,15 +17,15 @@ use relay_common::Buffer as _;
 use super::{ending::told_by, pieces};
 use crate::session::Standing;
 use relay_channel::{channel::Channel, consumer::Consumer, output::CpuFile};
-use relay_trace::form::{
-    builds,
-    directory::{self, TraceDirectory},
-    kallsyms,
-    session::{self, Cpu, Session},
-    tasks,
-};
 use relay_trace::{
-    form::clock::Instant,
+    form::{
+        builds,
+        clock::Instant,
+        directory::{self, TraceDirectory},
+        kallsyms,
+        session::{self, Cpu, Session},
+        tasks,
+    },
     read::{trace::Trace, verify},
 };
 
@@ -168,7 +168,7 @@ pub(crate) fn complete(standing: &Standing, trace: &Path, session: &mut Session)
 
 fn complete_one(standing: &Standing, trace: &Path, path: &Path, session: &Session) -> Result<Session> {
     let piece = TraceDirectory::open(path)?;
-    let mut written = Session::read(&directory::open_private(path)?)?;
+    let mut written = Session::read(piece.own_files())?;
     if written.uuid != session.uuid {
         bail!("{} is in the way: it is of another trace; move it", path.display());
     }

@@ -27,8 +27,10 @@ use relay_channel::{
     snapshot::copy_one,
     sys::MappedBuffer,
 };
-use relay_trace::form::{directory::TraceDirectory, metadata, session::Session};
-use relay_trace::{form::clock::Instant, read::packet};
+use relay_trace::{
+    form::{clock::Instant, directory::TraceDirectory, metadata, session::Session},
+    read::packet,
+};
 
 /// A `cpuN` file that has nothing later than the cut.
 struct CutFile {

@@ -8,8 +8,10 @@ use anyhow::Result;
 use perf_event::{Builder, Sampler, data::Record, events::Software};
 use relay_common::recipe::context;
 
-use crate::host::{Namespace, is_in_own};
-use crate::kernel::choice::cgroup_root;
+use crate::{
+    host::{Namespace, is_in_own},
+    kernel::choice::cgroup_root,
+};
 use relay_trace::form::{
     folder::Folder,
     tasks::{CGROUPS_FILE, FILE, read, read_cgroups, write},

@@ -15,15 +15,14 @@ use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf, sync::Arc};
 use anyhow::{Context as _, Result, bail};
 use relay_common::{Geometry, Mode, recipe::Pattern};
 
-use self::description::describe;
-use self::packets::OfTrace;
+use self::{description::describe, packets::OfTrace};
 pub use self::{
     description::{Description, Until},
     folders::{Orphan, check_name, names, orphans, remove, sweep, trace_name},
 };
-use crate::host;
 use crate::{
     events::Event,
+    host,
     kernel::{
         choice::Choice,
         loader::{Loader, Notices, Orders},

@@ -9,8 +9,7 @@ use serde::Serialize;
 use super::{Standing, packets::header_word};
 use crate::kernel::programs::Fired;
 use relay_channel::sys::MappedBuffer;
-use relay_trace::form::clock::Instant;
-use relay_trace::form::session::Cpu;
+use relay_trace::form::{clock::Instant, session::Cpu};
 
 /// How long rates are measured.
 const SAMPLE: Duration = Duration::from_millis(200);

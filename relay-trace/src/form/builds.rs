@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use super::folder::Folder;
 
@@ -16,11 +16,7 @@ const LONGEST: u64 = 32 << 20;
 /// # Errors
 /// When the file cannot be read, or is damaged.
 pub fn read(folder: &Folder) -> Result<BTreeMap<String, PathBuf>> {
-    let read = || match folder.read(FILE, LONGEST)? {
-        Some(text) => anyhow::Ok(serde_json::from_slice(&text)?),
-        None => Ok(BTreeMap::new()),
-    };
-    read().with_context(|| format!("reading {}", folder.path().join(FILE).display()))
+    folder.read_json(FILE, LONGEST)
 }
 
 /// A build id as tools write it.

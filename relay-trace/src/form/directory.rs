@@ -13,24 +13,33 @@ use super::{folder::Folder, replace, session::Session};
 /// Where the session's own files are: hidden, since CTF readers take every visible file for a stream.
 pub const PRIVATE: &str = ".relayd";
 
-/// Opens the folder of a trace's own files.
+/// Opens the directory of a trace, and in it the folder of its own files.
 ///
 /// # Errors
 /// When `path` is not the directory of a trace, or it cannot be opened.
-pub fn open_private(path: &Path) -> Result<Folder> {
+pub fn open(path: &Path) -> Result<(Folder, Folder)> {
     let folder = Folder::open(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotADirectory => {
             anyhow!("{} is not a trace of relayd: give the directory that relayd trace has made", path.display())
         }
         _ => anyhow!(error).context(format!("opening the trace {}", path.display())),
     })?;
-    folder.folder(PRIVATE).map_err(|error| match error.kind() {
+    let private = folder.folder(PRIVATE).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => anyhow!("{} is not a trace of relayd: it has no {PRIVATE}", path.display()),
         io::ErrorKind::NotADirectory => {
             anyhow!("{} is not a trace of relayd: its {PRIVATE} is not a directory", path.display())
         }
         _ => anyhow!(error).context(format!("opening {}", path.join(PRIVATE).display())),
-    })
+    })?;
+    Ok((folder, private))
+}
+
+/// Opens the folder of a trace's own files alone.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_private(path: &Path) -> Result<Folder> {
+    Ok(open(path)?.1)
 }
 
 /// The name of a CPU's file.
@@ -73,7 +82,8 @@ impl TraceDirectory {
         }
         let private = path.join(PRIVATE);
         builder.create(&private).with_context(|| format!("making {}", private.display()))?;
-        let (folder, private) = open_locked(path)?;
+        let (folder, private) = open(path)?;
+        ensure_unlocked(&private, path)?;
         Ok(Self { folder, private, made, kept: false })
     }
 
@@ -82,9 +92,9 @@ impl TraceDirectory {
     /// # Errors
     /// When it is not a trace of relayd, others may write to it, or it is being recorded.
     pub fn open(path: &Path) -> Result<Self> {
-        open_private(path)?;
+        let (folder, private) = open(path)?;
         check_owner(path)?;
-        let (folder, private) = open_locked(path)?;
+        ensure_unlocked(&private, path)?;
         Ok(Self { folder, private, made: false, kept: true })
     }
 
@@ -122,6 +132,12 @@ impl TraceDirectory {
     #[must_use]
     pub fn bytes_of(&self, cpu: u32) -> Option<u64> {
         self.folder.len_of(&cpu_file(cpu))
+    }
+
+    /// The folder of the session's own files, to be read.
+    #[must_use]
+    pub fn own_files(&self) -> &Folder {
+        &self.private
     }
 
     /// Where the session's own files are.
@@ -191,14 +207,6 @@ impl Drop for TraceDirectory {
             log::warn!("{} stays behind: {error}", path.display());
         }
     }
-}
-
-/// Opens the directory of a trace and the folder of its own files, locked.
-fn open_locked(path: &Path) -> Result<(Folder, Folder)> {
-    let folder = Folder::open(path).with_context(|| format!("opening {}", path.display()))?;
-    let private = open_private(path)?;
-    ensure_unlocked(&private, path)?;
-    Ok((folder, private))
 }
 
 /// Locks the folder of a trace's own files, which says that no living process records the trace.

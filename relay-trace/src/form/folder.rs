@@ -10,10 +10,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use anyhow::{Context as _, Result};
 use rustix::{
     fs::{AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, flock, fstat, openat, stat, statat},
     io::Errno,
 };
+use serde::de::DeserializeOwned;
 
 /// A directory that is open: what is opened in it is in this one, whatever is at its path by then.
 #[derive(Debug)]
@@ -88,6 +90,18 @@ impl Folder {
             ));
         }
         Ok(Some(bytes))
+    }
+
+    /// Reads a file of JSON of at most `most` bytes; a value of nothing when there is none.
+    ///
+    /// # Errors
+    /// As [`Self::read`], and when it is damaged.
+    pub fn read_json<T: DeserializeOwned + Default>(&self, name: &str, most: u64) -> Result<T> {
+        let read = || match self.read(name, most)? {
+            Some(text) => anyhow::Ok(serde_json::from_slice(&text)?),
+            None => Ok(T::default()),
+        };
+        read().with_context(|| format!("reading {}", self.path.join(name).display()))
     }
 
     /// Bytes of a file; `None` when there is none, or something else.

@@ -18,6 +18,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// The folder that a place is in: that of a name alone is the working directory.
+#[must_use]
+pub fn folder_of(place: &Path) -> &Path {
+    place.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Writes a file under another name and renames it, so that nobody sees a part of it.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let next = free_name(path)?;

@@ -17,6 +17,8 @@ use rustix::{
 };
 use tempfile::{NamedTempFile, TempDir};
 
+use super::folder_of;
+
 /// What the names begin with of what is not whole yet.
 const PREFIX: &str = ".relayd-";
 
@@ -132,11 +134,6 @@ fn check(place: &Path, replace: bool, what: &str, is_it: impl Fn(&fs::Metadata) 
         Ok(there) if is_it(&there) => Ok(()),
         Ok(_) => bail!("{} is not {what}: it is not replaced", place.display()),
     }
-}
-
-/// The folder that a place is in.
-fn folder_of(place: &Path) -> &Path {
-    place.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context as _, Result};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 
 use super::{folder::Folder, replace};
 
@@ -19,7 +19,7 @@ pub const CGROUPS_FILE: &str = "cgroups.json";
 /// # Errors
 /// When the file cannot be read, or is damaged.
 pub fn read(folder: &Folder) -> Result<BTreeMap<u32, String>> {
-    read_file(folder, FILE)
+    folder.read_json(FILE, LONGEST)
 }
 
 /// The paths of cgroups, by id; none when a trace has not kept them.
@@ -27,15 +27,7 @@ pub fn read(folder: &Folder) -> Result<BTreeMap<u32, String>> {
 /// # Errors
 /// When the file cannot be read, or is damaged.
 pub fn read_cgroups(folder: &Folder) -> Result<BTreeMap<u64, String>> {
-    read_file(folder, CGROUPS_FILE)
-}
-
-fn read_file<T: DeserializeOwned + Default>(folder: &Folder, file: &str) -> Result<T> {
-    let read = || match folder.read(file, LONGEST)? {
-        Some(text) => anyhow::Ok(serde_json::from_slice(&text)?),
-        None => Ok(T::default()),
-    };
-    read().with_context(|| format!("reading {}", folder.path().join(file).display()))
+    folder.read_json(CGROUPS_FILE, LONGEST)
 }
 
 /// Writes one of the two files.

@@ -10,8 +10,7 @@ mod parse;
 mod tests;
 
 use self::parse::{Argument, Conversion, Piece};
-use crate::form::format::Field;
-use crate::read::value::Value;
+use crate::{form::format::Field, read::value::Value};
 
 /// The decoders of an event's fields.
 #[derive(Debug, Default)]

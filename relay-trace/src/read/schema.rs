@@ -3,8 +3,8 @@
 use anyhow::{Result, bail};
 use relay_common::trace::COMMON_FIELDS;
 
-use super::packet::{Flaw, Record};
 use super::{
+    packet::{Flaw, Record},
     print_format::PrintFormat,
     value::{Number, Value, unsigned, until_nul},
 };

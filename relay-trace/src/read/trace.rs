@@ -12,7 +12,6 @@ use super::{
     schema::{Event, Schema},
     stream::Stream,
 };
-use crate::form::tasks;
 use crate::{
     form::{
         clock::Instant,
@@ -20,6 +19,7 @@ use crate::{
         folder::Folder,
         metadata::parse_uuid,
         session::{self, Clock, Session},
+        tasks,
     },
     read::symbolize::{SymbolSources, Symbols},
 };
@@ -72,8 +72,7 @@ impl Trace {
     /// # Errors
     /// When it is none, or what describes it is missing, damaged or newer than this relayd.
     pub fn open(path: &Path) -> Result<Self> {
-        let private = directory::open_private(path)?;
-        let folder = Folder::open(path).with_context(|| format!("opening the trace {}", path.display()))?;
+        let (folder, private) = directory::open(path)?;
         let session = Session::read(&private)?;
         let file = private.path().join(session::FILE);
         let mut flaws = Vec::new();

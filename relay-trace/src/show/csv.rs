@@ -8,11 +8,11 @@ use super::{
     escape::push_escaped,
     text::{Style, Words, push_time},
 };
-use crate::read::symbolize::Symbols;
 use crate::read::{
     choice::{Choice, comm},
     names::Names,
     slices::{Item, Seen},
+    symbolize::Symbols,
     trace::Trace,
     value::{Number, Value},
 };

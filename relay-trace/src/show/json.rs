@@ -1,14 +1,16 @@
 //! Records as JSON lines. `docs/reading.md` has the schema, which does not change: keys are only added.
 
-use super::text::{Frame, Style, Words, kernel_frames, push_number, user_frames};
-use crate::form::builds;
-use crate::read::symbolize::Symbols;
-use crate::read::{
-    choice::comm,
-    names::Names,
-    slices::{Gap, GapKind, Item, Seen},
-    trace::Trace,
-    value::{Number, Value},
+use super::text::{Frame, Style, Words, kernel_frames, push_list, push_number, user_frames};
+use crate::{
+    form::builds,
+    read::{
+        choice::comm,
+        names::Names,
+        slices::{Gap, GapKind, Item, Seen},
+        symbolize::Symbols,
+        trace::Trace,
+        value::{Number, Value},
+    },
 };
 
 /// Writes records as JSON, an object a line.
@@ -153,16 +155,7 @@ pub fn push_value(text: &mut Vec<u8>, value: Value<'_>) {
     match value {
         Value::Number(number) => push_any(text, number),
         Value::Text(of) => push_text(text, of),
-        Value::List(..) => {
-            text.push(b'[');
-            for (index, element) in value.elements().enumerate() {
-                if index > 0 {
-                    text.push(b',');
-                }
-                push_any(text, element);
-            }
-            text.push(b']');
-        }
+        Value::List(..) => push_list(text, value, push_any),
     }
 }
 

@@ -3,15 +3,17 @@
 use std::{collections::HashMap, io::Write as _};
 
 use super::escape::{escaped, push_escaped, push_quoted};
-use crate::form::builds;
-use crate::read::symbolize::Symbols;
-use crate::read::{
-    choice::comm,
-    names::Names,
-    schema::{Event, USER_FRAME},
-    slices::{Gap, GapKind, Item, Seen},
-    trace::Trace,
-    value::{Number, Value},
+use crate::{
+    form::builds,
+    read::{
+        choice::comm,
+        names::Names,
+        schema::{Event, USER_FRAME},
+        slices::{Gap, GapKind, Item, Seen},
+        symbolize::Symbols,
+        trace::Trace,
+        value::{Number, Value},
+    },
 };
 
 /// Values whose words are kept, for each field.
@@ -247,17 +249,20 @@ fn push_value(text: &mut Vec<u8>, value: Value<'_>) {
     match value {
         Value::Number(number) => push_any(text, number),
         Value::Text(of) => push_quoted(text, of),
-        Value::List(..) => {
-            text.push(b'[');
-            for (index, element) in value.elements().enumerate() {
-                if index > 0 {
-                    text.push(b',');
-                }
-                push_any(text, element);
-            }
-            text.push(b']');
-        }
+        Value::List(..) => push_list(text, value, push_any),
     }
+}
+
+/// `[1,2]` of a list, its numbers as `push` has them.
+pub(super) fn push_list(text: &mut Vec<u8>, value: Value<'_>, push: impl Fn(&mut Vec<u8>, Number)) {
+    text.push(b'[');
+    for (index, element) in value.elements().enumerate() {
+        if index > 0 {
+            text.push(b',');
+        }
+        push(text, element);
+    }
+    text.push(b']');
 }
 
 fn push_any(text: &mut Vec<u8>, number: Number) {

@@ -98,7 +98,7 @@ fn of_programs(root: &Path, source: &Source, ours: &[(PathBuf, &str)]) -> Result
     for folder in ["bin", "lib", "lib64"] {
         symlink(format!("usr/{folder}"), root.join(folder)).with_context(|| format!("linking {folder}"))?;
     }
-    let mut files = vec![(source.busybox(), root.join("bin/busybox"))];
+    let mut files = vec![(source.find("busybox").context("there is no busybox")?, root.join("bin/busybox"))];
     for name in PROGRAMS {
         // What is not installed is said by the tests that need it.
         files.extend(source.find(name).map(|program| (program, root.join("bin").join(name))));
@@ -132,11 +132,6 @@ impl Source {
             Self::Packages(folder) => path.strip_prefix(folder).or_else(|_| path.strip_prefix("/")),
         };
         root.join(within.unwrap_or(path))
-    }
-
-    fn busybox(&self) -> PathBuf {
-        let machine = PathBuf::from("/bin/busybox");
-        self.find("busybox").unwrap_or(machine)
     }
 
     fn find(&self, name: &str) -> Option<PathBuf> {
