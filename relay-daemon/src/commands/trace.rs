@@ -14,7 +14,7 @@ use relay_common::Mode;
 use relay_daemon::{
     kernel::loader::Notices,
     record::{
-        Options, Recording,
+        Options, Recording, Removed,
         pieces::{Free, Rules},
     },
     session,
@@ -170,9 +170,9 @@ async fn trace(arguments: Arguments) -> Result<ExitCode> {
     if let (Some(child), false) = (&child, matches!(stop, Stop::Ended(_))) {
         stop_command(child);
     }
-    let (path, is_removed) = (recording.path(), recording.is_removed());
+    let path = recording.path();
     let session = match recording.finish() {
-        Err(error) if !is_removed => {
+        Err(error) if !error.is::<Removed>() => {
             return Err(
                 error.context(format!("ending the trace; `relayd recover {}` tries it once more", path.display()))
             );

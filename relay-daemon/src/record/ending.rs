@@ -18,6 +18,11 @@ use relay_trace::form::{
     session::{Cpu, Session},
 };
 
+/// Somebody else has removed the trace while it was recorded.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}; nothing of it is left")]
+pub struct Removed(String);
+
 /// Ends a trace: of the consumers, drains those that can go on.
 pub(crate) fn end_trace(
     mut standing: Standing,
@@ -57,16 +62,17 @@ pub(crate) fn end_trace(
         }
     }
     session.error = (!errors.is_empty()).then(|| errors.join("; "));
+    let written = directory.release_reserve().and_then(|()| session.write(&directory.private()));
+    // Looked at afterwards: whoever removes it may be at it.
     if directory.is_removed() {
-        // Nothing can be written there, and nobody could recover it.
+        // Nobody could recover it.
         standing.close()?;
         if errors.is_empty() {
             errors.push("the trace's directory was removed by somebody else".to_owned());
         }
-        bail!("{}; nothing of it is left", errors.join("; "));
+        return Err(Removed(errors.join("; ")).into());
     }
-    directory.release_reserve()?;
-    session.write(&directory.private())?;
+    written?;
     save_names(&mut addresses, &mut tasks, &directory.private());
     standing.close()?;
     Ok(session)

@@ -8,6 +8,8 @@ mod rotation;
 pub mod snapshot;
 mod tasks;
 
+pub use self::ending::Removed;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -235,12 +237,6 @@ impl Recording {
         self.directory.path()
     }
 
-    /// Whether somebody has removed the trace's directory.
-    #[must_use]
-    pub fn is_removed(&self) -> bool {
-        self.directory.is_removed()
-    }
-
     /// Whether the files are what the readers have written; if not, what is wrong is kept for the account. To be called every second or so.
     pub fn is_intact(&mut self) -> bool {
         let path = self.directory.path();
@@ -332,7 +328,7 @@ impl Recording {
     /// [`Session::error`] says otherwise.
     ///
     /// # Errors
-    /// When the account cannot be had or written.
+    /// When the account cannot be had or written; [`Removed`] when there is no place for it any more.
     pub fn finish(self) -> Result<Session> {
         let Self { standing, directory, addresses, tasks, readers, session, pieces, trouble, .. } = self;
         standing.stop()?;
