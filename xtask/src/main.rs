@@ -263,9 +263,9 @@ fn advisories() -> Result<()> {
 /// Builds twice: a build script that cargo takes for changed each time would have everybody wait for the eBPF programs.
 fn rebuild() -> Result<()> {
     setup::ebpf_toolchain()?;
-    let build = ["build", "--locked", "--package", "relay-daemon", "--package", "example-kleak"];
-    exec(cargo().args(build))?;
-    let second = cargo().args(build).args(["--verbose"]).output().context("running cargo")?;
+    let build = || tests::Programs::command(None);
+    exec(&mut build())?;
+    let second = build().args(["--verbose"]).output().context("running cargo")?;
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
     let is_work = |line: &&str| ["Compiling", "Dirty"].iter().any(|word| line.trim_start().starts_with(word));
     let again: Vec<_> = said.lines().filter(is_work).collect();

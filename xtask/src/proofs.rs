@@ -39,10 +39,10 @@ pub(crate) fn loom() -> Result<()> {
 
 /// Every interruption of short scripts; then the same, quicker, of a protocol with one rule broken, for every rule.
 pub(crate) fn explore(full: bool) -> Result<()> {
-    let explorer = ["test", "--release", "--locked", "--package", "relay-common", "--test", "explore"];
+    let copy = copy_of_protocol()?;
     let size = if full { "full" } else { "ci" };
-    exec(cargo().args(explorer).args(["--", "--nocapture", "--test-threads=1"]).env("RELAY_EXPLORE", size))?;
-    mutants()
+    exec(test(&copy, "explore").args(["--", "--nocapture", "--test-threads=1"]).env("RELAY_EXPLORE", size))?;
+    mutants(&copy)
 }
 
 /// The host-side code, under an interpreter that knows undefined behaviour and weak memory.
@@ -55,7 +55,8 @@ pub(crate) fn miri() -> Result<()> {
     exec(miri.arg(ebpf::target_dir().join("miri")).env("MIRIFLAGS", "-Zmiri-disable-isolation"))
 }
 
-fn mutants() -> Result<()> {
+/// A copy of relay-common that is built without any other crate, and can be mutated.
+fn copy_of_protocol() -> Result<PathBuf> {
     let source = ebpf::root().join("relay-common");
     let copy = ebpf::target_dir().join("mutants/relay-common");
     for folder in ["src", "tests"] {
@@ -66,7 +67,11 @@ fn mutants() -> Result<()> {
     }
     fs::copy(source.join("tests/exhaustive.rs"), copy.join("tests/exhaustive.rs"))?;
     fs::write(copy.join("Cargo.toml"), MANIFEST)?;
-    if let Some(caught) = ["explore", "exhaustive"].into_iter().find_map(|test| run(&copy, test).transpose()) {
+    Ok(copy)
+}
+
+fn mutants(copy: &Path) -> Result<()> {
+    if let Some(caught) = ["explore", "exhaustive"].into_iter().find_map(|test| run(copy, test).transpose()) {
         bail!("without a mutation: {}", caught?);
     }
     let (start, mut survivors) = (Instant::now(), 0);
@@ -74,7 +79,7 @@ fn mutants() -> Result<()> {
         let path = copy.join("src").join(mutant.file);
         let original = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
         fs::write(&path, mutated(&original, mutant)?)?;
-        let caught = run(&copy, mutant.test).with_context(|| format!("the mutant of: {}", mutant.rule))?;
+        let caught = run(copy, mutant.test).with_context(|| format!("the mutant of: {}", mutant.rule))?;
         fs::write(&path, original)?;
         survivors += usize::from(caught.is_none());
         println!("mutant: {}\n    {}", mutant.rule, caught.as_deref().unwrap_or("NOT CAUGHT"));
@@ -101,13 +106,8 @@ fn mutated(original: &str, mutant: &Mutant) -> Result<String> {
 /// Runs a test target of the copy. Which assertion failed, and in which test, or nothing when all held.
 fn run(copy: &Path, test: &str) -> Result<Option<String>> {
     let cargo = |arguments: &[&str]| {
-        let mut cargo = Command::new("cargo");
-        cargo.current_dir(copy).args(["test", "--quiet", "--test", test, "--target-dir"]).arg(copy.join("target"));
-        cargo
-            .args(arguments)
-            .env("RUSTFLAGS", "-Awarnings")
-            .env("RELAY_EXPLORE_ONE", "1")
-            .env("RELAY_EXPLORE", "quick");
+        let mut cargo = self::test(copy, test);
+        cargo.args(arguments).env("RELAY_EXPLORE_ONE", "1").env("RELAY_EXPLORE", "quick");
         cargo.output().with_context(|| format!("running {cargo:?}"))
     };
     let built = cargo(&["--no-run"])?;
@@ -126,6 +126,14 @@ fn run(copy: &Path, test: &str) -> Result<Option<String>> {
     let name = head.split('\'').nth(1).unwrap_or("?");
     let message: String = message.trim().chars().take(100).collect();
     Ok(Some(format!("{test}::{name}: {message}")))
+}
+
+/// cargo that runs a test target of the copy.
+fn test(copy: &Path, name: &str) -> Command {
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(copy).args(["test", "--quiet", "--test", name, "--target-dir"]).arg(copy.join("target"));
+    cargo.env("RUSTFLAGS", "-Awarnings");
+    cargo
 }
 
 fn copy_folder(from: &Path, to: &Path) -> Result<()> {

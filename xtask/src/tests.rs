@@ -111,11 +111,21 @@ const TOGETHER: [&str; 8] = [
 ];
 
 impl Programs {
-    /// Builds them for this machine, or for another.
-    pub(crate) fn build(target: Option<Target>) -> Result<Self> {
+    /// cargo that builds them for this machine, or for another.
+    pub(crate) fn command(target: Option<Target>) -> Command {
         let mut build = target.map_or_else(cargo, Target::cargo);
         build.args(["build", "--locked"]).args(TOGETHER.iter().flat_map(|package| ["--package", package]));
-        let built = executables(build.args(["--bin", "relayd", "--bin", "kleak", "--test", "kernel"]))?;
+        if let Some(target) = target {
+            // A target directory of its own: cargo locks it while it builds, and the other checks would wait.
+            build.arg("--target-dir").arg(ebpf::target_dir().join("guest").join(target.triple));
+        }
+        build.args(["--bin", "relayd", "--bin", "kleak", "--test", "kernel"]);
+        build
+    }
+
+    /// Builds them for this machine, or for another.
+    pub(crate) fn build(target: Option<Target>) -> Result<Self> {
+        let built = executables(&mut Self::command(target))?;
         let program = |name: &str| {
             let is_it = |path: &&PathBuf| {
                 let stem = path.file_name().unwrap_or_default().to_string_lossy();
