@@ -188,7 +188,9 @@ fn main() {
             [] session_json_has_what_the_format_says,
             [BABELTRACE, HOTPLUG] a_cpu_that_goes_offline_is_drained_all_the_same,
             [BABELTRACE, HOTPLUG] a_cpu_that_comes_online_gets_a_buffer_and_a_file,
-            [HOTPLUG, THREE_CPUS] cpu_numbers_may_have_gaps;
+            [HOTPLUG, THREE_CPUS] cpu_numbers_may_have_gaps,
+            [] the_end_does_not_wait_for_the_kernel_to_detach,
+            [] a_second_interrupt_does_not_wait_for_the_end;
         long: [] every_run_is_recorded_or_lost,
             [] every_record_is_read_or_overrun;
         examples: [] klog_shows_what_programs_log_in_the_order_of_time,

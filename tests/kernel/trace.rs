@@ -2,17 +2,23 @@
 
 use std::{
     fs,
-    io::Write as _,
+    io::{self, Write as _},
     path::Path,
     process::{Command, Stdio},
+    time::Instant,
 };
 
 use relay_channel::machine::online_cpus;
 use relay_common::trace::{
     CONTENT_SIZE_AT, CPU_ID_AT, MAGIC, PACKET_SEQ_NUM_AT, PACKET_SIZE_AT, TIMESTAMP_BEGIN_AT, TIMESTAMP_END_AT,
 };
-use relay_tests::{Recording, Trace, record, relayd, succeed, text, trace::number_at, wait_until};
+use relay_tests::{
+    Recording, Running, Trace, record, relayd, succeed, text,
+    trace::{self, number_at},
+    wait_until,
+};
 use relay_trace::read::packet::{BEFORE_PAYLOAD, HEADER};
+use rustix::process::Signal;
 
 /// `count` reads and writes of one byte, and little else.
 fn dd(count: u32) -> Vec<String> {
@@ -281,4 +287,39 @@ pub(crate) fn cpu_numbers_may_have_gaps() {
         assert_eq!(account["recorded"].as_u64().unwrap() >= 8000, index == 0 || index == 2, "{account}");
     }
     trace.adds_up();
+}
+
+pub(crate) fn the_end_does_not_wait_for_the_kernel_to_detach() {
+    let duration = |more: &[&str]| {
+        let start = Instant::now();
+        let arguments = ["-e", "sched:*,timer:*,irq:*"];
+        let trace = record(&[&arguments[..], more, &["--", "true"]].concat());
+        assert!(trace.total("recorded") > 0, "{}", trace.summary);
+        start.elapsed()
+    };
+    // There it waits, for the runs are counted until the last.
+    let waiting = duration(&["--bpf-stats"]);
+    let quick = duration(&[]);
+    assert!(quick < waiting, "{quick:?}, and {waiting:?} where it waits");
+}
+
+pub(crate) fn a_second_interrupt_does_not_wait_for_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace");
+    let arguments = ["trace", "-e", "sched:*,timer:*,irq:*", "--bpf-stats", "-o"];
+    let mut recorder = Running::start(relayd().args(arguments).arg(&path));
+    trace::wait_until_it_records(&path);
+    recorder.signal(Signal::INT);
+    // Its readers have ended: what is left is to wait for the kernel.
+    recorder.wait_until("no thread reads a buffer", |relayd| {
+        let threads = fs::read_dir(format!("/proc/{}/task", relayd.pid())).unwrap();
+        let name = |thread: io::Result<fs::DirEntry>| fs::read_to_string(thread.ok()?.path().join("comm")).ok();
+        !threads.filter_map(name).any(|name| name.starts_with("relayd/cpu"))
+    });
+    recorder.signal(Signal::INT);
+    let ended = recorder.end();
+    assert_eq!(ended.code, Some(130), "{}", ended.stderr);
+    assert!(ended.stderr.contains("relayd recover"), "{}", ended.stderr);
+    succeed(relayd().arg("recover").arg(&path));
+    trace::verify(&path);
 }

@@ -2,7 +2,7 @@
 
 use std::{
     os::unix::process::ExitStatusExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{ExitCode, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
@@ -19,7 +19,7 @@ use relay_daemon::{
     },
     session,
 };
-use relay_trace::form::session::Cpu;
+use relay_trace::form::session::{Cpu, Session};
 use tokio::{
     process::{Child, Command},
     signal::unix::{Signal, SignalKind, signal},
@@ -166,12 +166,12 @@ async fn trace(arguments: Arguments) -> Result<ExitCode> {
         }),
     };
     status.set_message(format!("stopping: draining, then detaching from {} events", recording.events()));
-    status.tick();
+    status.enable_steady_tick(STATUS_INTERVAL);
     if let (Some(child), false) = (&child, matches!(stop, Stop::Ended(_))) {
         stop_command(child);
     }
     let path = recording.path();
-    let session = match recording.finish() {
+    let session = match finish(recording, &path, &mut signals).await {
         Err(error) if !error.is::<Removed>() => {
             return Err(
                 error.context(format!("ending the trace; `relayd recover {}` tries it once more", path.display()))
@@ -192,6 +192,19 @@ async fn trace(arguments: Arguments) -> Result<ExitCode> {
         Stop::Asked => ExitCode::SUCCESS,
         Stop::Failed => ExitCode::FAILURE,
     })
+}
+
+/// Ends the recording; a second Ctrl-C does not wait for that.
+async fn finish(recording: Recording, path: &Path, signals: &mut Signals) -> Result<Session> {
+    let finishing = tokio::task::spawn_blocking(|| recording.finish());
+    tokio::select! {
+        finished = finishing => finished.context("ending the trace")?,
+        _ = signals.interrupt.recv() => {
+            say!("relayd: interrupted while it ended the trace: `relayd recover {}` completes it", path.display());
+            // Returning would wait for what is under way.
+            std::process::exit(128 + rustix::process::Signal::INT.as_raw());
+        }
+    }
 }
 
 /// Begins a recording, or takes up one whose recorder was killed.

@@ -139,7 +139,7 @@ impl Programs {
         run(&self.request, request, event, argument)
     }
 
-    /// Detaches from every event. The kernel waits for several RCU grace periods at each (measured: 75 ms).
+    /// Gives up the links: detaches from every event whose link is not pinned.
     pub fn detach(&mut self) {
         self.links.clear();
     }

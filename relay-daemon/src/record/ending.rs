@@ -43,7 +43,12 @@ pub(crate) fn end_trace(
     session.clock.end = Some(end);
     // Before the links are gone: they know what they have missed.
     standing.count(&mut session)?;
-    standing.detach()?;
+    if standing.counts_runs() {
+        // The kernel counts until a program is detached.
+        standing.detach_and_wait()?;
+    } else {
+        standing.detach()?;
+    }
     channel.wait_for_running_programs()?;
     let missed = session.kprobes_missed;
     session.programs.clear();

@@ -10,7 +10,7 @@ mod folders;
 pub(crate) mod packets;
 pub mod status;
 
-use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf, sync::Arc};
+use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf, sync::Arc, thread};
 
 use anyhow::{Context as _, Result, bail};
 use relay_common::{Geometry, Mode, recipe::Pattern};
@@ -39,6 +39,9 @@ use relay_trace::form::{
     metadata,
     session::{Cpu, Session, SessionEvent},
 };
+
+/// How many wait for the kernel at once to have detached.
+const DETACHING: usize = 64;
 
 /// What to record.
 #[derive(Debug)]
@@ -230,13 +233,40 @@ impl Standing {
         pins.iter().flatten().try_for_each(|pin| self.folder.unpin(pin))
     }
 
-    /// Detaches from all events.
+    /// Detaches from all events. The kernel waits for grace periods at each (measured: 75 ms), and this does not wait for the kernel.
     ///
     /// # Errors
     /// What the system says.
     pub fn detach(&mut self) -> Result<()> {
-        self.unpin_links(None)?;
+        // Descriptors first. Who closes the last one of a link waits for the grace periods; a pin that is the last reference is put by
+        // a worker of the kernel's, and the workers wait side by side (kernel/bpf/syscall.c, `bpf_link_put` and `bpf_link_put_direct`).
         self.programs.iter_mut().for_each(Programs::detach);
+        self.unpin_links(None)
+    }
+
+    /// Whether the kernel counts the runs of its programs.
+    pub fn counts_runs(&self) -> bool {
+        self.programs.iter().any(|programs| programs.stats.is_some())
+    }
+
+    /// Detaches from all events, and waits until the kernel has: from then on no program runs.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn detach_and_wait(&mut self) -> Result<()> {
+        self.unpin_links(None)?;
+        let links: Vec<_> = self.programs.iter_mut().flat_map(|programs| programs.links.drain(..)).collect();
+        let share = links.len().div_ceil(DETACHING);
+        let mut links = links.into_iter();
+        thread::scope(|scope| {
+            loop {
+                let share: Vec<_> = links.by_ref().take(share).collect();
+                if share.is_empty() {
+                    break;
+                }
+                scope.spawn(|| drop(share));
+            }
+        });
         Ok(())
     }
 
@@ -364,6 +394,8 @@ impl Standing {
 impl Drop for Standing {
     /// Now, and not when the last reader of the channel has gone: this process may end before.
     fn drop(&mut self) {
+        // As in `detach`.
+        self.programs.iter_mut().for_each(Programs::detach);
         self.folder.remove_temporary();
     }
 }
