@@ -2,10 +2,10 @@
 
 mod draw;
 
-use std::{collections::BTreeMap, io::Write as _, process::ExitCode};
+use std::{cmp::Ordering, collections::BTreeMap, io::Write as _, process::ExitCode};
 
-use anyhow::{Result, bail};
-use clap::Args;
+use anyhow::{Result, anyhow, bail};
+use clap::{Args, ValueEnum};
 use relay_trace::{
     form::{
         format::{Display, Kind},
@@ -16,14 +16,21 @@ use relay_trace::{
         schema::Schema,
         trace::Trace,
     },
-    show::statistics::{self, Count, Fields, Group, Statistics},
+    show::{
+        spread::Spread,
+        statistics::{self, Count, Statistics},
+        totals::{Fields, Group, Key},
+    },
 };
 use serde::Serialize;
 
-use super::reading::{Chosen, Damages, progress_bar};
+use super::{
+    misuse,
+    reading::{Chosen, Damages, progress_bar},
+};
 
-/// What every record has beside its fields.
-const OF_TASK: [&str; 6] = ["event", "cpu", "pid", "tid", "uid", "comm"];
+/// What every record has beside its fields, or may have.
+const OF_TASK: [&str; 9] = ["event", "cpu", "pid", "tid", "uid", "cgroup", "comm", "kstack", "ustack"];
 
 /// Count what is in traces: records by event and CPU, over time, and by the values of a field; and what was lost.
 #[derive(Debug, Args)]
@@ -32,7 +39,9 @@ Exit status: 0; 1 when something in the files could not be read.
 
 Examples:
   relayd stat relayd-20260102-030405
-  relayd stat DIR -e 'syscall:*' --hist duration_ns --by event
+  relayd stat DIR -e 'syscall:*' --sum duration_ns --by event
+  relayd stat DIR -e 'syscall:*' --hist duration_ns --by comm,event --sort p99 --top 10
+  relayd stat DIR -e block:block_rq_issue --sum bytes --by comm
   relayd stat DIR -e kmem:kmalloc --hist bytes_alloc
   relayd stat DIR -e sched:sched_switch --by prev_state --since -1s")]
 pub(crate) struct Arguments {
@@ -41,15 +50,40 @@ pub(crate) struct Arguments {
     /// Draw how the numbers in this field are spread, like duration_ns.
     #[arg(long, value_name = "FIELD")]
     hist: Option<String>,
-    /// Count separately for each value of this field, or of event, cpu, pid, tid, uid, comm.
+    /// Add up the numbers in this field.
     #[arg(long, value_name = "FIELD")]
-    by: Option<String>,
+    sum: Option<String>,
+    /// Count separately for each value of these fields, or of event, cpu, pid, tid, uid, cgroup, comm, kstack, ustack.
+    #[arg(long, value_name = "FIELD,…", value_delimiter = ',')]
+    by: Vec<String>,
+    /// Which values come first [default: those with the largest sum, or with the most records].
+    #[arg(long, value_enum, requires = "by")]
+    sort: Option<Order>,
+    /// Show so many values [default: 30; with --json all].
+    #[arg(long, value_name = "N", requires = "by")]
+    top: Option<usize>,
     /// Show every event's numbers on every CPU.
     #[arg(short, long)]
     verbose: bool,
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
+}
+
+/// Values of `--by` that are shown to people.
+const SHOWN: usize = 30;
+
+/// What values of `--by` are sorted by: the largest first, but for keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Order {
+    Records,
+    Sum,
+    Mean,
+    P50,
+    P90,
+    P99,
+    Max,
+    Key,
 }
 
 /// All numbers, as a program reads them. `docs/reading.md` has the schema.
@@ -62,6 +96,12 @@ struct Report {
     bar_ns: f64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     groups: Vec<GroupReport>,
+    /// Values that are not among the groups, for --top.
+    #[serde(skip_serializing_if = "is_zero")]
+    more_groups: usize,
+    /// Their records.
+    #[serde(skip_serializing_if = "is_zero")]
+    more_records: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -113,42 +153,67 @@ struct CountReport {
 
 #[derive(Debug, Serialize)]
 struct GroupReport {
+    /// The values of all keys in one text.
     value: String,
+    /// By field. None where it is the rest.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    key: BTreeMap<String, KeyReport>,
     records: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    spread: Option<Spread>,
+    sum: Option<i128>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spread: Option<SpreadReport>,
+    /// Keys for which there was no room.
+    #[serde(skip_serializing_if = "is_zero")]
+    is_rest: bool,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+enum KeyReport {
+    Number(i128),
+    Text(String),
 }
 
 /// How numbers are spread; quantiles to a hundredth.
 #[derive(Clone, Debug, Serialize)]
-struct Spread {
-    min: u64,
+struct SpreadReport {
+    min: i128,
     mean: f64,
-    p50: u64,
-    p90: u64,
-    p99: u64,
-    p999: u64,
-    max: u64,
+    p50: i128,
+    p90: i128,
+    p99: i128,
+    p999: i128,
+    max: i128,
+    /// How many are below zero.
+    #[serde(skip_serializing_if = "is_zero")]
+    negative: u64,
     /// Counts by powers of two: from 0, 1, 2, 4 …
     powers: Vec<u64>,
+}
+
+fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let traces = arguments.chosen.open()?;
     let choice = arguments.chosen.choice(&traces)?;
-    for (option, name) in [("--hist", &arguments.hist), ("--by", &arguments.by)] {
-        if let Some(name) = name {
-            check_field(&traces, option, name)?;
-        }
+    let numbers = [("--hist", &arguments.hist), ("--sum", &arguments.sum)];
+    let numbers = numbers.iter().filter_map(|(option, name)| Some((*option, name.as_ref()?)));
+    for (option, name) in numbers.chain(arguments.by.iter().map(|name| ("--by", name))) {
+        check_field(&traces, option, name)?;
     }
-    let fields = Fields { values: arguments.hist.clone(), by: arguments.by.clone() };
+    let fields = Fields { spread: arguments.hist.clone(), sum: arguments.sum.clone(), by: arguments.by.clone() };
+    let order = order(arguments)?;
     let slicer = arguments.chosen.slicer(&traces, false)?;
     let bar = progress_bar(&traces.iter().collect::<Vec<_>>(), arguments.json)?;
     let mut counted = statistics::count(&traces, slicer, &choice, &fields, |bytes| bar.set_position(bytes))?;
     bar.finish_and_clear();
     let mut damages = Damages::of(&traces);
     damages.add(std::mem::take(&mut counted.damages));
-    let report = Report::new(&traces, counted);
+    let top = arguments.top.unwrap_or(if arguments.json { usize::MAX } else { SHOWN });
+    let report = Report::new(&traces, counted, &fields, order, top);
     let text = if arguments.json {
         serde_json::to_string_pretty(&report)? + "\n"
     } else {
@@ -159,6 +224,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     out.flush()?;
     arguments.chosen.compare_with_account(&traces, &mut damages);
     Ok(damages.finish())
+}
+
+/// What is asked for, or what is most likely meant.
+fn order(arguments: &Arguments) -> Result<Order> {
+    let (has_sum, has_spread) = (arguments.sum.is_some(), arguments.hist.is_some());
+    let order = arguments.sort.unwrap_or(if has_sum { Order::Sum } else { Order::Records });
+    match order {
+        Order::Sum if !has_sum && !has_spread => Err(misuse(anyhow!("--sort sum needs --sum FIELD"))),
+        Order::Mean | Order::P50 | Order::P90 | Order::P99 | Order::Max if !has_spread => {
+            Err(misuse(anyhow!("--sort by what a field's numbers are like needs --hist FIELD")))
+        }
+        order => Ok(order),
+    }
 }
 
 /// Refuses a field that no event has, or that is of no use.
@@ -178,8 +256,8 @@ fn check_field(traces: &[Trace], option: &str, name: &str) -> Result<()> {
             let near = relay_trace::similar::did_you_mean(name, names);
             bail!("{option}: no event of the trace has a field '{name}'{near}; relayd print shows them");
         }
-        Some(kind) if option == "--hist" && !is_number(kind) => {
-            bail!("--hist: {name} is no number; --by {name} counts its values");
+        Some(kind) if option != "--by" && !is_number(kind) => {
+            bail!("{option}: {name} is not a number; --by {name} counts its values");
         }
         Some(kind) if !is_number(kind) && !is_text(kind) => bail!("{option}: {name} is an array"),
         Some(_) => {}
@@ -188,20 +266,46 @@ fn check_field(traces: &[Trace], option: &str, name: &str) -> Result<()> {
 }
 
 impl Report {
-    fn new(traces: &[Trace], counted: Statistics) -> Self {
+    fn new(traces: &[Trace], counted: Statistics, fields: &Fields, order: Order, top: usize) -> Self {
         let from = traces.iter().map(|trace| trace.common(trace.session.clock.start.monotonic)).min().unwrap_or(0);
         let first = counted.counts.values().map(|count| count.first).min().unwrap_or(from).max(from);
         let last = counted.counts.values().map(|count| count.last).max().unwrap_or(first);
         let reports =
             traces.iter().enumerate().map(|(index, trace)| TraceReport::new(index, trace, &counted)).collect();
-        let mut groups: Vec<(String, Group)> = counted.groups.into_iter().collect();
-        groups.sort_by(|a, b| b.1.records.cmp(&a.1.records).then_with(|| a.0.cmp(&b.0)));
+        let others = counted.totals.others.clone();
+        let mut groups = counted.totals.into_groups();
+        groups.sort_by(|a, b| order.compare(&b.1, &a.1).then_with(|| a.0.cmp(&b.0)));
+        let more = groups.split_off(top.min(groups.len()));
+        let mut groups: Vec<_> = groups.iter().map(|(key, group)| GroupReport::new(fields, key, group)).collect();
+        if others.records > 0 {
+            let rest = GroupReport::new(&Fields { by: Vec::new(), ..fields.clone() }, &[], &others);
+            groups.push(GroupReport { value: "(others)".to_owned(), is_rest: true, ..rest });
+        }
         Self {
             traces: reports,
             over_time: counted.over_time.bars(first, last, draw::WIDTH),
             from: first,
             bar_ns: last.saturating_sub(first) as f64 / draw::WIDTH as f64,
-            groups: groups.into_iter().map(|(value, group)| GroupReport::new(value, &group)).collect(),
+            groups,
+            more_groups: more.len(),
+            more_records: more.iter().map(|(_, group)| group.records).sum(),
+        }
+    }
+}
+
+impl Order {
+    fn compare(self, a: &Group, b: &Group) -> Ordering {
+        let by = |of: fn(&Group) -> i128| of(a).cmp(&of(b));
+        match self {
+            Self::Records => by(|group| group.records.into()),
+            // Without --sum it is that of --hist's field.
+            Self::Sum => by(|group| if group.sum == 0 { group.spread.sum() } else { group.sum }),
+            Self::Mean => a.spread.mean().total_cmp(&b.spread.mean()),
+            Self::P50 => by(|group| group.spread.quantile(500)),
+            Self::P90 => by(|group| group.spread.quantile(900)),
+            Self::P99 => by(|group| group.spread.quantile(990)),
+            Self::Max => by(|group| group.spread.max()),
+            Self::Key => Ordering::Equal,
         }
     }
 }
@@ -270,24 +374,34 @@ impl TraceReport {
 }
 
 impl GroupReport {
-    fn new(value: String, group: &Group) -> Self {
-        let spread = group.values.as_ref().map(|values| {
-            let powers = 64 - values.max().leading_zeros();
-            let between = |power: u32| match power {
-                0 => values.count_at(0),
-                _ => values.count_between(1 << (power - 1), (1u64 << (power - 1)) - 1 + (1 << (power - 1))),
-            };
-            Spread {
-                min: values.min(),
-                mean: group.sum as f64 / group.records.max(1) as f64,
-                p50: values.value_at_quantile(0.5),
-                p90: values.value_at_quantile(0.9),
-                p99: values.value_at_quantile(0.99),
-                p999: values.value_at_quantile(0.999),
-                max: values.max(),
-                powers: (0..=powers).map(between).collect(),
-            }
-        });
-        Self { value, records: group.records, spread }
+    fn new(fields: &Fields, key: &[Key], group: &Group) -> Self {
+        let report = |key: &Key| match key {
+            Key::Number(number) => KeyReport::Number(*number),
+            Key::Text(text) => KeyReport::Text(text.clone()),
+        };
+        Self {
+            value: key.iter().map(Key::to_string).collect::<Vec<_>>().join(", "),
+            key: fields.by.iter().cloned().zip(key.iter().map(report)).collect(),
+            records: group.records,
+            sum: fields.sum.as_ref().map(|_| group.sum),
+            spread: fields.spread.as_ref().map(|_| SpreadReport::new(&group.spread)),
+            is_rest: false,
+        }
+    }
+}
+
+impl SpreadReport {
+    fn new(spread: &Spread) -> Self {
+        Self {
+            min: spread.min(),
+            mean: spread.mean(),
+            p50: spread.quantile(500),
+            p90: spread.quantile(900),
+            p99: spread.quantile(990),
+            p999: spread.quantile(999),
+            max: spread.max(),
+            negative: spread.negative(),
+            powers: spread.powers(),
+        }
     }
 }

@@ -11,7 +11,7 @@ use crate::{
         slices::{Item, Slice},
         stream::Damage,
     },
-    show::text::{kernel_frames, user_frames},
+    show::stack::{clean, folded},
 };
 
 /// Trace, thread name, kernel stack and user stack, as they lie in the records.
@@ -50,13 +50,8 @@ pub fn write(job: Job<'_>, output: &mut dyn Write) -> Result<Vec<Damage>> {
     let mut symbols: Vec<_> = traces.iter().map(crate::read::trace::Trace::symbols).collect();
     let mut lines: HashMap<String, u64> = HashMap::new();
     for ((trace, name, kernel, user), count) in stacks {
-        let mut frames: Vec<String> = kernel_frames(&kernel)
-            .chain(user_frames(&user))
-            .map(|frame| function(&frame.name(&mut symbols[trace])))
-            .collect();
-        frames.push(clean(&String::from_utf8_lossy(&name)));
-        frames.reverse();
-        *lines.entry(frames.join(";")).or_default() += count;
+        let (name, stack) = (clean(&String::from_utf8_lossy(&name)), folded(&kernel, &user, &mut symbols[trace]));
+        *lines.entry(format!("{name};{stack}")).or_default() += count;
     }
     let mut lines: Vec<_> = lines.into_iter().collect();
     lines.sort_unstable();
@@ -64,37 +59,4 @@ pub fn write(job: Job<'_>, output: &mut dyn Write) -> Result<Vec<Damage>> {
         writeln!(output, "{line} {count}")?;
     }
     Ok(damages)
-}
-
-/// A frame without its offset: calls from one function are one.
-fn function(frame: &str) -> String {
-    match frame.rsplit_once("+0x") {
-        Some((function, rest)) => {
-            let module = rest.split_once(' ').map_or("", |(_, module)| module);
-            clean(&if module.starts_with('[') { format!("{function} {module}") } else { function.to_owned() })
-        }
-        None => clean(frame),
-    }
-}
-
-/// What separates frames and lines cannot be in one.
-fn clean(text: &str) -> String {
-    text.chars().map(|c| if c == ';' || c.is_control() { '_' } else { c }).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn frames_are_functions() {
-        for (frame, expected) in [
-            ("vfs_read+0x8", "vfs_read"),
-            ("hook+0x1 [nf]", "hook [nf]"),
-            ("operator+(a;b)+0x10 (/usr/bin/x)", "operator+(a_b)"),
-            ("0x12 (no file)", "0x12 (no file)"),
-        ] {
-            assert_eq!(function(frame), expected);
-        }
-    }
 }

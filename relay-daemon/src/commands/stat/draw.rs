@@ -3,14 +3,12 @@
 use std::fmt::Write as _;
 
 use anyhow::Result;
-use relay_trace::show::{escape::escaped, statistics::Fields};
+use relay_trace::show::{escape::escaped, totals::Fields};
 
-use super::{CountReport, GroupReport, Report, Spread, TraceReport};
+use super::{CountReport, GroupReport, KeyReport, Report, SpreadReport, TraceReport};
 
 /// Columns of what is drawn.
 pub(super) const WIDTH: usize = 64;
-/// Values of `--by` that are shown.
-const SHOWN: usize = 30;
 const BLOCKS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
 pub(super) fn text(report: &Report, verbose: bool, fields: &Fields) -> Result<String> {
@@ -19,13 +17,25 @@ pub(super) fn text(report: &Report, verbose: bool, fields: &Fields) -> Result<St
         one(&mut text, trace, verbose)?;
     }
     over_time(&mut text, report)?;
-    match (&fields.by, &fields.values) {
-        (None, None) => {}
-        (None, Some(name)) => match report.groups.first() {
+    if !fields.by.is_empty() {
+        groups(&mut text, fields, report)?;
+        return Ok(text);
+    }
+    let all = report.groups.first();
+    if let Some(name) = &fields.sum {
+        let show = unit(name);
+        match all {
+            Some(GroupReport { records, sum: Some(sum), .. }) => {
+                writeln!(text, "\n{name}: {records} records, sum {}", show(*sum as f64))?;
+            }
+            _ => writeln!(text, "\n{name}: no record has it")?,
+        }
+    }
+    if let Some(name) = &fields.spread {
+        match all {
             Some(GroupReport { records, spread: Some(spread), .. }) => histogram(&mut text, name, *records, spread)?,
             _ => writeln!(text, "\n{name}: no record has it")?,
-        },
-        (Some(by), name) => groups(&mut text, by, name.as_deref(), &report.groups)?,
+        }
     }
     Ok(text)
 }
@@ -129,7 +139,7 @@ fn over_time(text: &mut String, report: &Report) -> Result<()> {
     Ok(())
 }
 
-fn histogram(text: &mut String, name: &str, records: u64, spread: &Spread) -> Result<()> {
+fn histogram(text: &mut String, name: &str, records: u64, spread: &SpreadReport) -> Result<()> {
     let show = unit(name);
     writeln!(text, "\n{name}: {records} records, {}", summary(spread, show))?;
     let first = spread.powers.iter().position(|count| *count > 0).unwrap_or(0);
@@ -142,32 +152,67 @@ fn histogram(text: &mut String, name: &str, records: u64, spread: &Spread) -> Re
     Ok(())
 }
 
-fn groups(text: &mut String, by: &str, name: Option<&str>, groups: &[GroupReport]) -> Result<()> {
-    let all: u64 = groups.iter().map(|group| group.records).sum();
-    let width =
-        groups.iter().take(SHOWN).map(|group| escaped(&group.value).chars().count()).max().unwrap_or(0).max(by.len());
-    writeln!(
-        text,
-        "\n{by:<width$} {:>12} {:>7}{}",
-        "records",
-        "share",
-        name.map_or(String::new(), |name| format!("  {name}"))
-    )?;
-    for group in groups.iter().take(SHOWN) {
-        let spread = group.spread.as_ref().zip(name);
-        let spread = spread.map_or(String::new(), |(spread, name)| format!("  {}", summary(spread, unit(name))));
-        let value = escaped(&group.value);
-        let share = group.records as f64 * 100.0 / all.max(1) as f64;
-        writeln!(text, "{value:<width$} {:>12} {share:>6.1}%{spread}", group.records)?;
+/// A table: a row for each key, and under it what is not shown.
+fn groups(text: &mut String, fields: &Fields, report: &Report) -> Result<()> {
+    let all = report.groups.iter().map(|group| group.records).sum::<u64>() + report.more_records;
+    let mut head = fields.by.clone();
+    head.extend(["records".to_owned(), "share".to_owned()]);
+    head.extend(fields.sum.iter().map(|name| format!("sum {name}")));
+    if fields.spread.is_some() {
+        head.extend(["mean", "p50", "p90", "p99", "max"].map(str::to_owned));
     }
-    if groups.len() > SHOWN {
-        writeln!(text, "and {} more values; --json has them", groups.len() - SHOWN)?;
+    let row = |group: &GroupReport| {
+        let mut row: Vec<String> =
+            fields.by.iter().map(|name| group.key.get(name).map_or(String::new(), shown)).collect();
+        if let (true, Some(first)) = (group.is_rest, row.first_mut()) {
+            first.clone_from(&group.value);
+        }
+        row.push(group.records.to_string());
+        row.push(format!("{:.1}%", group.records as f64 * 100.0 / all.max(1) as f64));
+        row.extend(fields.sum.iter().zip(group.sum).map(|(name, sum)| unit(name)(sum as f64)));
+        if let (Some(name), Some(spread)) = (&fields.spread, &group.spread) {
+            let SpreadReport { mean, p50, p90, p99, max, .. } = spread;
+            row.push(unit(name)(*mean));
+            row.extend([p50, p90, p99, max].map(|value| unit(name)(*value as f64)));
+        }
+        row
+    };
+    let rows: Vec<Vec<String>> = std::iter::once(head).chain(report.groups.iter().map(row)).collect();
+    let columns = rows.first().map_or(0, Vec::len);
+    let width = |column: usize| rows.iter().filter_map(|row| Some(row.get(column)?.chars().count())).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    if let Some(name) = &fields.spread {
+        writeln!(text, "\nmean, percentiles and max are of {name}")?;
+    } else {
+        writeln!(text)?;
+    }
+    for row in &rows {
+        let mut line = String::new();
+        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            let gap = if column == 0 { "" } else { "  " };
+            // Keys to the left, numbers to the right.
+            match column < fields.by.len() {
+                true => write!(line, "{gap}{cell:<width$}")?,
+                false => write!(line, "{gap}{cell:>width$}")?,
+            }
+        }
+        writeln!(text, "{}", line.trim_end())?;
+    }
+    if report.more_groups > 0 {
+        writeln!(text, "and {} more, with {} records; --top shows more", report.more_groups, report.more_records)?;
     }
     Ok(())
 }
 
-fn summary(spread: &Spread, show: fn(f64) -> String) -> String {
-    let Spread { min, mean, p50, p90, p99, p999, max, .. } = spread;
+fn shown(key: &KeyReport) -> String {
+    match key {
+        KeyReport::Number(number) => number.to_string(),
+        KeyReport::Text(text) => escaped(text),
+    }
+}
+
+fn summary(spread: &SpreadReport, show: fn(f64) -> String) -> String {
+    let SpreadReport { min, mean, p50, p90, p99, p999, max, .. } = spread;
     let [min, p50, p90, p99, p999, max] = [min, p50, p90, p99, p999, max].map(|value| show(*value as f64));
     format!("min {min}, mean {}, p50 {p50}, p90 {p90}, p99 {p99}, p99.9 {p999}, max {max}", show(*mean))
 }
