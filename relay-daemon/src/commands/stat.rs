@@ -1,12 +1,19 @@
 //! `relayd stat`: what traces have, in numbers.
 
 mod draw;
+mod spans;
 
 use std::{cmp::Ordering, collections::BTreeMap, io::Write as _, process::ExitCode};
 
 use anyhow::{Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use relay_trace::{
+    answers::{
+        key::Key,
+        spread::Spread,
+        statistics::{self, Count, Statistics},
+        totals::{Fields, Group, Totals},
+    },
     form::{
         format::{Display, Kind},
         session::Cpu,
@@ -15,11 +22,6 @@ use relay_trace::{
         geometry::{self, Cut},
         schema::Schema,
         trace::Trace,
-    },
-    show::{
-        spread::Spread,
-        statistics::{self, Count, Statistics},
-        totals::{Fields, Group, Key},
     },
 };
 use serde::Serialize;
@@ -43,10 +45,19 @@ Examples:
   relayd stat DIR -e 'syscall:*' --hist duration_ns --by comm,event --sort p99 --top 10
   relayd stat DIR -e block:block_rq_issue --sum bytes --by comm
   relayd stat DIR -e kmem:kmalloc --hist bytes_alloc
-  relayd stat DIR -e sched:sched_switch --by prev_state --since -1s")]
+  relayd stat DIR -e sched:sched_switch --by prev_state --since -1s
+  relayd stat DIR --span runq --by comm,cpu --sort max
+  relayd stat DIR --span 'block:block_rq_issue -> block:block_rq_complete by dev,sector' --by dev
+
+Spans: the time between two records, START -> END by the fields that both have (S=E where their names differ; by tid when none is given).
+A word after the fields says what becomes of a second START while a span is open: last (it takes the place of the first; the default), first,
+nest, queue, all, each. Known by name, and recorded by `relayd trace --span`: runq oncpu offcpu block irq softirq syscall fsync tcp-connect.")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     chosen: Chosen,
+    /// Count the time between two records instead: 'START -> END by FIELDS', or a known span like runq; repeat it for several.
+    #[arg(long = "span", value_name = "SPAN", conflicts_with_all = ["hist", "sum", "verbose"])]
+    spans: Vec<String>,
     /// Draw how the numbers in this field are spread, like duration_ns.
     #[arg(long, value_name = "FIELD")]
     hist: Option<String>,
@@ -94,9 +105,16 @@ struct Report {
     over_time: Vec<u64>,
     from: u64,
     bar_ns: f64,
+    #[serde(flatten)]
+    groups: Groups,
+}
+
+/// What keys have, those that were asked for first.
+#[derive(Debug, Serialize)]
+struct Groups {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     groups: Vec<GroupReport>,
-    /// Values that are not among the groups, for --top.
+    /// Keys that are not among them, for --top.
     #[serde(skip_serializing_if = "is_zero")]
     more_groups: usize,
     /// Their records.
@@ -198,6 +216,10 @@ fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let traces = arguments.chosen.open()?;
+    let top = arguments.top.unwrap_or(if arguments.json { usize::MAX } else { SHOWN });
+    if !arguments.spans.is_empty() {
+        return spans::run(arguments, &traces, top);
+    }
     let choice = arguments.chosen.choice(&traces)?;
     let numbers = [("--hist", &arguments.hist), ("--sum", &arguments.sum)];
     let numbers = numbers.iter().filter_map(|(option, name)| Some((*option, name.as_ref()?)));
@@ -212,7 +234,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     bar.finish_and_clear();
     let mut damages = Damages::of(&traces);
     damages.add(std::mem::take(&mut counted.damages));
-    let top = arguments.top.unwrap_or(if arguments.json { usize::MAX } else { SHOWN });
     let report = Report::new(&traces, counted, &fields, order, top);
     let text = if arguments.json {
         serde_json::to_string_pretty(&report)? + "\n"
@@ -228,7 +249,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 /// What is asked for, or what is most likely meant.
 fn order(arguments: &Arguments) -> Result<Order> {
-    let (has_sum, has_spread) = (arguments.sum.is_some(), arguments.hist.is_some());
+    let has_spans = !arguments.spans.is_empty();
+    let (has_sum, has_spread) = (has_spans || arguments.sum.is_some(), has_spans || arguments.hist.is_some());
     let order = arguments.sort.unwrap_or(if has_sum { Order::Sum } else { Order::Records });
     match order {
         Order::Sum if !has_sum && !has_spread => Err(misuse(anyhow!("--sort sum needs --sum FIELD"))),
@@ -272,8 +294,20 @@ impl Report {
         let last = counted.counts.values().map(|count| count.last).max().unwrap_or(first);
         let reports =
             traces.iter().enumerate().map(|(index, trace)| TraceReport::new(index, trace, &counted)).collect();
-        let others = counted.totals.others.clone();
-        let mut groups = counted.totals.into_groups();
+        Self {
+            traces: reports,
+            over_time: counted.over_time.bars(first, last, draw::WIDTH),
+            from: first,
+            bar_ns: last.saturating_sub(first) as f64 / draw::WIDTH as f64,
+            groups: Groups::new(counted.totals, fields, order, top),
+        }
+    }
+}
+
+impl Groups {
+    fn new(totals: Totals, fields: &Fields, order: Order, top: usize) -> Self {
+        let others = totals.others.clone();
+        let mut groups = totals.into_groups();
         groups.sort_by(|a, b| order.compare(&b.1, &a.1).then_with(|| a.0.cmp(&b.0)));
         let more = groups.split_off(top.min(groups.len()));
         let mut groups: Vec<_> = groups.iter().map(|(key, group)| GroupReport::new(fields, key, group)).collect();
@@ -281,15 +315,8 @@ impl Report {
             let rest = GroupReport::new(&Fields { by: Vec::new(), ..fields.clone() }, &[], &others);
             groups.push(GroupReport { value: "(others)".to_owned(), is_rest: true, ..rest });
         }
-        Self {
-            traces: reports,
-            over_time: counted.over_time.bars(first, last, draw::WIDTH),
-            from: first,
-            bar_ns: last.saturating_sub(first) as f64 / draw::WIDTH as f64,
-            groups,
-            more_groups: more.len(),
-            more_records: more.iter().map(|(_, group)| group.records).sum(),
-        }
+        let more_records = more.iter().map(|(_, group)| group.records).sum();
+        Self { groups, more_groups: more.len(), more_records }
     }
 }
 

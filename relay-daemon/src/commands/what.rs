@@ -12,6 +12,8 @@ use relay_daemon::{
     kernel::choice::{Choice, parse_cpus},
 };
 
+use relay_trace::answers::span;
+
 use super::misuse;
 
 /// Least sub-buffer that relayd makes for traces: a page.
@@ -43,6 +45,9 @@ pub(crate) struct What {
     /// kretprobe, fentry, fexit, uprobe, uretprobe, usdt, profile. `relayd list` shows what there is.
     #[arg(short, long = "event", value_name = "EVENT")]
     pub(crate) events: Vec<String>,
+    /// Record what these spans need, like runq, offcpu or block; `relayd stat DIR --span SPAN` shows them.
+    #[arg(long = "span", value_name = "SPAN", help_heading = "What is recorded")]
+    pub(crate) spans: Vec<String>,
     /// At returns record the time since the entry too (duration_ns); arguments of the entry can be named then.
     #[arg(long, help_heading = "What is recorded")]
     pub(crate) latency: bool,
@@ -113,12 +118,19 @@ impl What {
 
     /// The events, for a session with this context.
     pub(crate) fn find(&self, context: u32) -> Result<Selection> {
-        if self.events.is_empty() {
+        let mut events = self.events.clone();
+        for text in &self.spans {
+            let more = span::parse(text).map_err(misuse)?.events();
+            // Spans of one kind take the same.
+            events.extend(more.into_iter().filter(|list| !self.events.contains(list)));
+        }
+        events.dedup();
+        if events.is_empty() {
             bail!(
                 "no event is given: name at least one with -e, like -e sched:sched_switch; relayd list shows what there is"
             );
         }
-        Selection::find(&self.events, self.latency, &self.limits, context)
+        Selection::find(&events, self.latency, &self.limits, context)
     }
 }
 

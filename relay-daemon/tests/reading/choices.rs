@@ -8,6 +8,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+use relay_common::trace::PACKET_SIZE_AT;
 use serde_json::Value;
 
 use crate::{
@@ -268,4 +269,94 @@ fn folded_stacks_add_up() {
     assert!(folded.lines().any(|line| line.starts_with("sh;")), "{folded}");
     let said = fail(relayd_on("export", MIXED).args(["--to", "folded", "-o", "-"]));
     assert!(said.contains("--context kstack,ustack"), "{said}");
+}
+
+/// A thread's times off the CPU, and the times of system calls, reckoned once more from what print shows.
+#[test]
+fn spans_are_those_of_a_second_reckoning() {
+    let (mut off, mut times, mut dead): (BTreeMap<u64, u64>, Vec<u64>, u64) = Default::default();
+    for record in records(&print(MIXED, &["-e", "sched:sched_switch"])) {
+        let (time, fields) = (number(record, "time"), &record["fields"]);
+        let (prev, next) = (number(fields, "prev_pid"), number(fields, "next_pid"));
+        let state = record["words"]["prev_state"].as_str().unwrap();
+        if state.starts_with(['X', 'Z']) {
+            dead += 1;
+            off.remove(&prev);
+        } else if prev != 0 {
+            off.insert(prev, time);
+        }
+        times.extend(off.remove(&next).map(|since| time - since));
+    }
+    assert!(times.len() > 1 && dead > 0, "{times:?}, {dead} dead");
+    let span = &stat_spans(MIXED, &["--span", "offcpu", "--by", "event"])[0];
+    assert_eq!((number(&span["account"], "crossed"), number(&span["account"], "ended")), (0, times.len() as u64));
+    let group = &span["groups"][0];
+    assert_eq!((number(group, "records"), number(group, "sum")), (times.len() as u64, times.iter().sum::<u64>()));
+    assert_eq!(number(&group["spread"], "max"), *times.iter().max().unwrap());
+    assert_eq!(number(&span["account"], "open"), off.len() as u64);
+
+    let (mut entered, mut times): (BTreeMap<u64, u64>, Vec<u64>) = Default::default();
+    for record in records(&print("overwrite", &[])) {
+        let (tid, time) = (number(record, "tid"), number(record, "time"));
+        match record["event"].as_str().unwrap() {
+            "raw_syscalls:sys_enter" => drop(entered.insert(tid, time)),
+            _ => times.extend(entered.remove(&tid).map(|since| time - since)),
+        }
+    }
+    let written = "calls = raw_syscalls:sys_enter -> raw_syscalls:sys_exit by tid";
+    for span in stat_spans("overwrite", &["--span", "syscall", "--span", written, "--by", "event"]) {
+        let account = &span["account"];
+        assert!(times.len() > 10);
+        assert_eq!(number(account, "ended"), times.len() as u64, "{account}");
+        let group = &span["groups"][0];
+        assert_eq!((number(group, "records"), number(group, "sum")), (times.len() as u64, times.iter().sum::<u64>()));
+    }
+}
+
+#[test]
+fn a_span_across_a_loss_is_not_counted() {
+    let (_folder, path) = copied("lossy");
+    let span = || -> Value {
+        let written = ["--span", "raw_syscalls:sys_enter -> raw_syscalls:sys_enter by tid"];
+        let json =
+            succeed(Command::new(env!("CARGO_BIN_EXE_relayd")).arg("stat").arg(&path).arg("--json").args(written));
+        serde_json::from_str::<Value>(&json).unwrap()["spans"][0].clone()
+    };
+    assert_eq!(number(&span()["account"], "crossed"), 0, "its loss is behind its last record");
+    // Of the CPU that recorded most, its second packet is lost.
+    let file = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path());
+    let file = file.filter(|path| path.is_file()).max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+    let bytes = fs::read(&file).unwrap();
+    let size = |at: usize| number_at(&bytes, at + usize::try_from(PACKET_SIZE_AT).unwrap()) / 8;
+    let (second, third) = (size(0), size(0) + size(size(0)));
+    fs::write(&file, [&bytes[..second], &bytes[third..]].concat()).unwrap();
+    let span = span();
+    let account = &span["account"];
+    let crossed = number(account, "crossed");
+    assert!(crossed > 0 && crossed < number(account, "ended"), "{account}");
+    let counted: u64 = span["groups"].as_array().unwrap().iter().map(|group| number(group, "records")).sum();
+    assert_eq!(counted + crossed, number(account, "ended"));
+}
+
+#[test]
+fn what_is_wrong_with_a_span_is_said() {
+    for (arguments, words) in [
+        (["--span", "block", "--by", "dev"], "record with -e block:block_rq_issue"),
+        (["--span", "sched:sched_switch -> sched:sched_switch by next_pit", "--by", "tid"], "did you mean next_pid"),
+        (["--span", "offcpu", "--by", "prev_stat"], "did you mean prev_state"),
+    ] {
+        let said = fail(relayd_on("stat", MIXED).args(arguments));
+        assert!(said.contains(words), "{arguments:?}: {said}");
+    }
+    let said = said(relayd_on("stat", MIXED).args(["--span", "rung"]));
+    assert!(said.contains("did you mean runq") && said.ends_with("status 2"), "{said}");
+}
+
+fn stat_spans(trace: &str, arguments: &[&str]) -> Vec<Value> {
+    let json: Value = serde_json::from_str(&succeed(relayd_on("stat", trace).arg("--json").args(arguments))).unwrap();
+    json["spans"].as_array().unwrap().clone()
+}
+
+fn number_at(bytes: &[u8], at: usize) -> usize {
+    usize::try_from(u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())).unwrap()
 }

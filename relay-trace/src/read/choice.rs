@@ -73,7 +73,7 @@ impl Choice {
 
     /// Whether a record is wanted.
     #[inline]
-    fn takes(&self, seen: &Seen<'_>, names: &Names) -> bool {
+    pub(crate) fn takes(&self, seen: &Seen<'_>, names: &Names) -> bool {
         if !self.pids.is_empty() && !self.pids.contains(&seen.record.pid) {
             return false;
         }

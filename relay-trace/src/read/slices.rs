@@ -27,6 +27,8 @@ pub struct Slice {
     pub packets: Vec<PacketSeen>,
     /// What was lost, in the order of time.
     gaps: Vec<Gap>,
+    /// Of what was lost, that which ends later and may begin before the slice's end.
+    open_gaps: Vec<Gap>,
     /// What could not be read.
     pub damages: Vec<Damage>,
     /// The names of each trace's threads at the slice's beginning.
@@ -36,7 +38,7 @@ pub struct Slice {
 }
 
 /// A CPU of a trace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SourceId {
     /// Which trace.
     pub trace: usize,
@@ -235,6 +237,7 @@ impl<'t> Slicer<'t> {
             sources: self.sources.iter().map(|source| (source.id, Vec::new())).collect(),
             packets: Vec::new(),
             gaps: Vec::new(),
+            open_gaps: Vec::new(),
             damages: Vec::new(),
             names: self.names.clone(),
             done: 0,
@@ -278,6 +281,7 @@ impl<'t> Slicer<'t> {
         slice.done = self.done;
         (slice.gaps, self.gaps) = mem::take(&mut self.gaps).into_iter().partition(|gap| gap.until <= reached);
         slice.gaps.sort_by_key(|gap| gap.until);
+        slice.open_gaps.clone_from(&self.gaps);
         let empty = size == 0 && slice.packets.is_empty() && slice.gaps.is_empty() && slice.damages.is_empty();
         Ok((!empty).then_some(slice))
     }
@@ -460,6 +464,11 @@ impl Slice {
     #[must_use]
     pub fn gaps(&self) -> &[Gap] {
         &self.gaps
+    }
+
+    /// All that was lost before the slice's end, also where it is not known until when.
+    pub(crate) fn known_gaps(&self) -> impl Iterator<Item = &Gap> {
+        self.gaps.iter().chain(&self.open_gaps)
     }
 
     /// Shows everything in the slice in the order of time, and what was lost before the first record after it.

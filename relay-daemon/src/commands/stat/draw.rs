@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use anyhow::Result;
-use relay_trace::show::{escape::escaped, totals::Fields};
+use relay_trace::{answers::totals::Fields, show::escape::escaped};
 
-use super::{CountReport, GroupReport, KeyReport, Report, SpreadReport, TraceReport};
+use super::{CountReport, GroupReport, Groups, KeyReport, Report, SpreadReport, TraceReport};
 
 /// Columns of what is drawn.
 pub(super) const WIDTH: usize = 64;
@@ -18,10 +18,10 @@ pub(super) fn text(report: &Report, verbose: bool, fields: &Fields) -> Result<St
     }
     over_time(&mut text, report)?;
     if !fields.by.is_empty() {
-        groups(&mut text, fields, report)?;
+        groups(&mut text, fields, &report.groups)?;
         return Ok(text);
     }
-    let all = report.groups.first();
+    let all = report.groups.groups.first();
     if let Some(name) = &fields.sum {
         let show = unit(name);
         match all {
@@ -153,7 +153,7 @@ fn histogram(text: &mut String, name: &str, records: u64, spread: &SpreadReport)
 }
 
 /// A table: a row for each key, and under it what is not shown.
-fn groups(text: &mut String, fields: &Fields, report: &Report) -> Result<()> {
+pub(super) fn groups(text: &mut String, fields: &Fields, report: &Groups) -> Result<()> {
     let all = report.groups.iter().map(|group| group.records).sum::<u64>() + report.more_records;
     let mut head = fields.by.clone();
     head.extend(["records".to_owned(), "share".to_owned()]);
@@ -226,7 +226,7 @@ fn plain(number: f64) -> String {
     scaled(number, 1024.0, &["", "K", "M", "G", "T", "P", "E"])
 }
 
-fn nanoseconds(time: f64) -> String {
+pub(super) fn nanoseconds(time: f64) -> String {
     scaled(time, 1000.0, &["ns", "us", "ms", "s"])
 }
 

@@ -5,23 +5,17 @@
 
 use std::collections::HashMap;
 
-use super::{spread::Spread, stack, text::Words};
-use crate::read::{
-    choice::comm,
-    names::Names,
-    slices::Seen,
-    symbolize::Symbols,
-    trace::Trace,
-    value::{Number, Value},
+use super::{
+    key::{self, Key, Keys},
+    spread::Spread,
 };
+use crate::read::{names::Names, slices::Seen, trace::Trace};
 
 /// Bytes that keys and what is kept of them may take; records of keys that come later are counted as one.
 const BOUND: usize = 96 << 20;
 /// What a key takes beside its texts, and a slot of a histogram: from `HashMap`'s and `BTreeMap`'s layout, rounded up.
 const BYTES_A_KEY: usize = 200;
 const BYTES_A_SLOT: usize = 24;
-/// Stacks that are kept as text, for each worker.
-const STACKS: usize = 10_000;
 
 /// Which fields are looked at.
 #[derive(Clone, Debug, Default)]
@@ -32,15 +26,6 @@ pub struct Fields {
     pub sum: Option<String>,
     /// Separately for each of the values of these.
     pub by: Vec<String>,
-}
-
-/// A value of a field that is a key.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Key {
-    /// A number.
-    Number(i128),
-    /// A text, or a number as people read it.
-    Text(String),
 }
 
 /// What one key has.
@@ -84,15 +69,6 @@ impl Fields {
     }
 }
 
-impl std::fmt::Display for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Number(number) => write!(f, "{number}"),
-            Self::Text(text) => f.write_str(text),
-        }
-    }
-}
-
 impl Totals {
     /// Adds what a slice has.
     pub fn add(&mut self, part: Part) {
@@ -123,22 +99,13 @@ impl Totals {
 /// Makes parts.
 pub(super) struct Counter<'t> {
     fields: &'t Fields,
-    symbols: Vec<Symbols>,
-    words: Vec<Vec<Words>>,
-    stacks: HashMap<(usize, Vec<u8>), String>,
+    keys: Keys,
     key: Vec<Key>,
 }
 
 impl<'t> Counter<'t> {
     pub(super) fn new(traces: &'t [Trace], fields: &'t Fields) -> Self {
-        let words = |trace: &Trace| trace.schema.by_id().map(|_| Words::default()).collect();
-        Self {
-            fields,
-            symbols: traces.iter().map(Trace::symbols).collect(),
-            words: traces.iter().map(words).collect(),
-            stacks: HashMap::new(),
-            key: Vec::new(),
-        }
+        Self { fields, keys: Keys::new(traces), key: Vec::new() }
     }
 
     /// Adds a record to a part, if it has all the fields.
@@ -147,81 +114,31 @@ impl<'t> Counter<'t> {
         if fields.is_empty() {
             return;
         }
-        let number = |name: &Option<String>| name.as_ref().map(|name| number(seen, name));
+        let number = |name: &Option<String>| name.as_ref().map(|name| key::number(seen, name));
         let (Some(sum), Some(of_spread)) =
             (number(&fields.sum).unwrap_or(Some(0)), number(&fields.spread).unwrap_or(Some(0)))
         else {
             return;
         };
-        let mut key = std::mem::take(&mut self.key);
-        key.clear();
-        key.extend(fields.by.iter().map_while(|name| self.key_of(seen, names, name)));
-        if key.len() == fields.by.len() {
-            if !part.groups.contains_key(&*key) {
-                part.groups.insert(key.clone().into(), Numbers::default());
-            }
-            if let Some(group) = part.groups.get_mut(&*key) {
-                group.records += 1;
-                group.sum = group.sum.saturating_add(sum);
-                group.numbers.extend(fields.spread.as_ref().map(|_| of_spread));
-            }
+        self.key.clear();
+        self.key.extend(fields.by.iter().map_while(|name| self.keys.of(seen, names, name)));
+        if self.key.len() == fields.by.len() {
+            part.add(&self.key, sum, fields.spread.as_ref().map(|_| of_spread));
         }
-        self.key = key;
-    }
-
-    /// A field's value, or what is known of the task.
-    fn key_of(&mut self, seen: &Seen<'_>, names: &Names, name: &str) -> Option<Key> {
-        let text = |bytes: &[u8]| Key::Text(String::from_utf8_lossy(bytes).into_owned());
-        let trace = seen.source.trace;
-        let Some(index) = seen.event.field(name) else {
-            let number = |number: u64| Some(Key::Number(number.into()));
-            return match name {
-                "event" => Some(Key::Text(seen.event.name.clone())),
-                "cpu" => number(seen.source.cpu.into()),
-                "pid" => number(seen.record.pid.into()),
-                "tid" => number(seen.record.tid.into()),
-                "uid" => number(seen.context.uid?.into()),
-                "cgroup" => number(seen.context.cgroup?),
-                "comm" => Some(text(comm(&seen.context, seen.record.tid, names))),
-                "kstack" => self.stack(trace, seen.context.kstack, &[]),
-                "ustack" => self.stack(trace, &[], seen.context.ustack),
-                _ => None,
-            };
-        };
-        let value = seen.event.value(index, seen.payload)?;
-        let words = &mut self.words[trace][usize::from(seen.event.id)];
-        if let Some(word) = words.of(seen.event, index, value, &mut self.symbols[trace]) {
-            return Some(text(&word));
-        }
-        match value {
-            Value::Number(Number::Address(number)) => Some(Key::Text(format!("{number:#x}"))),
-            Value::Number(number) => Some(Key::Number(number.wide())),
-            Value::Text(bytes) => Some(text(bytes)),
-            Value::List(..) => None,
-        }
-    }
-
-    fn stack(&mut self, trace: usize, kernel: &[u8], user: &[u8]) -> Option<Key> {
-        if kernel.is_empty() && user.is_empty() {
-            return None;
-        }
-        let bytes = (trace, [kernel, user].concat());
-        if let Some(text) = self.stacks.get(&bytes) {
-            return Some(Key::Text(text.clone()));
-        }
-        let text = stack::folded(kernel, user, &mut self.symbols[trace]);
-        if self.stacks.len() < STACKS {
-            self.stacks.insert(bytes, text.clone());
-        }
-        Some(Key::Text(text))
     }
 }
 
-/// A field's value as a number.
-fn number(seen: &Seen<'_>, name: &str) -> Option<i128> {
-    match seen.event.value(seen.event.field(name)?, seen.payload)? {
-        Value::Number(number) => Some(number.wide()),
-        Value::Text(_) | Value::List(..) => None,
+impl Part {
+    /// Adds a record with this key.
+    pub fn add(&mut self, key: &[Key], sum: i128, number: Option<i128>) {
+        if !self.groups.contains_key(key) {
+            self.groups.insert(key.into(), Numbers::default());
+        }
+        if let Some(group) = self.groups.get_mut(key) {
+            group.records += 1;
+            group.sum = group.sum.saturating_add(sum);
+            group.numbers.extend(number);
+        }
     }
 }
 
