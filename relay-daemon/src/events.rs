@@ -9,14 +9,15 @@ use anyhow::{Context as _, Result, bail};
 
 use relay_common::recipe::{Recipe, flag};
 
-use relay_trace::{condition::spec::Kind, form::format::Format};
+use relay_trace::{
+    condition::spec::Kind,
+    form::format::Format,
+    similar::{nearest, offer},
+};
 
 /// Categories whose events run no eBPF programs, although the kernel lets one be attached (kernel/trace/trace_events_user.c and
 /// trace_events_synth.c).
 const NO_PROGRAMS: [&str; 3] = ["synthetic", "user_events", "user_events_multi"];
-
-/// How many near names an error offers.
-const SUGGESTIONS: usize = 3;
 
 /// An event that can be recorded.
 #[derive(Clone, Debug)]
@@ -211,9 +212,9 @@ impl Catalogue {
         Ok(Event { name: name.to_owned(), format, text, explicit, probe, recipe: None })
     }
 
-    pub(crate) fn not_found(&self, pattern: &str, explicit: bool) -> String {
+    pub(crate) fn not_found<'a>(&'a self, pattern: &str, explicit: bool) -> String {
         let what = if explicit { "no tracepoint is named" } else { "no tracepoint matches" };
-        let mut message = format!("{what} '{pattern}'");
+        let message = format!("{what} '{pattern}'");
         if !pattern.contains(':') {
             let category = format!("{pattern}:");
             if self.names.iter().any(|name| name.starts_with(&category)) {
@@ -228,27 +229,11 @@ impl Catalogue {
                 return format!("{message}; did you mean {name}?");
             }
         }
-        let near = self.nearest(pattern);
-        if !near.is_empty() {
-            message += &format!("; did you mean {}?", near.join(", "));
-        }
-        message
-    }
-
-    fn nearest(&self, wanted: &str) -> Vec<&str> {
-        let wanted: String = wanted.chars().filter(|c| !matches!(c, '*' | '?' | '[' | ']')).collect();
-        let mut near: Vec<(f64, &str)> = self
-            .names
-            .iter()
-            .map(|name| {
-                let bare =
-                    if wanted.contains(':') { name } else { name.split_once(':').map_or(&**name, |(_, bare)| bare) };
-                (strsim::jaro_winkler(&wanted, bare), name.as_str())
-            })
-            .filter(|(likeness, _)| *likeness > 0.8)
-            .collect();
-        near.sort_by(|a, b| b.0.total_cmp(&a.0));
-        near.into_iter().take(SUGGESTIONS).map(|(_, name)| name).collect()
+        let name = |full: &'a String| match full.split_once(':') {
+            Some((_, bare)) if !pattern.contains(':') => bare,
+            _ => full,
+        };
+        message + &offer(&nearest(pattern, &self.names, name))
     }
 }
 

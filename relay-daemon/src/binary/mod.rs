@@ -21,14 +21,15 @@ use self::{
     elf::{Bounded, Contents, Rank, foreign},
     usdt::{Usdt, UsdtError},
 };
-use relay_trace::form::builds::hex;
+use relay_trace::{
+    form::builds::hex,
+    similar::{self, SUGGESTIONS, offer},
+};
 
-/// How many near names an error offers.
-const SUGGESTIONS: usize = 3;
 /// How many functions among which a program chooses.
 const CHOICES: usize = 8;
-/// Longer names are not offered: comparing them takes long, and nobody types them.
-const MAX_COMPARED: usize = 128;
+/// Longer names are not offered: nobody types them.
+const MAX_OFFERED: usize = 128;
 
 /// Longest function in which a place is looked at, in bytes.
 const MAX_FUNCTION: u64 = 1 << 20;
@@ -52,7 +53,7 @@ pub struct Binary {
 #[derive(Debug, thiserror::Error)]
 pub enum BinaryError {
     /// No function has the name.
-    #[error("{path} has no function '{symbol}'{}{}", did_you_mean(.near), if *.stripped { STRIPPED } else { "" })]
+    #[error("{path} has no function '{symbol}'{}{}", offer(.near), if *.stripped { STRIPPED } else { "" })]
     Unknown {
         /// The file.
         path: String,
@@ -85,10 +86,6 @@ pub enum BinaryError {
 
 const STRIPPED: &str = "; it is stripped of its symbols, and no debug file is installed: only the functions that it \
                         exports are known";
-
-fn did_you_mean(near: &[String]) -> String {
-    if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(", ")) }
-}
 
 fn one_of(near: &[String]) -> String {
     if near.is_empty() { String::new() } else { format!(", such as {}", near.join(", ")) }
@@ -231,18 +228,11 @@ impl Binary {
 
     /// The names that are most like `wanted`, then some that contain it, as the mangled names of C++ and Rust do.
     fn nearest(&self, wanted: &str) -> Vec<String> {
-        if wanted.is_empty() || wanted.len() > MAX_COMPARED {
+        if wanted.is_empty() {
             return Vec::new();
         }
-        let mut near: Vec<(f64, &str)> = self
-            .functions()
-            .filter(|name| name.len() <= MAX_COMPARED)
-            .map(|name| (strsim::jaro_winkler(wanted, name), name))
-            .filter(|(likeness, _)| *likeness > 0.85)
-            .collect();
-        near.sort_by(|a, b| b.0.total_cmp(&a.0));
-        let mut names: Vec<&str> = near.into_iter().take(SUGGESTIONS).map(|(_, name)| name).collect();
-        for name in self.functions().filter(|name| name.len() <= MAX_COMPARED && name.contains(wanted)) {
+        let mut names: Vec<&str> = similar::nearest(wanted, self.functions(), |name| name);
+        for name in self.functions().filter(|name| name.len() <= MAX_OFFERED && name.contains(wanted)) {
             if names.len() == SUGGESTIONS {
                 break;
             }

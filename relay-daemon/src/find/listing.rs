@@ -216,7 +216,7 @@ impl Lister {
             Some(_) => "",
             None => " (the kernel's functions are left out: it has neither kprobes nor trampolines)",
         };
-        let near = did_you_mean(&without_wildcards(word), known.into_iter());
+        let near = did_you_mean(word, known);
         bail!("nothing has '{word}' in its name{left_out}{near}");
     }
 
@@ -308,7 +308,7 @@ impl Lister {
         };
         let events = self.matching(spec.kind, symbols, &pattern);
         if events.is_empty() {
-            let near = symbols.nearest(&without_wildcards(&spec.target));
+            let near = symbols.nearest(&spec.target);
             bail!("no function of the kernel matches '{}'{near}", spec.target);
         }
         Ok(events)
@@ -488,12 +488,8 @@ impl Wanted {
 
     /// `; did you mean …?`, or nothing.
     fn nearest<'a>(&self, names: impl Iterator<Item = &'a str>) -> String {
-        did_you_mean(&without_wildcards(self.text()), names)
+        did_you_mean(self.text(), names)
     }
-}
-
-fn without_wildcards(pattern: &str) -> String {
-    pattern.chars().filter(|c| !matches!(c, '*' | '?' | '[' | ']')).collect()
 }
 
 fn declared(call: &Call<'_>) -> Vec<Argument> {

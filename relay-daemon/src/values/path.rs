@@ -2,6 +2,7 @@
 //! to follow ([`relay_common::recipe::Fetch`]).
 
 use relay_common::recipe::{MAX_STEPS, MAX_STRING};
+use relay_trace::similar::nearest;
 
 use crate::btf::{Btf, Member, Shape, TypeId};
 
@@ -9,10 +10,6 @@ use crate::btf::{Btf, Member, Shape, TypeId};
 pub const MAX_BYTES: u64 = 256;
 /// Most stars, members and indices of a path. Members need no step each, so there can be more than [`MAX_STEPS`].
 const MAX_COMPONENTS: usize = 64;
-/// How many near names an error offers.
-const SUGGESTIONS: usize = 3;
-/// Longest name that is compared with others: each byte costs time.
-const MAX_COMPARED: usize = 128;
 /// How many members an error lists where no name is near.
 const LISTED: usize = 8;
 
@@ -373,15 +370,7 @@ impl Place<'_> {
     }
 
     fn no_member(&self, structure: TypeId, member: &str) -> PathError {
-        let mut near: Vec<_> = self
-            .btf
-            .fields(structure)
-            .filter(|field| field.name.len().max(member.len()) <= MAX_COMPARED)
-            .map(|field| (strsim::jaro_winkler(member, field.name), field.name))
-            .filter(|(likeness, _)| *likeness > 0.8)
-            .collect();
-        near.sort_by(|a, b| b.0.total_cmp(&a.0));
-        let near: Vec<_> = near.into_iter().take(SUGGESTIONS).map(|(_, name)| name).collect();
+        let near = nearest(member, self.btf.fields(structure).map(|field| field.name), |name| name);
         let hint = if near.is_empty() { self.listed(structure) } else { format!("did you mean {}?", near.join(", ")) };
         PathError::NoMember { structure: self.btf.type_name(structure), member: member.to_owned(), hint }
     }
