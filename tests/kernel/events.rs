@@ -3,7 +3,7 @@
 use std::{fs, process::Command};
 
 use relay_channel::machine;
-use relay_daemon::{events::Catalogue, host};
+use relay_daemon::{host, probe::tracepoint::Catalogue};
 use relay_tests::{
     Recording,
     machine::{count_loaded, links_of},

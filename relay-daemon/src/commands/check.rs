@@ -77,7 +77,8 @@ fn probes() -> Vec<Finding> {
     };
     let mut tracepoint = program("tracepoint", ProgramType::TracePoint, true);
     if tracepoint.ok
-        && let Ok(catalogue) = machine::tracefs().and_then(|path| relay_daemon::events::Catalogue::read(&path))
+        && let Ok(catalogue) =
+            machine::tracefs().and_then(|path| relay_daemon::probe::tracepoint::Catalogue::read(&path))
     {
         tracepoint.detail = format!("{} of them", catalogue.names().len());
     }

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use relay_daemon::find::listing::{self, Event, Item, Member, Structure};
+use relay_daemon::probe::listing::{self, Item, Listed, Member, Structure};
 
 /// Shown on a terminal under all tracepoints.
 const MORE: &str = "\
@@ -59,7 +59,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 fn write_item(out: &mut dyn Write, item: &Item, alone: bool) -> io::Result<()> {
     match item {
-        Item::Event(Event { event, arguments, .. }) => {
+        Item::Event(Listed { event, arguments, .. }) => {
             writeln!(out, "{event}")?;
             for argument in arguments.iter().flatten() {
                 writeln!(out, "    {}", declaration(&argument.c_type, &argument.name))?;

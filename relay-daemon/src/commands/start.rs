@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
 use relay_common::Mode;
 use relay_daemon::{
-    find::selection::Selection,
+    probe::selection,
     session::{self, Options, Prepared},
 };
 
@@ -80,15 +80,15 @@ fn start(arguments: &Arguments) -> Result<()> {
         return Err(misuse(anyhow!("--follow needs --pid")));
     }
     let (context, geometry) = (what.context(), arguments.size.geometry().map_err(misuse)?);
-    let mut selection = what.find(context)?;
+    let mut events = what.find()?;
     if !arguments.until.is_empty() {
         // Only pairs know how long they took.
         let latency = what.latency || arguments.until.iter().any(|event| event.contains("duration_ns"));
-        selection.until(Selection::find(&arguments.until, latency, &[], context).context("--until")?);
+        let until = selection::select(&arguments.until, latency, &[]).context("--until")?;
+        selection::end_at(&mut events, until);
     }
     let options = Options {
-        events: selection.events,
-        patterns: selection.patterns,
+        events,
         choice: whose.choice(arguments.follow, false)?,
         context,
         geometry,
@@ -114,14 +114,14 @@ fn add(arguments: &Arguments) -> Result<()> {
     let name = &arguments.name;
     let mut standing = open(name)?;
     super::share_with(None, Some(&standing))?;
-    let selection = arguments.what.find(standing.description.context)?;
+    let events = arguments.what.find()?;
     let known = &standing.description.session.events;
     if let Some(event) =
-        selection.events.iter().find(|event| known.iter().any(|other| other.name == event.name && other.is_recorded()))
+        events.iter().find(|event| known.iter().any(|other| other.name == event.name && other.is_recorded()))
     {
         bail!("{name} records {} already", event.name);
     }
-    let added = standing.add(&selection.events, &selection.patterns)?;
+    let added = standing.add(events)?;
     say!("relayd: {name} records {added} more events");
     Ok(())
 }

@@ -12,12 +12,11 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use relay_common::Mode;
 use relay_daemon::{
-    kernel::loader::Notices,
     record::{
         Options, Recording, Removed,
         pieces::{Free, Rules},
     },
-    session,
+    session::{self, Notices},
 };
 use relay_trace::form::session::{Cpu, Session};
 use tokio::{
@@ -237,10 +236,8 @@ fn begin(arguments: &Arguments) -> Result<(Recording, Option<Notices>)> {
         return Err(misuse(anyhow!("--follow needs --pid, or a COMMAND whose processes are followed")));
     }
     let (context, geometry) = (arguments.what.context(), arguments.size.geometry().map_err(misuse)?);
-    let selection = arguments.what.find(context)?;
     let session = session::Options {
-        events: selection.events,
-        patterns: selection.patterns,
+        events: arguments.what.find()?,
         choice: arguments.whose.choice(arguments.follow, arguments.follow && has_command)?,
         context,
         geometry,

@@ -7,9 +7,9 @@ use clap::{Args, ValueEnum};
 use relay_channel::machine;
 use relay_common::{Geometry, MAX_BUFFER_SIZE, MAX_SUBBUF_SIZE, recipe::context};
 use relay_daemon::{
-    find::selection::Selection,
     host::{Namespace, is_in_own},
     kernel::choice::{Choice, parse_cpus},
+    probe::{Event, selection},
 };
 
 use relay_trace::answers::span;
@@ -116,8 +116,8 @@ impl What {
         self.contexts.iter().map(bit).fold(0, |all, bit| all | bit)
     }
 
-    /// The events, for a session with this context.
-    pub(crate) fn find(&self, context: u32) -> Result<Selection> {
+    /// The events.
+    pub(crate) fn find(&self) -> Result<Vec<Event>> {
         let mut events = self.events.clone();
         for text in &self.spans {
             let more = span::parse(text).map_err(misuse)?.events();
@@ -130,7 +130,7 @@ impl What {
                 "no event is given: name at least one with -e, like -e sched:sched_switch; relayd list shows what there is"
             );
         }
-        Selection::find(&events, self.latency, &self.limits, context)
+        selection::select(&events, self.latency, &self.limits)
     }
 }
 

@@ -9,8 +9,7 @@ use std::{collections::BTreeMap, fs, path::Path, str::FromStr as _};
 use anyhow::{Context as _, Result};
 use relay_common::trace::{CALL_NUMBERS, Cookie};
 
-use super::{attach::cookie, hook::Hook};
-use crate::events::{Event, Probe};
+use super::{attach::Served, hook::Hook};
 
 /// Tracepoints of so many sides of system calls are worth that: each has an attachment that is waited for, and two hooks run at every call.
 const MANY: usize = 16;
@@ -20,6 +19,17 @@ const MANY: usize = 16;
 pub(crate) enum Side {
     Entry,
     Exit,
+}
+
+/// A system call that is an event.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call<'a> {
+    /// Its name, as the kernel's tracepoints have it.
+    pub(crate) name: &'a str,
+    /// What is recorded of it: the return before the entry.
+    pub(crate) sides: &'static [Side],
+    /// The event.
+    pub(crate) event: Served<'a>,
 }
 
 impl Side {
@@ -48,25 +58,21 @@ pub(crate) struct Layer {
 }
 
 impl Plan {
-    /// The events of system calls among these, of which the first has the id `first`; nothing where each is better served by a tracepoint of its own.
-    ///
-    /// # Errors
-    /// When there are too many events.
-    pub(crate) fn new(events: &[Event], first: u16) -> Result<Self> {
+    /// What serves these calls; nothing where each is better served by a tracepoint of its own.
+    pub(crate) fn new<'a>(calls: impl Iterator<Item = Call<'a>>) -> Self {
         let mut plan = Self::default();
         let mut sides = 0;
-        for (index, event) in events.iter().enumerate() {
-            let Some((name, of_event)) = sides_of(event) else { continue };
-            let program = if event.recipe.is_some() { "on_call_recipe" } else { "on_call" };
-            let exit = cookie(event, usize::from(first) + index)?;
-            let entry = Cookie { entry: of_event.len() == 2, ..exit };
-            sides += of_event.len();
-            let layer = plan.layer(program, name, of_event);
-            for side in of_event {
+        for Call { name, sides: of_call, event } in calls {
+            let program = if event.by_recipe { "on_call_recipe" } else { "on_call" };
+            let exit = event.cookie;
+            let entry = Cookie { entry: of_call.len() == 2, ..exit };
+            sides += of_call.len();
+            let layer = plan.layer(program, name, of_call);
+            for side in of_call {
                 layer.events.insert((*side, name.to_owned()), if *side == Side::Entry { entry } else { exit });
             }
         }
-        Ok(if sides > MANY || Hook::SystemCall.is_preemptible() { plan } else { Self::default() })
+        if sides > MANY || Hook::SystemCall.is_preemptible() { plan } else { Self::default() }
     }
 
     /// The first layer with this program that has room for an event.
@@ -90,23 +96,6 @@ impl Plan {
 /// The place in the table of number 0 of a side of a layer.
 pub(crate) fn begin(layer: usize, side: Side) -> Result<u32> {
     Ok((u32::try_from(layer)? * 2 + u32::from(side == Side::Exit)) * CALL_NUMBERS)
-}
-
-/// The name of the system call that an event is of, and its sides.
-fn sides_of(event: &Event) -> Option<(&str, &'static [Side])> {
-    const ENTRY: &[Side] = &[Side::Entry];
-    const EXIT: &[Side] = &[Side::Exit];
-    const BOTH: &[Side] = &[Side::Exit, Side::Entry];
-    let (category, name) = event.name.split_once(':')?;
-    match (category, &event.probe) {
-        ("syscall", Probe::Syscall { .. }) => Some((name, BOTH)),
-        ("syscall", Probe::Tracepoint { .. }) => Some((name, ENTRY)),
-        ("syscalls", Probe::Tracepoint { .. }) => match name.strip_prefix("sys_enter_") {
-            Some(name) => Some((name, ENTRY)),
-            None => Some((name.strip_prefix("sys_exit_")?, EXIT)),
-        },
-        _ => None,
-    }
 }
 
 /// The number of a system call by the name that the kernel's tracepoints have for it: that of its function (include/linux/syscalls.h), which for a few is
@@ -141,34 +130,30 @@ pub(crate) fn known(layer: &Layer, side: Side) -> impl Iterator<Item = (u32, Coo
 #[cfg(test)]
 mod tests {
     use super::*;
-    use relay_trace::form::format::Format;
 
-    fn event(name: &str, probe: Probe, with_recipe: bool) -> Event {
-        let recipe = with_recipe.then(|| Box::new(relay_common::recipe::Recipe::EMPTY));
-        let text =
-            "name: x\nID: 1\nformat:\n\tfield:int __syscall_nr;\toffset:8;\tsize:4;\tsigned:1;\n\nprint fmt: \"\"\n";
-        let format = Format::parse(text).unwrap();
-        Event { name: name.to_owned(), format, text: String::new(), explicit: true, probe, recipe }
-    }
+    const ENTRY: &[Side] = &[Side::Entry];
+    const EXIT: &[Side] = &[Side::Exit];
+    const BOTH: &[Side] = &[Side::Exit, Side::Entry];
 
-    fn many(count: usize) -> Vec<Event> {
-        (0..count).map(|n| event(&format!("syscalls:sys_enter_call{n}"), Probe::Tracepoint { id: 1 }, false)).collect()
+    fn call<'a>(name: &'a str, sides: &'static [Side], id: u16, by_recipe: bool) -> Call<'a> {
+        let cookie = Cookie { id, size: 0, last_loc: 0, relative: false, entry: false };
+        Call { name, sides, event: Served { name, cookie, by_recipe, is_pair: false, is_trigger: false } }
     }
 
     #[test]
     fn one_event_of_a_side_of_a_call_is_in_a_layer() {
-        let mut events = many(MANY + 1);
-        events.push(event("syscall:call1", Probe::Syscall { enter: 1, exit: 2 }, true));
-        events.push(event("syscall:call1", Probe::Syscall { enter: 1, exit: 2 }, true));
-        events.push(event("syscalls:sys_exit_call1", Probe::Tracepoint { id: 1 }, false));
-        events.push(event("sched:sched_switch", Probe::Tracepoint { id: 1 }, false));
-        let plan = Plan::new(&events, 7).unwrap();
+        let names: Vec<_> = (0..=MANY).map(|n| format!("call{n}")).collect();
+        let mut calls: Vec<_> = names.iter().zip(7..).map(|(name, id)| call(name, ENTRY, id, false)).collect();
+        calls.push(call("call1", BOTH, 24, true));
+        calls.push(call("call1", BOTH, 25, true));
+        calls.push(call("call1", EXIT, 26, false));
+        let plan = Plan::new(calls.into_iter());
         let layers: Vec<_> = plan.layers.iter().map(|layer| (layer.program, layer.events.len())).collect();
         assert_eq!(layers, [("on_call", MANY + 2), ("on_call_recipe", 2), ("on_call_recipe", 2)]);
         assert_eq!(plan.table_len().unwrap(), 3 * 2 * CALL_NUMBERS);
         let of_call = |side| plan.layers[1].events[&(side, "call1".to_owned())];
-        assert_eq!((of_call(Side::Entry).id, of_call(Side::Entry).entry), (7 + 17, true));
-        assert_eq!((of_call(Side::Exit).id, of_call(Side::Exit).entry), (7 + 17, false));
+        assert_eq!((of_call(Side::Entry).id, of_call(Side::Entry).entry), (24, true));
+        assert_eq!((of_call(Side::Exit).id, of_call(Side::Exit).entry), (24, false));
         assert_eq!(begin(1, Side::Exit).unwrap(), 3 * CALL_NUMBERS);
     }
 

@@ -3,10 +3,7 @@
 use std::os::fd::BorrowedFd;
 
 use super::preemption;
-use crate::{
-    events::{Event, Probe},
-    host,
-};
+use crate::host;
 
 /// What a program is attached to.
 #[derive(Clone, Copy, Debug)]
@@ -47,12 +44,6 @@ pub enum Guard {
 }
 
 impl Hook<'_> {
-    /// The tracepoint of an event.
-    pub(crate) fn of_tracepoint(event: &Event) -> Self {
-        let is_call = matches!(event.probe, Probe::Syscall { .. }) || event.name.starts_with("syscalls:");
-        if is_call { Self::SystemCall } else { Self::Tracepoint }
-    }
-
     /// Its guard.
     pub(crate) fn guard(self) -> Guard {
         match self {
@@ -72,17 +63,4 @@ impl Hook<'_> {
             Self::RawTracepoint => host::kernel_version().is_none_or(|version| version >= (7, 0)),
         }
     }
-}
-
-/// Whether tasks can be preempted in an event's program.
-pub(crate) fn is_preemptible(event: &Event) -> bool {
-    let hook = match event.probe {
-        Probe::Tracepoint { .. } | Probe::Syscall { .. } => Hook::of_tracepoint(event),
-        Probe::RawTracepoint { .. } => Hook::RawTracepoint,
-        Probe::Kprobe { .. } => Hook::Kprobe,
-        Probe::Function { id, .. } => Hook::Entry(id, None),
-        Probe::Uprobe { .. } => Hook::Uprobe,
-        Probe::Sampler { .. } => Hook::Sample,
-    };
-    hook.is_preemptible()
 }

@@ -27,10 +27,7 @@ use self::{
     rotation::resume_at,
     tasks::Tasks,
 };
-use crate::{
-    kernel::loader::Notices,
-    session::{self, Prepared, Standing},
-};
+use crate::session::{self, Notices, Prepared, Standing};
 use relay_channel::{
     consumer::{Consumer, Statistics},
     output::{CpuFile, Output},

@@ -3,15 +3,15 @@
 //! What is added are programs of their own, with maps of their own, that write to the same channel: nothing that runs is changed.
 
 use anyhow::Result;
-use relay_common::recipe::Pattern;
 
-use super::{Standing, attach, description::change_event};
+use super::{
+    Standing, attach,
+    description::change_event,
+    loader::{Loader, Orders},
+};
 use crate::{
-    events::Event,
-    kernel::{
-        loader::{Loader, Orders},
-        programs::{Pinned, Programs},
-    },
+    kernel::programs::{Pinned, Programs},
+    probe::{self, Event},
 };
 use relay_trace::form::{
     clock::Instant,
@@ -23,13 +23,13 @@ impl Standing {
     ///
     /// # Errors
     /// When an event cannot be attached to. Nothing of it stays then.
-    pub fn add(&mut self, events: &[Event], patterns: &[Pattern]) -> Result<usize> {
+    pub fn add(&mut self, mut events: Vec<Event>) -> Result<usize> {
         let change = self.change()?;
-        let first = change.saturating_add(1).max(self.next_id());
+        probe::number(&mut events, change.saturating_add(1).max(self.next_id()))?;
         let prefix = format!("{}-", self.description.programs.len());
         // What a process has left that was killed here.
         self.unpin(&prefix)?;
-        let added = self.attach_more(events, patterns, first, &prefix);
+        let added = self.attach_more(&events, &prefix);
         let (programs, pinned, attached) = added.inspect_err(|_| {
             if let Err(error) = self.unpin(&prefix) {
                 log::warn!("{error:#}");
@@ -48,17 +48,9 @@ impl Standing {
         Ok(count)
     }
 
-    fn attach_more(
-        &self,
-        events: &[Event],
-        patterns: &[Pattern],
-        first: u16,
-        prefix: &str,
-    ) -> Result<(Programs, Pinned, Vec<SessionEvent>)> {
+    fn attach_more(&self, events: &[Event], prefix: &str) -> Result<(Programs, Pinned, Vec<SessionEvent>)> {
         let orders = Orders {
             events,
-            first,
-            patterns,
             choice: &self.description.choice,
             context: self.description.context,
             standing: true,

@@ -7,27 +7,33 @@
 mod change;
 mod description;
 mod folders;
+mod loader;
 pub(crate) mod packets;
 pub mod status;
+mod table;
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf, sync::Arc, thread};
 
 use anyhow::{Context as _, Result, bail};
-use relay_common::{Geometry, Mode, recipe::Pattern};
+use relay_common::{Geometry, Mode};
 
-use self::{description::describe, packets::OfTrace};
+use self::{
+    description::describe,
+    loader::{Loader, Orders},
+    packets::OfTrace,
+};
 pub use self::{
     description::{Description, Until},
     folders::{Orphan, check_name, names, orphans, remove, sweep, trace_name},
+    loader::Notices,
 };
 use crate::{
-    events::Event,
     host,
     kernel::{
         choice::Choice,
-        loader::{Loader, Notices, Orders},
         programs::{Fired, LeftOut, Programs},
     },
+    probe::{self, Event},
 };
 use relay_channel::{
     channel::Channel,
@@ -48,8 +54,6 @@ const DETACHING: usize = 64;
 pub struct Options {
     /// The events.
     pub events: Vec<Event>,
-    /// The patterns of their conditions.
-    pub patterns: Vec<Pattern>,
     /// Whose events are recorded.
     pub choice: Choice,
     /// What stands before every payload: bits of `relay_common::recipe::context`.
@@ -91,7 +95,7 @@ impl Prepared {
     ///
     /// # Errors
     /// When the name is in use, memory does not suffice, or the kernel refuses something. Nothing stays behind then.
-    pub fn load(name: Option<&str>, options: Options) -> Result<(Self, Option<Notices>)> {
+    pub fn load(name: Option<&str>, mut options: Options) -> Result<(Self, Option<Notices>)> {
         machine::raise_limits();
         sweep();
         let uuid = host::new_uuid()?;
@@ -110,6 +114,7 @@ impl Prepared {
         let folder = Arc::new(folder);
         let channel = Arc::new(Channel::create(options.geometry, options.mode, OfTrace { uuid })?);
         let standing = name.is_some();
+        probe::number(&mut options.events, 0)?;
         let (loader, notices) = Loader::load(&channel, &orders(&options, standing))?;
         channel.pin(&folder)?;
         Ok((Self { channel, uuid, loader, folder, options, standing }, notices))
@@ -133,7 +138,7 @@ impl Prepared {
         let (mut programs, attached) = attach(loader, &orders(&options, standing))?;
         programs.arm(after)?;
         let pinned = programs.pin(&folder, "0-")?;
-        let triggers = (0..).zip(&options.events).filter(|(_, event)| event.is_trigger()).map(|(id, _)| id);
+        let triggers = options.events.iter().filter(|event| event.is_trigger).map(|event| event.id);
         let until = Until { after, events: triggers.collect() };
         let Options { choice, context, command, .. } = options;
         let session = describe(uuid, command, &channel, context, attached)?;
@@ -401,31 +406,32 @@ impl Drop for Standing {
 }
 
 fn orders(options: &Options, standing: bool) -> Orders<'_> {
-    let Options { events, patterns, choice, context, .. } = options;
-    Orders { events, first: 0, patterns, choice, context: *context, standing, shared: None }
+    let Options { events, choice, context, .. } = options;
+    Orders { events, choice, context: *context, standing, shared: None }
 }
 
 /// Attaches, and says which events were.
 fn attach(loader: Loader, orders: &Orders<'_>) -> Result<(Programs, Vec<SessionEvent>)> {
     let (programs, refused) = loader.attach(orders)?;
-    for refused in &refused {
-        log::info!("left out {}: {:#}", orders.events[refused.index].name, refused.error);
+    let refusal = |event: &Event| refused.iter().find(|refused| refused.id == event.id);
+    for (event, refused) in orders.events.iter().filter_map(|event| Some((event, refusal(event)?))) {
+        log::info!("left out {}: {:#}", event.name, refused.error);
     }
     let count = orders.events.len();
     if !refused.is_empty() {
         log::warn!("{} of {count} events could not be attached (RUST_LOG=info names them)", refused.len());
     }
-    let attached = (orders.first..).zip(orders.events).enumerate();
-    let attached = attached.filter(|(index, _)| refused.iter().all(|refused| refused.index != *index));
-    let attached = attached.map(|(_, (id, event))| SessionEvent {
-        id,
+    let attached = orders.events.iter().filter(|event| refusal(event).is_none());
+    let attached = attached.map(|event| SessionEvent {
+        id: event.id,
         name: event.name.clone(),
         size: event.format.payload_size(),
         format: event.text.clone(),
-        suppressed: event.recipe.as_ref().filter(|recipe| recipe.interval != 0).map(|_| 0),
+        suppressed: event.limit.map(|_| 0),
         missed: None,
         added: None,
         removed: None,
     });
-    Ok((programs, attached.collect()))
+    let attached = attached.collect();
+    Ok((programs, attached))
 }

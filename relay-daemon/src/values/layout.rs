@@ -1,15 +1,9 @@
 //! Lays out the payload of an event whose values are fetched, and describes it as tracefs describes a tracepoint: so that one
 //! description serves every kind of event, and whoever reads the trace needs to understand one.
 
-use std::fmt::Write as _;
-
 use anyhow::{Context as _, Result, bail};
-use relay_common::{
-    recipe::{Fetch, HIDDEN, KEPT, Kind, MAX_FETCHES, MAX_STRING, Recipe, flag},
-    trace::COMMON_FIELDS,
-};
-
-use relay_trace::form::format::Format;
+use relay_common::recipe::{self, Fetch, HIDDEN, KEPT, MAX_FETCHES, MAX_STRING};
+use relay_trace::form::format::{self, COMMON, Display, Element, Field, Format, Kind};
 
 /// One value of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,94 +48,114 @@ impl Content {
     }
 }
 
-/// Lays the values out without gaps, those of the entry first, writes how they are fetched into the recipe, and returns the description. `n_entry` of
-/// the values are fetched at the entry of a pair.
+/// The values of an event: how they are fetched to where they lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// How each is fetched, those of a pair's entry first.
+    pub fetches: Vec<Fetch>,
+    /// How many of them are fetched at the entry of a pair.
+    pub n_entry: usize,
+    /// Bytes before the strings.
+    pub size: u16,
+}
+
+/// Lays the values out without gaps, and says which fields they are. `n_entry` of them, the first, are fetched at the entry of a pair.
 ///
 /// # Errors
-/// When there are too many, or they are too long.
-pub fn lay_out(name: &str, values: &mut [Value], n_entry: usize, recipe: &mut Recipe) -> Result<String> {
+/// When there are too many, they are too long, or one has a name that a field cannot have.
+pub fn lay_out(event: &str, mut values: Vec<Value>, n_entry: usize) -> Result<(Layout, Format)> {
     if values.len() > MAX_FETCHES {
-        bail!("{name}: {} values are more than the {MAX_FETCHES} that one event can have", values.len());
+        bail!("{event}: {} values are more than the {MAX_FETCHES} that one event can have", values.len());
     }
     let mut at = 0u16;
-    for value in values.iter_mut() {
+    for value in &mut values {
         value.fetch.to = at;
         at = at.saturating_add(value.content.size());
     }
     let most = if n_entry == 0 { HIDDEN } else { KEPT };
     let strings = values.iter().take(if n_entry == 0 { values.len() } else { n_entry });
     let strings = strings.filter(|value| value.content == Content::String).count();
-    let room =
-        most.checked_sub(at).with_context(|| format!("{name}: its values take {at} bytes, and {most} are the most"))?;
+    let room = most
+        .checked_sub(at)
+        .with_context(|| format!("{event}: its values take {at} bytes, and {most} are the most"))?;
     // At the entry all strings together have to fit into what is kept until the return.
     let each = if n_entry == 0 { MAX_STRING } else { room / u16::try_from(strings.max(1))? };
-    for (value, to) in values.iter_mut().zip(&mut recipe.fetches) {
-        if value.content == Content::String {
-            value.fetch.len = value.fetch.len.min(each);
+    for value in values.iter_mut().filter(|value| value.content == Content::String) {
+        value.fetch.len = value.fetch.len.min(each);
+    }
+    if let Some(value) = values.iter().find(|value| !format::is_identifier(&value.name)) {
+        bail!("{event}: a field cannot be named '{}'", value.name);
+    }
+    // Nothing of no length is a field.
+    let fields = values.iter().filter(|value| value.content.size() != 0).map(field).collect();
+    let fetches = values.iter().map(|value| value.fetch).collect();
+    Ok((Layout { fetches, n_entry, size: at }, Format { id: 0, fields }))
+}
+
+/// A value as a field of the event's records.
+fn field(value: &Value) -> Field {
+    let element = |size: u8, signed, display| Element { size: size.into(), signed, display };
+    let is_address = value.c_type.contains('*');
+    let (c_type, kind) = match value.content {
+        Content::Number { size, hexadecimal: true, .. } if !is_address => {
+            ("void *", Kind::Integer(element(size, false, Display::Hexadecimal)))
         }
-        *to = value.fetch;
-    }
-    recipe.n_fetches = u8::try_from(values.len())?;
-    recipe.n_entry = u8::try_from(n_entry)?;
-    recipe.size = at;
-    if n_entry != 0 {
-        recipe.flags |= flag::PAIR;
-    }
-    Ok(describe(name, values))
+        Content::Number { size, .. } if is_address => {
+            (&*value.c_type, Kind::Integer(element(size, false, Display::Hexadecimal)))
+        }
+        Content::Number { size, signed, .. } => {
+            (&*value.c_type, Kind::Integer(element(size, signed, Display::Decimal)))
+        }
+        Content::Bytes(_) => ("u8", Kind::Array(element(1, false, Display::Decimal))),
+        Content::Text(_) => ("char", Kind::Array(element(1, false, Display::Text))),
+        Content::String => ("char", Kind::Dynamic { element: element(1, false, Display::Text), relative: false }),
+    };
+    let start = usize::from(value.fetch.to) + COMMON;
+    let bytes = start..start + usize::from(value.content.size());
+    Field { name: value.name.clone(), bytes, kind, c_type: c_type.to_owned() }
 }
 
-/// Adds a value that only the condition needs: it lies after all that is recorded.
-///
-/// # Errors
-/// When there is no room.
-pub fn hide(value: &Value, hidden: &mut u16, recipe: &mut Recipe) -> Result<u16> {
-    let at = *hidden;
-    let end = at.saturating_add(value.content.size());
-    let index = usize::from(recipe.n_fetches);
-    let most = HIDDEN + 512;
-    if index >= MAX_FETCHES || end > most || value.content == Content::String {
-        bail!(
-            "the condition needs too many values that are not recorded, or too long ones: record '{}' too",
-            value.name
-        );
-    }
-    recipe.fetches[index] = Fetch { to: at, ..value.fetch };
-    recipe.n_fetches += 1;
-    *hidden = end;
-    Ok(at)
+/// Values that only a condition needs: they lie after all that is recorded.
+#[derive(Debug)]
+pub struct Hidden {
+    fetches: Vec<Fetch>,
+    end: u16,
+    /// How many more one event can have.
+    room: usize,
 }
 
-/// The description, in the form of tracefs' `format` files.
-fn describe(name: &str, values: &[Value]) -> String {
-    let mut text = format!("name: {name}\nID: 0\nformat:\n");
-    for value in values {
-        let at = u64::from(value.fetch.to) + COMMON_FIELDS;
-        let (declaration, signed) = match value.content {
-            Content::Number { hexadecimal: true, .. } if !value.c_type.contains('*') => {
-                (format!("void * {}", value.name), false)
-            }
-            Content::Number { signed, .. } => (format!("{} {}", value.c_type, value.name), signed),
-            Content::Bytes(len) => (format!("u8 {}[{len}]", value.name), false),
-            Content::Text(len) => (format!("char {}[{len}]", value.name), false),
-            Content::String => (format!("__data_loc char[] {}", value.name), false),
-        };
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            text,
-            "\tfield:{declaration};\toffset:{at};\tsize:{};\tsigned:{};",
-            value.content.size(),
-            u8::from(signed)
-        );
+impl Hidden {
+    /// None yet, beside those that are recorded.
+    #[must_use]
+    pub fn beside(values: Option<&Layout>) -> Self {
+        let recorded = values.map_or(0, |values| values.fetches.len());
+        Self { fetches: Vec::new(), end: HIDDEN, room: MAX_FETCHES.saturating_sub(recorded) }
     }
-    text
-}
 
-/// The format of a description that [`lay_out`] made.
-///
-/// # Errors
-/// When a name or a type cannot be described.
-pub fn format(text: &str) -> Result<Format> {
-    Format::parse(text).with_context(|| format!("describing the values of {}", text.lines().next().unwrap_or_default()))
+    /// Adds one, and returns where it lies.
+    ///
+    /// # Errors
+    /// When there is no room.
+    pub fn add(&mut self, value: &Value) -> Result<u16> {
+        let at = self.end;
+        let end = at.saturating_add(value.content.size());
+        let most = HIDDEN + 512;
+        if self.fetches.len() >= self.room || end > most || value.content == Content::String {
+            bail!(
+                "the condition needs too many values that are not recorded, or too long ones: record '{}' too",
+                value.name
+            );
+        }
+        self.fetches.push(Fetch { to: at, ..value.fetch });
+        self.end = end;
+        Ok(at)
+    }
+
+    /// How they are fetched.
+    #[must_use]
+    pub fn into_fetches(self) -> Vec<Fetch> {
+        self.fetches
+    }
 }
 
 /// A type's C name as it can stand in a description: what has parentheses or brackets is an address.
@@ -153,7 +167,7 @@ pub fn plain_type(name: &str) -> String {
 /// A fetch of an input as it is.
 #[must_use]
 pub fn input(source: u16, size: u8) -> Fetch {
-    Fetch { source, kind: Kind::Value as u8, len: size.into(), size, ..Fetch::default() }
+    Fetch { source, kind: recipe::Kind::Value as u8, len: size.into(), size, ..Fetch::default() }
 }
 
 #[cfg(test)]
@@ -170,40 +184,50 @@ mod tests {
     }
 
     fn string(name: &str) -> Value {
-        let fetch = Fetch { kind: Kind::String as u8, len: MAX_STRING, ..Fetch::default() };
+        let fetch = Fetch { kind: recipe::Kind::String as u8, len: MAX_STRING, ..Fetch::default() };
         Value { name: name.to_owned(), c_type: "char *".to_owned(), content: Content::String, fetch }
     }
 
     #[test]
     fn values_lie_one_after_the_other_and_are_described() {
-        let mut recipe = Recipe::EMPTY;
-        let mut values = [number("a", 1), number("b", 8), string("c"), number("d", 2)];
-        let text = lay_out("kprobe:f", &mut values, 0, &mut recipe).unwrap();
-        let format = format(&text).unwrap();
+        let values = vec![
+            number("a", 1),
+            number("b", 8),
+            string("c"),
+            number("d", 2),
+            Value { content: Content::Bytes(3), ..number("e", 1) },
+            Value { content: Content::Text(4), ..number("f", 1) },
+            Value { c_type: "char *".to_owned(), ..number("g", 8) },
+            Value {
+                content: Content::Number { size: 4, signed: false, hexadecimal: true },
+                c_type: "u32".to_owned(),
+                ..number("h", 4)
+            },
+        ];
+        let (layout, format) = lay_out("kprobe:f", values, 0).unwrap();
         let places: Vec<_> = format.fields.iter().map(|field| (field.name.as_str(), field.bytes.clone())).collect();
-        assert_eq!(places, [("a", 8..9), ("b", 9..17), ("c", 17..21), ("d", 21..23)]);
-        assert_eq!((recipe.size, recipe.n_fetches, recipe.fetches[1].to), (15, 4, 1));
+        assert_eq!(places[..4], [("a", 8..9), ("b", 9..17), ("c", 17..21), ("d", 21..23)]);
+        assert_eq!((layout.size, layout.fetches.len(), layout.fetches[1].to), (34, 8, 1));
+        // Whoever reads the description sees the same fields.
+        assert_eq!(Format::parse(&format.describe("kprobe:f")), Ok(format));
     }
 
     #[test]
     fn strings_of_an_entry_fit_into_what_is_kept() {
-        let mut recipe = Recipe::EMPTY;
-        let mut values = [string("a"), string("b"), number("ret", 8)];
-        lay_out("kretprobe:f", &mut values, 2, &mut recipe).unwrap();
-        let longest = recipe.fetches[0].len + recipe.fetches[1].len + recipe.size;
+        let (layout, _) = lay_out("kretprobe:f", vec![string("a"), string("b"), number("ret", 8)], 2).unwrap();
+        let longest = layout.fetches[0].len + layout.fetches[1].len + layout.size;
         assert!(longest <= KEPT && longest + 2 > KEPT, "{longest}");
-        assert!(recipe.flags & flag::PAIR != 0);
     }
 
     #[test]
     fn too_many_or_too_long_values_are_refused() {
-        let mut recipe = Recipe::EMPTY;
-        let mut values = vec![number("a", 8); MAX_FETCHES + 1];
-        assert!(lay_out("k", &mut values, 0, &mut recipe).is_err());
-        let mut values = [
-            Value { content: Content::Bytes(4096), ..number("a", 8) },
-            Value { content: Content::Bytes(4096), ..number("b", 8) },
-        ];
-        assert!(lay_out("k", &mut values, 0, &mut recipe).is_err());
+        assert!(lay_out("k", vec![number("a", 8); MAX_FETCHES + 1], 0).is_err());
+        let long = |name| Value { content: Content::Bytes(4096), ..number(name, 8) };
+        assert!(lay_out("k", vec![long("a"), long("b")], 0).is_err());
+        assert!(lay_out("k", vec![number("a b", 8)], 0).is_err());
+        let (layout, _) = lay_out("k", vec![number("a", 8); MAX_FETCHES - 1], 0).unwrap();
+        let mut hidden = Hidden::beside(Some(&layout));
+        assert_eq!(hidden.add(&number("b", 8)).unwrap(), HIDDEN);
+        assert!(hidden.add(&number("c", 8)).is_err());
     }
 }

@@ -87,6 +87,15 @@ pub struct Spec {
     pub text: String,
 }
 
+impl Spec {
+    /// All of a kind that a target means.
+    #[must_use]
+    pub fn of(kind: Kind, target: &str) -> Self {
+        let text = format!("{}:{target}", kind.name());
+        Self { kind, target: target.to_owned(), arguments: None, condition: None, text }
+    }
+}
+
 /// One value to record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Argument {

@@ -3,7 +3,7 @@
 //! The files are the kernel's, but dynamic events can put nearly anything into them: what cannot be described field by field
 //! is described as bytes, and nothing here panics on any input.
 
-use std::ops::Range;
+use std::{fmt::Write as _, ops::Range};
 
 use relay_common::trace::{COMMON_FIELDS, MAX_PAYLOAD};
 
@@ -83,7 +83,7 @@ pub enum FormatError {
 
 /// Bytes of the common fields at the start, which records leave out.
 #[expect(clippy::cast_possible_truncation, reason = "a few bytes")]
-const COMMON: usize = COMMON_FIELDS as usize;
+pub const COMMON: usize = COMMON_FIELDS as usize;
 /// Most bytes of a layout.
 #[expect(clippy::cast_possible_truncation, reason = "a few thousand bytes")]
 const MAX: usize = MAX_PAYLOAD as usize;
@@ -109,6 +109,30 @@ impl Format {
             return Err(FormatError::TooLong(format.size()));
         }
         Ok(format)
+    }
+
+    /// The format's text, as the kernel would write it.
+    #[must_use]
+    pub fn describe(&self, name: &str) -> String {
+        let mut text = format!("name: {name}\nID: {}\nformat:\n", self.id);
+        for field in &self.fields {
+            let Field { name, bytes, c_type, kind } = field;
+            let (declaration, signed) = match kind {
+                Kind::Integer(element) => (format!("{c_type} {name}"), element.signed),
+                Kind::Array(element) => (format!("{c_type} {name}[{}]", bytes.len() / element.size), element.signed),
+                Kind::Dynamic { element, relative: false } => (format!("__data_loc {c_type}[] {name}"), element.signed),
+                Kind::Dynamic { element, relative: true } => (format!("__rel_loc {c_type}[] {name}"), element.signed),
+            };
+            // Writing to a String cannot fail.
+            let _ = writeln!(
+                text,
+                "\tfield:{declaration};\toffset:{};\tsize:{};\tsigned:{};",
+                bytes.start,
+                bytes.len(),
+                u8::from(signed)
+            );
+        }
+        text
     }
 
     /// Bytes of the fixed part, common fields included: where dynamic data begin.
@@ -150,9 +174,13 @@ fn parse_field(line: &str) -> Option<Field> {
     let (start, size, signed) = (offset?, size?, signed?);
     let bytes = start..start.checked_add(size).filter(|end| *end <= usize::from(u16::MAX))?;
     let (name, c_type, kind) = parse_declaration(declaration, size, signed)?;
-    // It becomes a name in the metadata.
-    let identifier = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    identifier.then_some(Field { name, bytes, kind, c_type })
+    is_identifier(&name).then_some(Field { name, bytes, kind, c_type })
+}
+
+/// Whether a field can have the name: it becomes one in the metadata.
+#[must_use]
+pub fn is_identifier(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 fn parse_declaration(declaration: &str, size: usize, signed: bool) -> Option<(String, String, Kind)> {

@@ -1,6 +1,7 @@
-//! Brings the tracer's eBPF programs into the kernel: loads them, tells them what to do, attaches them.
+//! Brings the tracer's eBPF programs into the kernel for the events of a session: loads them, tells them what to do, has them attached.
 
 use std::{
+    ffi::{CStr, CString},
     os::fd::{AsFd as _, OwnedFd},
     path::Path,
 };
@@ -13,23 +14,24 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use relay_common::{
-    recipe::{Pattern, SHARED_WORKSPACES},
-    trace::{CALL_IS_CHOSEN, Request},
+    recipe::SHARED_WORKSPACES,
+    trace::{CALL_IS_CHOSEN, Cookie, Request},
 };
 use tokio::io::unix::AsyncFd;
 
-use super::{
-    attach::{Attached, is_out_of_files},
-    calls::{self, Plan, Side},
-    choice::Choice,
-    hook::{self, Hook},
-    object::{self, Object},
-    preemption,
-    programs::{self, Account, CHOSEN, Programs, TRIGGER},
-};
+use super::table::Table;
 use crate::{
     btf::Kernel,
-    events::{Event, Probe},
+    kernel::{
+        attach::{Attached, is_out_of_files},
+        calls::{self, Call, Plan, Side},
+        choice::Choice,
+        hook::Hook,
+        object::{self, Object},
+        preemption,
+        programs::{self, Account, CHOSEN, Programs, TRIGGER},
+    },
+    probe::Event,
     sys::watch_log,
     values::registers,
 };
@@ -39,7 +41,6 @@ use relay_channel::{
     pins::Folder,
     sys::{MapCreate, create_map, set_value},
 };
-use relay_trace::condition::spec::Kind;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tracer"));
 
@@ -55,56 +56,30 @@ const ALL_CALLS: u32 = 8192;
 /// How many processes can be followed.
 const FOLLOWED: u32 = 65_536;
 
-/// Categories whose tracepoints never run in NMI context: they stand where locks are held or where only tasks and ordinary
-/// interrupts come by. Where a session has others, stamps are kept from falling, at the cost of one exchange a record.
-const NEVER_IN_NMI: [&str; 16] = [
-    "block",
-    "ext4",
-    "irq",
-    "net",
-    "raw_syscalls",
-    "sched",
-    "signal",
-    "skb",
-    "sock",
-    "syscalls",
-    "task",
-    "tcp",
-    "timer",
-    "udp",
-    "workqueue",
-    "writeback",
-];
-
 /// What the programs are told before they are loaded.
 #[derive(Debug)]
-pub struct Orders<'a> {
+pub(super) struct Orders<'a> {
     /// What they will be attached to.
-    pub events: &'a [Event],
-    /// The id of the first of them; the others follow.
-    pub first: u16,
-    /// The patterns of the events' conditions.
-    pub patterns: &'a [Pattern],
+    pub(super) events: &'a [Event],
     /// Whose events are recorded.
-    pub choice: &'a Choice,
+    pub(super) choice: &'a Choice,
     /// What stands before every payload: bits of `relay_common::recipe::context`.
-    pub context: u32,
+    pub(super) context: u32,
     /// For a session that goes on without this process: a record may end it, and events may be added.
-    pub standing: bool,
+    pub(super) standing: bool,
     /// Where the maps are pinned that all programs of the session share, if there are others already.
-    pub shared: Option<&'a Path>,
+    pub(super) shared: Option<&'a Path>,
 }
 
 /// The programs of an object, loaded for a channel, and not attached yet.
-#[expect(missing_debug_implementations, reason = "aya's maps have none")]
-pub struct Loader {
-    object: Object,
+pub(super) struct Loader {
     request: OwnedFd,
     account: PerCpuArray<MapData, Account>,
     tallies: PerCpuArray<MapData, [u64; 5]>,
     trigger: Array<MapData, [u64; 5]>,
     chosen: HashMap<MapData, u64, u64>,
     calls: Array<MapData, u64>,
+    table: Table,
     plan: Plan,
     attached: Attached,
     /// The maps.
@@ -114,11 +89,11 @@ pub struct Loader {
 
 /// An event that a pattern selected and that could not be attached.
 #[derive(Debug)]
-pub struct Refused {
-    /// Its place in the list that was to be attached.
-    pub index: usize,
+pub(super) struct Refused {
+    /// Its id.
+    pub(super) id: u16,
     /// Why.
-    pub error: anyhow::Error,
+    pub(super) error: anyhow::Error,
 }
 
 /// The kernel side's notices, as they come.
@@ -129,17 +104,18 @@ impl Loader {
     ///
     /// # Errors
     /// When the kernel refuses them.
-    pub fn load(channel: &Channel, orders: &Orders<'_>) -> Result<(Self, Option<Notices>)> {
+    pub(super) fn load(channel: &Channel, orders: &Orders<'_>) -> Result<(Self, Option<Notices>)> {
         let Orders { events, choice, .. } = orders;
-        let nmi = u32::from(orders.standing || events.iter().any(can_run_in_nmi));
+        let nmi = u32::from(orders.standing || events.iter().any(|event| event.probe.can_run_in_nmi()));
         let triggers = u32::from(orders.standing);
         let names = choice.patterns()?;
         let cgroups = choice.cgroup_ids()?;
         let (choices, context) = (choice.bits(), orders.context);
         let (name_count, cgroup_count) = (u32::try_from(names.len())?, u32::try_from(cgroups.len())?);
+        let table = Table::new(events, names, context != 0)?;
         let task = TaskMembers::find(choice.follow)?;
         // A call of 32 bits cannot be told from another if that is not known.
-        let plan = if task.compat_bits == 0 { Plan::default() } else { Plan::new(events, orders.first)? };
+        let plan = if task.compat_bits == 0 { Plan::default() } else { plan(events, &table)? };
         let registers = u32::from(registers::WORDS);
         let mut loader = EbpfLoader::new();
         for (name, value) in [
@@ -159,44 +135,41 @@ impl Loader {
         ] {
             loader.override_global(name, value, true);
         }
-        let recipes = if events.iter().any(|event| event.recipe.is_some()) {
-            usize::from(orders.first) + events.len()
-        } else {
-            1
-        };
-        let recipes = u32::try_from(recipes.max(1))?;
+        let recipes = if table.recipes().is_empty() { None } else { events.iter().map(|event| event.id).max() };
+        let recipes = recipes.map_or(1, |last| u32::from(last) + 1);
         let chosen = u32::try_from(choice.keys().count())? + if choice.follow { FOLLOWED } else { 1 };
         loader.map_max_entries("RECIPES", recipes).map_max_entries("TALLIES", recipes);
-        loader.map_max_entries("PATTERNS", u32::try_from(names.len() + orders.patterns.len())?.max(1));
+        loader.map_max_entries("PATTERNS", u32::try_from(table.patterns().len())?.max(1));
         let possible = u32::try_from(channel.possible().len())?;
-        let calls = if events.iter().any(Event::is_pair) { (CALLS * possible).max(ALL_CALLS) } else { 1 };
+        let calls = if events.iter().any(|event| event.pair.is_some()) { (CALLS * possible).max(ALL_CALLS) } else { 1 };
         loader.map_max_entries("CALLS", calls).map_max_entries("DEEPER", calls);
         loader.map_max_entries("CHOSEN", chosen).map_max_entries("SYSTEM_CALLS", plan.table_len()?.max(1));
         if let Some(folder) = orders.shared {
             loader.map_pin_path("TRIGGER", folder.join(TRIGGER)).map_pin_path("CHOSEN", folder.join(CHOSEN));
         }
-        let shared = preemption::abilities().leaves_preempted() && events.iter().any(hook::is_preemptible);
+        let shared = preemption::abilities().leaves_preempted()
+            && events.iter().any(|event| event.probe.hook().is_preemptible());
         let pins = shared.then(|| share_workspaces(&mut loader)).transpose()?;
         let mut ebpf = channel::load(OBJECT, &[(CHANNEL, channel)], loader)?;
         drop(pins);
         let object = Object::new(OBJECT, &ebpf, shared)?;
         let request = object.load(REQUEST, Hook::RawTracepoint, None)?;
-        tell(&ebpf, orders, &names, &cgroups)?;
+        tell(&ebpf, orders, &table, &cgroups)?;
         let mut take = |name: &str| ebpf.take_map(name).with_context(|| format!("the object has no map {name}"));
         let (account, tallies) = (take("ACCOUNT")?, take("TALLIES")?);
         let (trigger, chosen, calls) = (take("TRIGGER")?, take("CHOSEN")?, take("SYSTEM_CALLS")?);
         // Of a session that goes on without this process, nobody will be there to listen.
         let notices = if orders.standing { None } else { notices(&mut ebpf)? };
         let mut loader = Self {
-            object,
             request,
             account: account.try_into()?,
             tallies: tallies.try_into()?,
             trigger: trigger.try_into()?,
             chosen: chosen.try_into()?,
             calls: calls.try_into()?,
+            table,
             plan,
-            attached: Attached::default(),
+            attached: Attached::by(object),
             _ebpf: ebpf,
             stats: None,
         };
@@ -208,7 +181,7 @@ impl Loader {
 
     /// Begins to follow chosen processes.
     fn follow(&mut self, choice: &Choice) -> Result<()> {
-        self.attached.follow(&self.object)?;
+        self.attached.follow()?;
         if choice.own_children {
             programs::run(&self.request, Request::Follow, 0, 0)?;
         }
@@ -219,7 +192,7 @@ impl Loader {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn count_runs(&mut self) -> Result<()> {
+    pub(super) fn count_runs(&mut self) -> Result<()> {
         self.stats = Some(
             enable_stats(Stats::RunTime).context("enabling the kernel's statistics of BPF programs (--bpf-stats)")?,
         );
@@ -230,27 +203,30 @@ impl Loader {
     ///
     /// # Errors
     /// When an event that was named in full, or every one, is refused.
-    pub fn attach(mut self, orders: &Orders<'_>) -> Result<(Programs, Vec<Refused>)> {
-        let Orders { events, first, .. } = *orders;
+    pub(super) fn attach(mut self, orders: &Orders<'_>) -> Result<(Programs, Vec<Refused>)> {
+        let events = orders.events;
         let mut refused = Vec::new();
-        let mut together = self.attach_together(events, first)?;
+        let mut together = self.attach_together(events)?;
         let places = self.attach_calls()?;
-        together.extend(places.iter().map(|(id, _)| usize::from(id - first)));
-        for (index, event) in events.iter().enumerate().filter(|(index, _)| !together.contains(index)) {
-            match self.attached.attach(&self.object, usize::from(first) + index, event) {
+        together.extend(places.iter().map(|(id, _)| *id));
+        for event in events.iter().filter(|event| !together.contains(&event.id)) {
+            let served = self.table.served(event)?;
+            match event.probe.attach(&served, &mut self.attached) {
                 Ok(()) => {}
                 Err(error) if event.explicit || is_out_of_files(&error) => return Err(error),
-                Err(error) => refused.push(Refused { index, error }),
+                Err(error) => refused.push(Refused { id: event.id, error }),
             }
         }
         if refused.len() == events.len() {
             let reason = refused.pop().map_or_else(|| anyhow::anyhow!("no event is selected"), |refused| refused.error);
             return Err(reason.context("none of the selected events could be attached"));
         }
-        let triggers = events.iter().filter(|event| event.is_trigger()).count();
-        let refused_trigger = |refused: &Refused| events[refused.index].is_trigger();
-        if triggers > 0 && refused.iter().filter(|refused| refused_trigger(refused)).count() == triggers {
-            let reason = refused.into_iter().find(refused_trigger);
+        let mut triggers = events.iter().filter(|event| event.is_trigger).map(|event| event.id).peekable();
+        let is_refused = |id: u16| refused.iter().any(|refused| refused.id == id);
+        if let Some(first) = triggers.peek().copied()
+            && triggers.all(is_refused)
+        {
+            let reason = refused.into_iter().find(|refused| refused.id == first);
             let reason = reason.map_or_else(|| anyhow::anyhow!("there is none"), |refused| refused.error);
             return Err(reason.context("none of the events of --until could be attached"));
         }
@@ -282,7 +258,7 @@ impl Loader {
                 if !found.is_empty() {
                     let events = found.iter().map(|(_, cookie)| cookie.id).collect();
                     let hook = (calls::id(&tracefs, side)?, begin);
-                    self.attached.calls(&self.object, layer.program, index, hook, events)?;
+                    self.attached.calls(layer.program, index, hook, events)?;
                 }
             }
         }
@@ -290,24 +266,30 @@ impl Loader {
     }
 
     /// Attaches to the functions that patterns mean, all at once, where the kernel can do that; returns which events were.
-    fn attach_together(&mut self, events: &[Event], first: u16) -> Result<Vec<usize>> {
+    fn attach_together(&mut self, events: &[Event]) -> Result<Vec<u16>> {
         let mut together = Vec::new();
         for returns in [false, true] {
             // Pairs are told apart by the stack pointer, which the returns of kprobe.multi have not from Linux 6.14 on (kernel/trace/fgraph.c
             // keeps a few registers alone).
-            let is_meant = |event: &Event| match &event.probe {
-                Probe::Kprobe { offset: 0, returns: at_return, .. } => {
-                    !event.explicit && *at_return == returns && !event.is_pair()
-                }
-                _ => false,
-            };
-            let group: Vec<(usize, &Event)> = events.iter().enumerate().filter(|(_, event)| is_meant(event)).collect();
-            if !group.is_empty() && self.attached.attach_functions(&self.object, &group, first, returns)? {
-                together.extend(group.iter().map(|(index, _)| *index));
+            let of_patterns = events.iter().filter(|event| !event.explicit && event.pair.is_none());
+            let functions = of_patterns.filter_map(|event| Some((event, event.probe.function()?)));
+            let functions = functions.filter(|(_, (_, at_return))| *at_return == returns);
+            let named = functions.map(|(event, (name, _))| Ok((CString::new(name)?, event.cookie()?)));
+            let named: Vec<(CString, Cookie)> = named.collect::<Result<_>>()?;
+            let named: Vec<(&CStr, Cookie)> = named.iter().map(|(name, cookie)| (name.as_c_str(), *cookie)).collect();
+            if !named.is_empty() && self.attached.functions(&named, returns)? {
+                together.extend(named.iter().map(|(_, cookie)| cookie.id));
             }
         }
         Ok(together)
     }
+}
+
+/// How system calls are served.
+fn plan(events: &[Event], table: &Table) -> Result<Plan> {
+    let calls = events.iter().filter_map(|event| Some((event, event.probe.call()?)));
+    let calls = calls.map(|(event, (name, sides))| Ok(Call { name, sides, event: table.served(event)? }));
+    Ok(Plan::new(calls.collect::<Result<Vec<_>>>()?.into_iter()))
 }
 
 /// Makes the workspaces that all CPUs share, in place of those of each CPU that the object declares. They are pinned until the folder is dropped.
@@ -330,14 +312,6 @@ fn share_workspaces(loader: &mut EbpfLoader<'_>) -> Result<Folder> {
     Ok(pins)
 }
 
-fn can_run_in_nmi(event: &Event) -> bool {
-    match event.kind() {
-        Kind::Tracepoint => !NEVER_IN_NMI.contains(&event.name.split(':').next().unwrap_or_default()),
-        Kind::Syscall | Kind::Uprobe | Kind::Uretprobe | Kind::Usdt => false,
-        Kind::RawTracepoint | Kind::Kprobe | Kind::Kretprobe | Kind::Fentry | Kind::Fexit | Kind::Profile => true,
-    }
-}
-
 fn notices(ebpf: &mut Ebpf) -> Result<Option<Notices>> {
     match EbpfLogger::init(ebpf) {
         Ok(logger) => Ok(Some(watch_log(logger).context("listening to the kernel side's notices")?)),
@@ -349,20 +323,14 @@ fn notices(ebpf: &mut Ebpf) -> Result<Option<Notices>> {
 }
 
 /// Writes into the maps what the programs look up.
-fn tell(ebpf: &Ebpf, orders: &Orders<'_>, names: &[Pattern], cgroups: &[[u64; 2]]) -> Result<()> {
+fn tell(ebpf: &Ebpf, orders: &Orders<'_>, table: &Table, cgroups: &[[u64; 2]]) -> Result<()> {
     let recipes = object::map(ebpf, "RECIPES")?;
-    let first = u16::try_from(names.len())?;
-    for (index, event) in orders.events.iter().enumerate() {
-        let Some(recipe) = &event.recipe else { continue };
-        let mut recipe = **recipe;
-        // The patterns of names come first.
-        recipe.tests.iter_mut().for_each(|test| test.pattern += first);
-        set_value(recipes, u32::from(orders.first) + u32::try_from(index)?, &recipe)
-            .context("writing what is to be done at an event")?;
+    for (id, recipe) in table.recipes() {
+        set_value(recipes, u32::from(*id), recipe).context("writing what is to be done at an event")?;
     }
     let patterns = object::map(ebpf, "PATTERNS")?;
-    for (index, pattern) in names.iter().chain(orders.patterns).enumerate() {
-        set_value(patterns, u32::try_from(index)?, pattern).context("writing a pattern")?;
+    for (index, pattern) in (0u32..).zip(table.patterns()) {
+        set_value(patterns, index, pattern).context("writing a pattern")?;
     }
     if orders.shared.is_none() {
         let chosen = object::map(ebpf, "CHOSEN")?;

@@ -1,129 +1,114 @@
-//! Finds the tracepoints that the user means.
+//! Tracepoints, with their own fields as the kernel lays them out.
 
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::{Context as _, Result, bail};
-
-use relay_common::recipe::{Recipe, flag};
-
 use relay_trace::{
-    condition::spec::Kind,
+    condition::spec::{Kind, Spec},
     form::format::Format,
     similar::{nearest, offer},
 };
+
+use super::{
+    Event, Finder, Probe, Room,
+    listing::{Declared, Listed, Lister},
+    wanted::Wanted,
+    without_arguments,
+};
+use crate::kernel::{
+    attach::{Attached, Instance, Served},
+    calls::Side,
+    hook::Hook,
+};
+
+/// The room of tracepoints.
+pub(super) const ROOM: Room = Room { lacks: || None, find, list };
 
 /// Categories whose events run no eBPF programs, although the kernel lets one be attached (kernel/trace/trace_events_user.c and
 /// trace_events_synth.c).
 const NO_PROGRAMS: [&str; 3] = ["synthetic", "user_events", "user_events_multi"];
 
-/// An event that can be recorded.
-#[derive(Clone, Debug)]
-pub struct Event {
-    /// `category:name` of a tracepoint, `kind:…` of anything else.
-    pub name: String,
-    /// Its layout.
-    pub format: Format,
-    /// The description of the layout: the kernel's as it stands, or one of the same form.
-    pub text: String,
-    /// Named by the user in full: it must be attached. A pattern's events may turn out not to be attachable.
-    pub explicit: bool,
-    /// Where its program is attached.
-    pub probe: Probe,
-    /// What is to be done beyond copying a tracepoint's fields.
-    pub recipe: Option<Box<Recipe>>,
+/// Categories whose tracepoints never run in NMI context: they stand where locks are held or where only tasks and ordinary
+/// interrupts come by. Where a session has others, stamps are kept from falling, at the cost of one exchange a record.
+const NEVER_IN_NMI: [&str; 16] = [
+    "block",
+    "ext4",
+    "irq",
+    "net",
+    "raw_syscalls",
+    "sched",
+    "signal",
+    "skb",
+    "sock",
+    "syscalls",
+    "task",
+    "tcp",
+    "timer",
+    "udp",
+    "workqueue",
+    "writeback",
+];
+
+/// A tracepoint.
+#[derive(Debug)]
+struct Tracepoint {
+    /// `category:name`.
+    name: String,
+    /// Its id in tracefs.
+    id: u64,
 }
 
-/// Where an event's program is attached.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Probe {
-    /// To a tracepoint.
-    Tracepoint {
-        /// By its id in tracefs.
-        id: u64,
-    },
-    /// To the tracepoints of a system call.
-    Syscall {
-        /// By its id in tracefs: before it.
-        enter: u64,
-        /// After it.
-        exit: u64,
-    },
-    /// To a tracepoint, without its fields.
-    RawTracepoint {
-        /// By its name.
-        name: String,
-    },
-    /// To an instruction of the kernel, or to the return of a function.
-    Kprobe {
-        /// By its function.
-        function: String,
-        /// Bytes from there.
-        offset: u64,
-        /// To its return.
-        returns: bool,
-    },
-    /// To a function of the kernel, by a trampoline.
-    Function {
-        /// Its name.
-        name: String,
-        /// Its BTF id.
-        id: u32,
-        /// The module that has it.
-        module: Option<String>,
-        /// To its return.
-        returns: bool,
-    },
-    /// To an instruction of a program or a library, or to the return of a function.
-    Uprobe {
-        /// The file.
-        path: PathBuf,
-        /// Where it is in the file.
-        offset: u64,
-        /// To the return.
-        returns: bool,
-        /// Where in the file a number is kept above zero while it is attached.
-        semaphore: Option<u64>,
-    },
-    /// To the clock of every CPU.
-    Sampler {
-        /// Samples a second.
-        hertz: u64,
-    },
+impl Tracepoint {
+    fn category(&self) -> &str {
+        self.name.split(':').next().unwrap_or_default()
+    }
 }
 
-impl Event {
-    /// Whether entry and return are one record.
-    #[must_use]
-    pub fn is_pair(&self) -> bool {
-        self.recipe.as_ref().is_some_and(|recipe| recipe.flags & flag::PAIR != 0)
+impl Probe for Tracepoint {
+    fn hook(&self) -> Hook<'static> {
+        if self.category() == "syscalls" { Hook::SystemCall } else { Hook::Tracepoint }
     }
 
-    /// Whether its record ends the recording.
-    #[must_use]
-    pub fn is_trigger(&self) -> bool {
-        self.recipe.as_ref().is_some_and(|recipe| recipe.flags & flag::TRIGGER != 0)
+    fn can_run_in_nmi(&self) -> bool {
+        !NEVER_IN_NMI.contains(&self.category())
     }
 
-    /// Its kind.
-    #[must_use]
-    pub fn kind(&self) -> Kind {
-        match &self.probe {
-            Probe::Tracepoint { .. } => Kind::Tracepoint,
-            Probe::Syscall { .. } => Kind::Syscall,
-            Probe::RawTracepoint { .. } => Kind::RawTracepoint,
-            Probe::Kprobe { returns: false, .. } => Kind::Kprobe,
-            Probe::Kprobe { .. } => Kind::Kretprobe,
-            Probe::Function { returns: false, .. } => Kind::Fentry,
-            Probe::Function { .. } => Kind::Fexit,
-            Probe::Uprobe { semaphore: Some(_), .. } => Kind::Usdt,
-            Probe::Uprobe { returns: false, .. } => Kind::Uprobe,
-            Probe::Uprobe { .. } => Kind::Uretprobe,
-            Probe::Sampler { .. } => Kind::Profile,
+    fn attach(&self, event: &Served<'_>, to: &mut Attached) -> Result<()> {
+        to.tracepoint(event, self.hook(), Instance::First, self.id)
+    }
+
+    fn call(&self) -> Option<(&str, &'static [Side])> {
+        let name = self.name.strip_prefix("syscalls:")?;
+        match name.strip_prefix("sys_enter_") {
+            Some(name) => Some((name, &[Side::Entry])),
+            None => Some((name.strip_prefix("sys_exit_")?, &[Side::Exit])),
         }
     }
+}
+
+fn find(finder: &Finder, spec: &Spec) -> Result<Vec<Event>> {
+    without_arguments(spec)?;
+    finder.tracepoints.select(std::slice::from_ref(&spec.target))
+}
+
+fn list(lister: &Lister, spec: &Spec) -> Result<Vec<Listed>> {
+    let catalogue = lister.finder()?.tracepoints();
+    let wanted = Wanted::new(&spec.target)?;
+    let names = catalogue.names().iter().filter(|name| wanted.is(name));
+    let events: Vec<_> = names.map(|name| listed(lister, name, catalogue)).collect();
+    if events.is_empty() {
+        bail!("{}", catalogue.not_found(&spec.target, wanted.is_exact()));
+    }
+    Ok(events)
+}
+
+/// A tracepoint as it is listed.
+pub(super) fn listed(lister: &Lister, name: &str, catalogue: &Catalogue) -> Listed {
+    lister.listed(Kind::Tracepoint, name.to_owned(), || catalogue.declared(name))
 }
 
 /// The tracepoints of the running kernel.
@@ -208,11 +193,35 @@ impl Catalogue {
             text = without_located(&text);
         }
         let format = Format::parse(&text).with_context(|| format!("parsing {}", path.display()))?;
-        let probe = Probe::Tracepoint { id: format.id };
-        Ok(Event { name: name.to_owned(), format, text, explicit, probe, recipe: None })
+        let name = name.to_owned();
+        Ok(Event {
+            id: 0,
+            probe: Arc::new(Tracepoint { name: name.clone(), id: format.id }),
+            name,
+            kind: Kind::Tracepoint,
+            explicit,
+            format,
+            text,
+            values: None,
+            pair: None,
+            condition: None,
+            limit: None,
+            is_trigger: false,
+        })
     }
 
-    pub(crate) fn not_found<'a>(&'a self, pattern: &str, explicit: bool) -> String {
+    /// The fields of a tracepoint as they are listed; nothing of one whose layout is not understood.
+    pub(super) fn declared(&self, name: &str) -> Vec<Declared> {
+        match self.event(name, false) {
+            Ok(event) => event.format.fields.iter().map(Declared::field).collect(),
+            Err(error) => {
+                log::warn!("{name} cannot be recorded: {error:#}");
+                Vec::new()
+            }
+        }
+    }
+
+    fn not_found<'a>(&'a self, pattern: &str, explicit: bool) -> String {
         let what = if explicit { "no tracepoint is named" } else { "no tracepoint matches" };
         let message = format!("{what} '{pattern}'");
         if !pattern.contains(':') {

@@ -1,26 +1,46 @@
-//! From what the user wrote to events: finds the tracepoints, functions and probes that are meant, and what can be recorded of each.
+//! From what the user wrote to events: a file for each kind of probe finds what is meant, lists what there is, and attaches to it.
+//!
+//! A kind is a [`Room`]; an event of it has a [`Probe`]. [`Finder`] and [`listing`] ask the room, `session` loads the programs and asks the probe.
 
+mod event;
 mod functions;
+mod kprobe;
 pub mod listing;
+mod profile;
+mod raw_tracepoint;
 pub mod selection;
 pub mod symbols;
-mod syscalls;
-mod user;
+mod syscall;
+pub mod tracepoint;
+mod trampoline;
+mod uprobe;
+mod usdt;
+mod wanted;
 
-use std::{cell::OnceCell, path::Path, sync::Arc};
+pub(crate) use self::event::number;
+pub use self::event::{Condition, Event, Pair};
 
-use anyhow::{Context as _, Result, anyhow, bail};
-use relay_common::recipe::{Fetch, Kind as FetchKind, MAX_STRING, Recipe, flag, input};
+use std::{cell::OnceCell, fmt::Debug, path::Path, sync::Arc};
 
-use self::symbols::Symbols;
+use anyhow::{Context as _, Result, bail};
+use relay_common::recipe::{Fetch, Kind as FetchKind, MAX_STRING};
+
+use self::{
+    listing::{Listed, Lister},
+    symbols::Symbols,
+    tracepoint::Catalogue,
+};
 use crate::{
-    btf::Kernel,
-    events::{Catalogue, Event, Probe},
+    btf::{Btf, Kernel, Prototype},
     host,
+    kernel::{
+        attach::{Attached, Served},
+        calls::Side,
+        hook::Hook,
+    },
     values::{
         arguments::{self, Call, Convention, DURATION},
         layout::{self, Content, Value},
-        registers,
     },
 };
 use relay_channel::machine;
@@ -28,6 +48,68 @@ use relay_trace::condition::spec::{Argument, Kind, Read, Spec, number_type};
 
 /// The types of the kernel.
 pub(crate) const BTF: &str = "/sys/kernel/btf";
+
+/// What is known of a kind of probe.
+pub(crate) struct Room {
+    /// What this kernel has not that the kind needs, and why; `None` where it has all.
+    lacks: fn() -> Option<&'static str>,
+    /// The events that are meant, with what is to be recorded of them. Conditions are not looked at.
+    find: fn(&Finder, &Spec) -> Result<Vec<Event>>,
+    /// The same events as they are listed.
+    list: fn(&Lister, &Spec) -> Result<Vec<Listed>>,
+}
+
+/// The room of a kind.
+fn room(kind: Kind) -> &'static Room {
+    match kind {
+        Kind::Tracepoint => &tracepoint::ROOM,
+        Kind::RawTracepoint => &raw_tracepoint::ROOM,
+        Kind::Syscall => &syscall::ROOM,
+        Kind::Kprobe | Kind::Kretprobe => &kprobe::ROOM,
+        Kind::Fentry | Kind::Fexit => &trampoline::ROOM,
+        Kind::Uprobe | Kind::Uretprobe => &uprobe::ROOM,
+        Kind::Usdt => &usdt::ROOM,
+        Kind::Profile => &profile::ROOM,
+    }
+}
+
+/// Where the programs of one event are attached.
+pub(crate) trait Probe: Debug + Send + Sync {
+    /// What they are attached to, as far as the kernel's promises go.
+    fn hook(&self) -> Hook<'static>;
+
+    /// Whether they can interrupt others in NMI context.
+    fn can_run_in_nmi(&self) -> bool;
+
+    /// Attaches them. Of a pair the return comes first: an entry that nobody takes up again would stay for ever.
+    ///
+    /// # Errors
+    /// What the kernel says, and what can be done about it.
+    fn attach(&self, event: &Served<'_>, to: &mut Attached) -> Result<()>;
+
+    /// Tells it from others of its event's name: functions of one name, and static probes, can be at several places of a file.
+    fn place(&self) -> u64 {
+        0
+    }
+
+    /// A value that a condition asks for and that is not recorded. `None` where there can be none.
+    ///
+    /// # Errors
+    /// When there is no such argument.
+    fn hidden(&self, _finder: &Finder, _argument: &Argument) -> Result<Option<Value>> {
+        Ok(None)
+    }
+
+    /// The system call that it is of, by the name of its tracepoints, and the sides of it: the return first.
+    fn call(&self) -> Option<(&str, &'static [Side])> {
+        None
+    }
+
+    /// The function of the kernel at whose entry or return it is, where the kernel can attach to many of them at once.
+    fn function(&self) -> Option<(&str, bool)> {
+        None
+    }
+}
 
 /// Everything that can be recorded on this machine, looked up when it is asked for.
 #[derive(Debug)]
@@ -42,10 +124,18 @@ pub struct Finder {
 /// What can be said of one event before it is known what is wanted of it.
 struct Found<'a> {
     name: String,
-    probe: Probe,
+    probe: Arc<dyn Probe>,
     call: Call<'a>,
-    /// The entry's arguments, where entry and return are paired and they are fetched at the entry.
-    entry: Option<Call<'a>>,
+    /// The entry of a pair.
+    entry: Option<Entry<'a>>,
+}
+
+/// The entry of a pair.
+struct Entry<'a> {
+    /// The arguments that are fetched there.
+    call: Call<'a>,
+    /// [`Pair::frame`].
+    frame: u16,
 }
 
 impl Finder {
@@ -69,19 +159,8 @@ impl Finder {
     /// # Errors
     /// When there is no such event, or not in this kernel.
     pub fn find(&self, spec: &Spec) -> Result<Vec<Event>> {
-        if spec.arguments.is_some() && matches!(spec.kind, Kind::Tracepoint | Kind::Profile) {
-            bail!("'{}': {}s are recorded as they are: leave out the parentheses", spec.text, spec.kind.name());
-        }
-        match spec.kind {
-            Kind::Tracepoint => self.tracepoints.select(std::slice::from_ref(&spec.target)),
-            Kind::RawTracepoint => self.raw_tracepoints(spec),
-            Kind::Syscall => self.system_calls(spec),
-            Kind::Kprobe | Kind::Kretprobe => self.kprobes(spec),
-            Kind::Fentry | Kind::Fexit => self.functions(spec),
-            Kind::Uprobe | Kind::Uretprobe => self.uprobes(spec),
-            Kind::Usdt => Self::usdts(spec),
-            Kind::Profile => user::profile(spec).map(|event| vec![event]),
-        }
+        let room = checked(spec)?;
+        (room.find)(self, spec)
     }
 
     /// The kernel's types, where it has them.
@@ -103,21 +182,20 @@ impl Finder {
     /// An event with the values that were asked for.
     fn event(&self, spec: &Spec, explicit: bool, found: Found<'_>) -> Result<Event> {
         let Found { name, probe, call, entry } = found;
-        let paired = entry.is_some();
         let selection = spec.arguments.as_deref();
         let (mut at_entry, mut at_exit) = (Vec::new(), Vec::new());
         let context = || format!("'{}'", spec.text);
         match (selection, &entry) {
             (None, entry) => {
                 if let Some(entry) = entry {
-                    at_entry = entry.values(None).with_context(context)?;
+                    at_entry = entry.call.values(None).with_context(context)?;
                 }
                 at_exit = call.values(None).with_context(context)?;
             }
             (Some(selection), None) => {
                 at_exit = call
                     .values(Some(selection))
-                    .map_err(|error| self.explain_return(error, &probe))
+                    .map_err(|error| self.explain_return(error, spec.kind))
                     .with_context(context)?;
             }
             (Some(selection), Some(entry)) => {
@@ -130,7 +208,7 @@ impl Finder {
                     let (from, to) = if root == arguments::RESULT || call.names().contains(&root) {
                         (&call, &mut at_exit)
                     } else {
-                        (entry, &mut at_entry)
+                        (&entry.call, &mut at_entry)
                     };
                     to.push(from.select(argument).with_context(context)?);
                 }
@@ -139,71 +217,81 @@ impl Finder {
         let n_entry = at_entry.len();
         let mut values = at_entry;
         values.append(&mut at_exit);
-        let mut recipe = Recipe::EMPTY;
-        if paired {
+        let pair = entry.map(|entry| Pair { frame: Some(entry.frame), is_single: false });
+        if pair.is_some() {
             let mut duration = arguments::duration();
             let named = selection.into_iter().flatten().find(|argument| argument.path == DURATION);
             if let Some(name) = named.and_then(|argument| argument.name.clone()) {
                 duration.name = name;
             }
             values.push(duration);
-            recipe.flags |= flag::PAIR;
-            recipe.frame = match probe {
-                Probe::Kprobe { .. } | Probe::Uprobe { .. } => registers::STACK_POINTER,
-                Probe::Function { .. } => input::FRAME,
-                _ => recipe.frame,
-            };
         }
-        event(name, explicit, probe, &mut values, n_entry, &mut recipe)
+        of_values(spec.kind, name, explicit, probe, values, pair.map(|pair| (pair, n_entry)))
     }
 
-    /// A value that an event's condition asks for and that is not recorded. `None` where there can be none.
-    ///
-    /// # Errors
-    /// When there is no such argument, or of a pair: what was at the entry is gone.
-    pub fn hidden(&self, event: &Event, path: &str) -> Result<Option<Value>> {
-        if event.is_pair() {
-            return Ok(None);
+    /// Of a return without its entry, the arguments are not to be had.
+    fn explain_return(&self, error: anyhow::Error, kind: Kind) -> anyhow::Error {
+        if matches!(kind, Kind::Kretprobe | Kind::Uretprobe) && !self.latency {
+            return error.context("at the return the arguments are gone; --latency keeps those of the entry");
         }
-        let argument = Argument { name: None, path: path.to_owned(), read: Read::AsTyped };
-        let typed;
-        let (convention, returns) = match &event.probe {
-            Probe::Kprobe { function, offset: 0, returns } => {
-                typed = self.function(function).map(|(btf, _, function)| (btf, function.prototype));
-                (Convention::Registers, *returns)
-            }
-            Probe::Function { name, returns, .. } => {
-                typed = self.function(name).map(|(btf, _, function)| (btf, function.prototype));
-                (Convention::Context, *returns)
-            }
-            Probe::RawTracepoint { name } => {
-                let btf = Arc::clone(self.kernel()?.vmlinux());
-                typed = btf.tracepoint(name).map(|prototype| (Arc::clone(&btf), prototype));
-                (Convention::Context, false)
-            }
-            Probe::Uprobe { returns, semaphore: None, .. } => {
-                typed = None;
-                (Convention::Registers, *returns)
-            }
-            _ => return Ok(None),
-        };
-        let typed = typed.as_ref().map(|(btf, prototype)| (&**btf, prototype));
-        self.calls(typed, true, returns, convention).0.select(&argument).map(Some)
+        error
     }
 }
 
-/// Lays the values out, and makes the event.
-fn event(
+/// The room of what was asked for, where this kernel has it.
+fn checked(spec: &Spec) -> Result<&'static Room> {
+    let room = room(spec.kind);
+    match (room.lacks)() {
+        Some(lack) => bail!("{lack}; {}", alternatives(spec)),
+        None => Ok(room),
+    }
+}
+
+/// Refuses arguments of what is recorded as it is.
+fn without_arguments(spec: &Spec) -> Result<()> {
+    if spec.arguments.is_some() {
+        bail!("'{}': {}s are recorded as they are: leave out the parentheses", spec.text, spec.kind.name());
+    }
+    Ok(())
+}
+
+/// An event whose values are fetched; of a pair, also how it is one, and how many of the values are fetched at the entry.
+fn of_values(
+    kind: Kind,
     name: String,
     explicit: bool,
-    probe: Probe,
-    values: &mut [Value],
-    n_entry: usize,
-    recipe: &mut Recipe,
+    probe: Arc<dyn Probe>,
+    values: Vec<Value>,
+    pair: Option<(Pair, usize)>,
 ) -> Result<Event> {
-    let text = layout::lay_out(&name, values, n_entry, recipe)?;
-    let format = layout::format(&text)?;
-    Ok(Event { name, format, text, explicit, probe, recipe: Some(Box::new(*recipe)) })
+    let (layout, format) = layout::lay_out(&name, values, pair.map_or(0, |(_, n_entry)| n_entry))?;
+    let text = format.describe(&name);
+    let pair = pair.map(|(pair, _)| pair);
+    let (condition, limit, is_trigger) = (None, None, false);
+    Ok(Event {
+        id: 0,
+        name,
+        kind,
+        explicit,
+        probe,
+        format,
+        text,
+        values: Some(layout),
+        pair,
+        condition,
+        limit,
+        is_trigger,
+    })
+}
+
+/// What can be named of a function's entry or return.
+fn call_of<'a>(typed: Option<(&'a Btf, &Prototype)>, returns: bool, convention: Convention) -> Call<'a> {
+    match (typed, returns) {
+        (Some((btf, prototype)), false) => Call::entry(btf, prototype, convention),
+        (Some((btf, prototype)), true) => Call::exit(btf, prototype, convention),
+        (None, false) => Call::unknown_entry(),
+        (None, true) => Call::unknown_exit(),
+    }
 }
 
 /// Of all values those that were asked for, by name alone, in the order of all.
@@ -263,26 +351,8 @@ fn read_as(value: &mut Value, read: Read) -> Result<()> {
     Ok(())
 }
 
-/// The pattern, if it is one.
-pub(crate) fn pattern(text: &str) -> Result<Option<glob::Pattern>> {
-    if glob::Pattern::escape(text) == text {
-        return Ok(None);
-    }
-    glob::Pattern::new(text).map(Some).with_context(|| format!("the pattern '{text}'"))
-}
-
-/// `name+offset`
-fn offset(text: &str) -> Result<(&str, u64)> {
-    let Some((name, offset)) = text.rsplit_once('+') else { return Ok((text, 0)) };
-    let number = match offset.strip_prefix("0x") {
-        Some(hex) => u64::from_str_radix(hex, 16),
-        None => offset.parse(),
-    };
-    Ok((name, number.map_err(|_| anyhow!("'{text}': '{offset}' is no offset; give +16 or +0x10"))?))
-}
-
 /// What would work in place of a kind that the kernel lacks.
-pub(crate) fn alternatives(spec: &Spec) -> String {
+fn alternatives(spec: &Spec) -> String {
     let returns = matches!(spec.kind, Kind::Kretprobe | Kind::Fexit);
     let other = match spec.kind {
         Kind::Kprobe | Kind::Kretprobe if host::has_trampolines() => {

@@ -76,7 +76,7 @@ impl Symbols {
 
     /// The functions that a pattern may mean: those that can be traced, where the kernel says which; else all. Several of one name are
     /// left out: which of them is meant cannot be said.
-    pub fn matching<'a>(&'a self, pattern: &'a glob::Pattern) -> impl Iterator<Item = &'a Symbol> {
+    pub fn matching<'a>(&'a self, pattern: &glob::Pattern) -> impl Iterator<Item = &'a Symbol> {
         let all = if self.traceable.is_empty() { &self.functions } else { &self.traceable };
         all.chunk_by(|a, b| a.name == b.name).filter_map(move |same| match same {
             // A part of another function, which the compiler has put elsewhere.
