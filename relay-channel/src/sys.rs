@@ -15,10 +15,7 @@ use std::{
 
 use aya::maps::{MapData, RingBuf};
 use memmap2::{MmapOptions, MmapRaw};
-use relay_common::{
-    Buffer, COMMITTED_AT, Control, Geometry, MAX_RECORD, Reader, ReaderWord as _, Taken, Word as _,
-    recipe::{Pattern, Recipe},
-};
+use relay_common::{Buffer, COMMITTED_AT, Control, Geometry, MAX_RECORD, Reader, ReaderWord as _, Taken, Word as _};
 use tokio::io::{Interest, unix::AsyncFd};
 
 const _: () = assert!(usize::BITS == 64, "relayd is for 64-bit machines");
@@ -94,7 +91,7 @@ pub fn open_pinned(path: &CStr) -> io::Result<OwnedFd> {
 pub fn fill_map_of_maps(outer: BorrowedFd<'_>, inner: &[(u32, BorrowedFd<'_>)]) -> io::Result<()> {
     /// `ENOTSUPP`, which is the kernel's own: maps of maps have batches since Linux 5.19.
     const NO_BATCH: i32 = 524;
-    let one_by_one = || inner.iter().try_for_each(|(key, map)| set_inner_map(outer, *key, *map));
+    let one_by_one = || inner.iter().try_for_each(|(key, map)| set_file(outer, *key, map.as_raw_fd()));
     if inner.len() < 2 {
         return one_by_one();
     }
@@ -104,8 +101,27 @@ pub fn fill_map_of_maps(outer: BorrowedFd<'_>, inner: &[(u32, BorrowedFd<'_>)]) 
     }
 }
 
-fn set_inner_map(outer: BorrowedFd<'_>, key: u32, inner: BorrowedFd<'_>) -> io::Result<()> {
-    set_value(outer, key, &raw(inner))
+/// Puts a map into a map of maps, or a perf event into an array of them.
+///
+/// # Errors
+/// What the kernel says.
+pub fn set_file(map: BorrowedFd<'_>, key: u32, file: RawFd) -> io::Result<()> {
+    #[derive(Default)]
+    #[repr(C)]
+    struct Element {
+        map_fd: u32,
+        zero: u32,
+        key: u64,
+        value: u64,
+        flags: u64,
+    }
+    let mut attr = Element {
+        map_fd: raw(map),
+        key: (&raw const key).expose_provenance() as u64,
+        value: (&raw const file).expose_provenance() as u64,
+        ..Element::default()
+    };
+    bpf(BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
 }
 
 fn fill_in_one_call(outer: BorrowedFd<'_>, inner: &[(u32, BorrowedFd<'_>)]) -> io::Result<()> {
@@ -131,45 +147,6 @@ fn fill_in_one_call(outer: BorrowedFd<'_>, inner: &[(u32, BorrowedFd<'_>)]) -> i
         ..Batch::default()
     };
     bpf(BPF_MAP_UPDATE_BATCH, &mut attr).map(drop)
-}
-
-/// What a map's value can be made of: any bytes of it mean something, and there are none that mean nothing.
-///
-/// # Safety
-/// No padding, no references.
-pub unsafe trait Plain: Copy {}
-// SAFETY: their padding is spelt out as fields.
-unsafe impl Plain for Recipe {}
-// SAFETY: words.
-unsafe impl Plain for Pattern {}
-// SAFETY: words.
-unsafe impl Plain for [u64; 2] {}
-// SAFETY: a word.
-unsafe impl Plain for u64 {}
-// SAFETY: a word.
-unsafe impl Plain for u32 {}
-
-/// Sets the value of a key. The types have the sizes that the map was made with.
-///
-/// # Errors
-/// What the kernel says.
-pub fn set_value<K: Plain, V: Plain>(map: BorrowedFd<'_>, key: K, value: &V) -> io::Result<()> {
-    #[derive(Default)]
-    #[repr(C)]
-    struct Element {
-        map_fd: u32,
-        zero: u32,
-        key: u64,
-        value: u64,
-        flags: u64,
-    }
-    let mut attr = Element {
-        map_fd: raw(map),
-        key: (&raw const key).expose_provenance() as u64,
-        value: (&raw const *value).expose_provenance() as u64,
-        ..Element::default()
-    };
-    bpf(BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
 }
 
 /// Runs a raw tracepoint program with these arguments, on a CPU or right here; returns what it returned: 0 also when it did not run, since it was running

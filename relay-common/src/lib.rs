@@ -38,6 +38,7 @@ pub mod memory;
 pub mod placeholder;
 mod reader;
 pub mod recipe;
+pub mod rows;
 pub mod trace;
 mod word;
 mod writer;

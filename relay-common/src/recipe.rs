@@ -376,3 +376,4 @@ impl Recipe {
 }
 
 const _: () = assert!(size_of::<Fetch>() == 48 && size_of::<Test>() == 32);
+const _: () = assert!(size_of::<Recipe>() == 1752 && size_of::<Pattern>() == 2064);

@@ -8,8 +8,13 @@ use std::{
     os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
 };
 
+use aya::Pod;
 use aya_log::EbpfLogger;
 use aya_obj::generated::bpf_insn;
+use relay_common::{
+    recipe::{Pattern, Recipe},
+    rows::{Account, Cgroup, Tally, Trigger},
+};
 use tokio::io::{Interest, unix::AsyncFd};
 
 const _: () = assert!(usize::BITS == 64, "relayd is for 64-bit machines");
@@ -24,6 +29,23 @@ const BPF_PERF_EVENT: u32 = 41;
 const BPF_TRACE_KPROBE_MULTI: u32 = 42;
 const PERF_TYPE_TRACEPOINT: u32 = 2;
 const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 1 << 3;
+
+/// A row of a map, as aya reads and writes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Row<T>(pub T);
+// SAFETY: words, of which any is one.
+unsafe impl Pod for Row<Account<u64>> {}
+// SAFETY: words.
+unsafe impl Pod for Row<Tally<u64>> {}
+// SAFETY: words.
+unsafe impl Pod for Row<Trigger<u64>> {}
+// SAFETY: words.
+unsafe impl Pod for Row<Cgroup> {}
+// SAFETY: words.
+unsafe impl Pod for Row<Pattern> {}
+// SAFETY: numbers, and its padding is spelt out as fields.
+unsafe impl Pod for Row<Recipe> {}
 
 /// `struct perf_event_attr` up to `PERF_ATTR_SIZE_VER1`.
 #[derive(Default)]

@@ -24,7 +24,7 @@ use perf_event::{Builder, SampleFlag, Sampler, data::Record, events::Software};
 use relay_channel::{
     channel::{self, Channel},
     machine,
-    sys::set_value,
+    sys::set_file,
 };
 use relay_common::{Geometry, Mode, Plain};
 use relay_daemon::sys::{link_perf_event, open_tracepoint};
@@ -78,8 +78,7 @@ impl Bench {
             builder.sample_period(1).sample(SampleFlag::RAW).wakeup_watermark(usize::MAX >> 33);
             let mut counter = builder.build().with_context(|| format!("opening the perf buffer of cpu {cpu}"))?;
             counter.enable()?;
-            set_value(map.fd().as_fd(), cpu, &counter.as_raw_fd().cast_unsigned())
-                .context("handing it to the program")?;
+            set_file(map.fd().as_fd(), cpu, counter.as_raw_fd()).context("handing it to the program")?;
             counter.sampled(usize::try_from(SUBBUF_SIZE * N_SUBBUFS)?).context("mapping a perf buffer")
         };
         machine::online_cpus()?.into_iter().map(open).collect()

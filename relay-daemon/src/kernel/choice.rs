@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use relay_common::recipe::{Glyph, MAX_PATTERN, Pattern, choice};
+use relay_common::{
+    recipe::{Glyph, MAX_PATTERN, Pattern, choice},
+    rows::Cgroup,
+};
 use serde::{Deserialize, Serialize};
 
 /// What was asked for. Each list that is not empty is a condition; all of them must hold.
@@ -74,7 +77,7 @@ impl Choice {
     ///
     /// # Errors
     /// When one is no cgroup.
-    pub fn cgroup_ids(&self) -> Result<Vec<[u64; 2]>> {
+    pub fn cgroup_ids(&self) -> Result<Vec<Cgroup>> {
         if self.cgroups.len() > choice::MAX_CGROUPS as usize {
             bail!("{} cgroups are more than {}", self.cgroups.len(), choice::MAX_CGROUPS);
         }
@@ -110,7 +113,7 @@ pub(crate) fn cgroup_root() -> Result<PathBuf> {
 }
 
 /// Level below the root, and id, of a cgroup: `/sys/fs/cgroup/system.slice` or `/system.slice`.
-fn cgroup(root: &Path, path: &Path) -> Result<[u64; 2]> {
+fn cgroup(root: &Path, path: &Path) -> Result<Cgroup> {
     let below = match path.strip_prefix(root) {
         Ok(below) => below.to_owned(),
         Err(_) => path.strip_prefix("/").unwrap_or(path).to_owned(),
@@ -130,7 +133,7 @@ fn cgroup(root: &Path, path: &Path) -> Result<[u64; 2]> {
         bail!("{} is no cgroup", folder.display());
     }
     let level = below.components().filter(|component| matches!(component, Component::Normal(_))).count();
-    Ok([level as u64, metadata.ino()])
+    Ok(Cgroup { level: level as u64, id: metadata.ino() })
 }
 
 /// `0-3,8`: CPUs, as the kernel writes lists of them.
@@ -176,9 +179,9 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir_all(root.path().join("a/b")).unwrap();
         fs::write(root.path().join("a/b/cgroup.procs"), "").unwrap();
-        let [level, id] = cgroup(root.path(), Path::new("/a/b")).unwrap();
+        let found @ Cgroup { level, id } = cgroup(root.path(), Path::new("/a/b")).unwrap();
         assert_eq!((level, id), (2, fs::metadata(root.path().join("a/b")).unwrap().ino()));
-        assert_eq!(cgroup(root.path(), &root.path().join("a/b")).unwrap(), [2, id]);
+        assert_eq!(cgroup(root.path(), &root.path().join("a/b")).unwrap(), found);
         assert!(cgroup(root.path(), Path::new("/a")).is_err(), "no cgroup.procs");
         assert!(cgroup(root.path(), Path::new("/a/../b")).is_err());
     }

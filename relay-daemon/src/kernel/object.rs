@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashSet,
-    os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd},
 };
 
 use anyhow::{Context as _, Result};
@@ -126,13 +126,4 @@ fn data(map: &Map) -> Option<&MapData> {
         | Map::RingBuf(map) => Some(map),
         _ => None,
     }
-}
-
-/// The file descriptor of a map.
-///
-/// # Errors
-/// When the object has none of that name.
-pub fn map<'a>(ebpf: &'a Ebpf, name: &str) -> Result<BorrowedFd<'a>> {
-    let map = ebpf.map(name).and_then(data).with_context(|| format!("the eBPF object has no map {name}"))?;
-    Ok(map.fd().as_fd())
 }

@@ -6,10 +6,16 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{Array, HashMap, IterableMap as _, Map, MapData, PerCpuArray};
-use relay_common::trace::Request;
+use relay_common::{
+    rows::{Account, Tally, Trigger},
+    trace::Request,
+};
 use serde::{Deserialize, Serialize};
 
-use crate::{host, sys::link_missed};
+use crate::{
+    host,
+    sys::{Row, link_missed},
+};
 use relay_channel::{bpf, machine, pins::Folder};
 use relay_trace::form::session::Program;
 
@@ -18,9 +24,6 @@ const HELPERS: [&str; 2] = ["on_fork", "on_free"];
 /// Where the maps are pinned that all programs of a session share: what ends the recording, and whose events are recorded.
 pub(crate) const TRIGGER: &str = "trigger";
 pub(crate) const CHOSEN: &str = "chosen";
-
-/// One CPU's counts, as the programs count (`relay-ebpf/src/tracer/account.rs`).
-pub(crate) type Account = [u64; 11];
 
 /// A program that the kernel has loaded.
 #[derive(Debug)]
@@ -44,9 +47,9 @@ pub(crate) struct Link {
 #[expect(missing_debug_implementations, reason = "aya's maps have none")]
 pub struct Programs {
     pub(crate) request: OwnedFd,
-    pub(crate) account: PerCpuArray<MapData, Account>,
-    pub(crate) tallies: PerCpuArray<MapData, [u64; 5]>,
-    pub(crate) trigger: Array<MapData, [u64; 5]>,
+    pub(crate) account: PerCpuArray<MapData, Row<Account<u64>>>,
+    pub(crate) tallies: PerCpuArray<MapData, Row<Tally<u64>>>,
+    pub(crate) trigger: Array<MapData, Row<Trigger<u64>>>,
     pub(crate) chosen: HashMap<MapData, u64, u64>,
     /// The event that each system call is.
     pub(crate) calls: Array<MapData, u64>,
@@ -69,31 +72,6 @@ pub struct Pinned {
     links: Vec<(Vec<u16>, bool)>,
     /// The events' places in the table of system calls.
     places: Vec<(u16, u32)>,
-}
-
-/// Events that were not recorded on a CPU, other than by loss.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct LeftOut {
-    /// The recorder's own.
-    pub own: u64,
-    /// Before recording began, or after it ended.
-    pub outside: u64,
-    /// Of tasks or CPUs that were not chosen, or whose condition does not hold.
-    pub unwanted: u64,
-    /// Over an event's limit.
-    pub suppressed: u64,
-    /// Entries of pairs, kept until the return.
-    pub entries: u64,
-    /// Returns whose entry is not known.
-    pub unpaired: u64,
-    /// Values that could not be fetched.
-    pub faults: u64,
-    /// Entries that their returns have found.
-    pub returned: u64,
-    /// Records of the session's own.
-    pub notes: u64,
-    /// System calls that are no event.
-    pub other_calls: u64,
 }
 
 /// The record that ended a recording.
@@ -158,28 +136,13 @@ impl Programs {
         Ok(missed)
     }
 
-    /// Events that were not recorded, other than by loss, by possible CPU.
+    /// What the programs have counted beside the buffers, by possible CPU.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn left_out(&self) -> Result<Vec<LeftOut>> {
+    pub fn accounts(&self) -> Result<Vec<Account<u64>>> {
         let values = self.account.get(&0, 0).context("reading how many events were filtered")?;
-        let left_out = |&[
-            own,
-            outside,
-            unwanted,
-            suppressed,
-            entries,
-            unpaired,
-            faults,
-            returned,
-            notes,
-            other_calls,
-            _noticed,
-        ]: &Account| {
-            LeftOut { own, outside, unwanted, suppressed, entries, unpaired, faults, returned, notes, other_calls }
-        };
-        Ok(values.iter().map(left_out).collect())
+        Ok(values.iter().map(|row| row.0).collect())
     }
 
     /// How many records of an event were over its limit, on all CPUs; zero for events of other programs.
@@ -187,7 +150,7 @@ impl Programs {
     /// # Errors
     /// What the kernel says.
     pub fn suppressed(&self, event: u16) -> Result<u64> {
-        Ok(self.tallies(event)?.iter().map(|[_next, suppressed, ..]| suppressed).sum())
+        Ok(self.tallies(event)?.iter().map(|tally| tally.suppressed).sum())
     }
 
     /// How many samples of an event were due on all CPUs, at `hertz` a second, and did not reach the program; zero for events of other
@@ -198,21 +161,21 @@ impl Programs {
     pub fn samples_missed(&self, event: u16, hertz: u64) -> Result<u64> {
         // As the kernel makes it of a rate (kernel/events/core.c, `perf_swevent_init_hrtimer`).
         let period = (1_000_000_000 / hertz.max(1)).max(10_000);
-        let missed = |&[_next, _suppressed, first, last, samples]: &[u64; 5]| {
+        let missed = |tally: &Tally<u64>| {
             // One may come late, and the next in time all the same: rounded.
-            let due = (last.saturating_sub(first) + period / 2) / period + u64::from(first != 0);
-            due.saturating_sub(samples)
+            let due = (tally.last.saturating_sub(tally.first) + period / 2) / period + u64::from(tally.first != 0);
+            due.saturating_sub(tally.samples)
         };
         Ok(self.tallies(event)?.iter().map(missed).sum())
     }
 
     /// What each possible CPU has counted of an event; nothing of events of other programs.
-    fn tallies(&self, event: u16) -> Result<Vec<[u64; 5]>> {
+    fn tallies(&self, event: u16) -> Result<Vec<Tally<u64>>> {
         if u32::from(event) >= self.tallies.len() {
             return Ok(Vec::new());
         }
         let values = self.tallies.get(&event.into(), 0).context("reading what was counted of an event")?;
-        Ok(values.iter().copied().collect())
+        Ok(values.iter().map(|row| row.0).collect())
     }
 
     /// What the kernel has counted of each program that runs at events.
@@ -268,13 +231,13 @@ impl Programs {
     /// # Errors
     /// What the kernel says.
     pub fn fired(&self) -> Result<Option<Fired>> {
-        let [_after, time, event, cpu, end] = self.trigger.get(&0, 0).context("asking what has ended the recording")?;
+        let Row(trigger) = self.trigger.get(&0, 0).context("asking what has ended the recording")?;
         // The end is written last.
-        Ok((end != 0).then_some(Fired {
-            event: u16::try_from(event).unwrap_or(u16::MAX),
-            cpu: u32::try_from(cpu).unwrap_or(u32::MAX),
-            time,
-            end,
+        Ok((trigger.end != 0).then_some(Fired {
+            event: u16::try_from(trigger.event).unwrap_or(u16::MAX),
+            cpu: u32::try_from(trigger.cpu).unwrap_or(u32::MAX),
+            time: trigger.time,
+            end: trigger.end,
         }))
     }
 
@@ -283,7 +246,8 @@ impl Programs {
     /// # Errors
     /// What the kernel says.
     pub fn arm(&mut self, after: u64) -> Result<()> {
-        self.trigger.set(0, [after, 0, 0, 0, 0], 0).context("telling the programs how a record ends the recording")
+        let row = Row(Trigger { after, ..Trigger::default() });
+        self.trigger.set(0, row, 0).context("telling the programs how a record ends the recording")
     }
 
     /// Pins all of it, under names that begin with `prefix`.

@@ -9,12 +9,13 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, HashMap, MapData, PerCpuArray},
+    maps::{Array, HashMap, Map, MapData, PerCpuArray},
     sys::{Stats, enable_stats},
 };
 use aya_log::EbpfLogger;
 use relay_common::{
-    recipe::SHARED_WORKSPACES,
+    recipe::{Pattern, Recipe, SHARED_WORKSPACES},
+    rows::{Account, Cgroup, Tally, Trigger},
     trace::{CALL_IS_CHOSEN, Cookie, Request},
 };
 use tokio::io::unix::AsyncFd;
@@ -27,19 +28,19 @@ use crate::{
         calls::{self, Call, Plan, Side},
         choice::Choice,
         hook::Hook,
-        object::{self, Object},
+        object::Object,
         preemption,
-        programs::{self, Account, CHOSEN, Programs, TRIGGER},
+        programs::{self, CHOSEN, Programs, TRIGGER},
     },
     probe::Event,
-    sys::watch_log,
+    sys::{Row, watch_log},
     values::registers,
 };
 use relay_channel::{
     channel::{self, Channel},
     machine,
     pins::Folder,
-    sys::{MapCreate, create_map, set_value},
+    sys::{MapCreate, create_map},
 };
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tracer"));
@@ -74,9 +75,9 @@ pub(super) struct Orders<'a> {
 /// The programs of an object, loaded for a channel, and not attached yet.
 pub(super) struct Loader {
     request: OwnedFd,
-    account: PerCpuArray<MapData, Account>,
-    tallies: PerCpuArray<MapData, [u64; 5]>,
-    trigger: Array<MapData, [u64; 5]>,
+    account: PerCpuArray<MapData, Row<Account<u64>>>,
+    tallies: PerCpuArray<MapData, Row<Tally<u64>>>,
+    trigger: Array<MapData, Row<Trigger<u64>>>,
     chosen: HashMap<MapData, u64, u64>,
     calls: Array<MapData, u64>,
     table: Table,
@@ -154,7 +155,7 @@ impl Loader {
         drop(pins);
         let object = Object::new(OBJECT, &ebpf, shared)?;
         let request = object.load(REQUEST, Hook::RawTracepoint, None)?;
-        tell(&ebpf, orders, &table, &cgroups)?;
+        tell(&mut ebpf, orders, &table, &cgroups)?;
         let mut take = |name: &str| ebpf.take_map(name).with_context(|| format!("the object has no map {name}"));
         let (account, tallies) = (take("ACCOUNT")?, take("TALLIES")?);
         let (trigger, chosen, calls) = (take("TRIGGER")?, take("CHOSEN")?, take("SYSTEM_CALLS")?);
@@ -323,26 +324,30 @@ fn notices(ebpf: &mut Ebpf) -> Result<Option<Notices>> {
 }
 
 /// Writes into the maps what the programs look up.
-fn tell(ebpf: &Ebpf, orders: &Orders<'_>, table: &Table, cgroups: &[[u64; 2]]) -> Result<()> {
-    let recipes = object::map(ebpf, "RECIPES")?;
+fn tell(ebpf: &mut Ebpf, orders: &Orders<'_>, table: &Table, cgroups: &[Cgroup]) -> Result<()> {
+    let mut recipes: Array<_, Row<Recipe>> = map(ebpf, "RECIPES")?.try_into()?;
     for (id, recipe) in table.recipes() {
-        set_value(recipes, u32::from(*id), recipe).context("writing what is to be done at an event")?;
+        recipes.set(u32::from(*id), Row(*recipe), 0).context("writing what is to be done at an event")?;
     }
-    let patterns = object::map(ebpf, "PATTERNS")?;
-    for (index, pattern) in (0u32..).zip(table.patterns()) {
-        set_value(patterns, index, pattern).context("writing a pattern")?;
+    let mut patterns: Array<_, Row<Pattern>> = map(ebpf, "PATTERNS")?.try_into()?;
+    for (index, pattern) in (0..).zip(table.patterns()) {
+        patterns.set(index, Row(*pattern), 0).context("writing a pattern")?;
     }
     if orders.shared.is_none() {
-        let chosen = object::map(ebpf, "CHOSEN")?;
+        let mut chosen: HashMap<_, u64, u64> = map(ebpf, "CHOSEN")?.try_into()?;
         for key in orders.choice.keys() {
-            set_value(chosen, key, &0u64).context("writing whose events are recorded")?;
+            chosen.insert(key, 0, 0).context("writing whose events are recorded")?;
         }
     }
-    let map = object::map(ebpf, "CGROUPS")?;
-    for (index, cgroup) in cgroups.iter().enumerate() {
-        set_value(map, u32::try_from(index)?, cgroup).context("writing a cgroup")?;
+    let mut rows: Array<_, Row<Cgroup>> = map(ebpf, "CGROUPS")?.try_into()?;
+    for (index, cgroup) in (0..).zip(cgroups) {
+        rows.set(index, Row(*cgroup), 0).context("writing a cgroup")?;
     }
     Ok(())
+}
+
+fn map<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Map> {
+    ebpf.map_mut(name).with_context(|| format!("the eBPF object has no map {name}"))
 }
 
 /// Where the kernel's `struct task_struct` has what programs read of it, in bytes; all zero where that is not known.

@@ -15,7 +15,7 @@ mod table;
 use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf, sync::Arc, thread};
 
 use anyhow::{Context as _, Result, bail};
-use relay_common::{Geometry, Mode};
+use relay_common::{Geometry, Mode, rows::Account};
 
 use self::{
     description::describe,
@@ -31,7 +31,7 @@ use crate::{
     host,
     kernel::{
         choice::Choice,
-        programs::{Fired, LeftOut, Programs},
+        programs::{Fired, Programs},
     },
     probe::{self, Event},
 };
@@ -367,12 +367,12 @@ impl Standing {
     /// What the kernel says.
     pub fn accounts(&self) -> Result<Vec<Cpu>> {
         let mut accounts = Vec::new();
-        let left_out: Vec<Vec<LeftOut>> = self.programs.iter().map(Programs::left_out).collect::<Result<_>>()?;
+        let left_out: Vec<Vec<Account<u64>>> = self.programs.iter().map(Programs::accounts).collect::<Result<_>>()?;
         // A per-CPU map has a value for every possible CPU, in their order.
         for (index, &cpu) in self.channel.possible().iter().enumerate() {
             let counters = self.channel.counters(cpu).with_context(|| format!("cpu {cpu} has no control row"))?;
             let total =
-                |of: fn(&LeftOut) -> u64| left_out.iter().filter_map(|cpus| cpus.get(index)).map(of).sum::<u64>();
+                |of: fn(&Account<u64>) -> u64| left_out.iter().filter_map(|cpus| cpus.get(index)).map(of).sum::<u64>();
             accounts.push(Cpu {
                 cpu,
                 filtered: total(|left_out| left_out.own + left_out.outside + left_out.unwanted),

@@ -4,7 +4,7 @@ use aya_ebpf::{
     btf_maps::{Array, HashMap},
     macros::btf_map,
 };
-use relay_common::{Word as _, recipe::choice};
+use relay_common::{Word as _, recipe::choice, rows::Cgroup};
 use relay_ebpf::{
     setting,
     sys::{self, BpfWord, KernelAddress},
@@ -38,13 +38,6 @@ pub(crate) const NOBODY: u64 = u64::MAX;
 /// Chosen processes, threads, users and CPUs: `choice::key`.
 #[btf_map]
 pub(crate) static CHOSEN: HashMap<u64, BpfWord, 1> = HashMap::new();
-
-/// A cgroup in the unified hierarchy.
-#[repr(C)]
-pub(crate) struct Cgroup {
-    level: u64,
-    id: u64,
-}
 
 #[btf_map]
 static CGROUPS: Array<Cgroup, { choice::MAX_CGROUPS as usize }> = Array::new();

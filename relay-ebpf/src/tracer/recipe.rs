@@ -13,6 +13,7 @@ use relay_common::{
         FAULT, HIDDEN, Kind, MAX_FETCHES, MAX_STEPS, MAX_TESTS, Operator, PASS, Recipe, SHARED_WORKSPACES, Subject,
         Test, input,
     },
+    rows::Tally,
     trace::COMMON_FIELDS,
 };
 use relay_ebpf::sys::{self, Address, BpfWord, KernelAddress, Workspace};
@@ -29,22 +30,9 @@ const LEVELS: u32 = 4;
 #[btf_map]
 static WORKSPACES: PerCpuArray<Workspace, { LEVELS as usize }> = PerCpuArray::new();
 
-/// What one CPU counts of an event.
-#[repr(C)]
-struct Tally {
-    /// When the next record would come if they came evenly, in nanoseconds.
-    next: BpfWord,
-    /// Records that were over the limit.
-    suppressed: BpfWord,
-    /// When its first sample came and its last, and how many. At their rate more were due where the kernel did not run the program.
-    first: BpfWord,
-    last: BpfWord,
-    samples: BpfWord,
-}
-
-/// By event id.
+/// What is counted of each event, by its id.
 #[btf_map]
-static TALLIES: PerCpuArray<Tally, 1> = PerCpuArray::new();
+static TALLIES: PerCpuArray<Tally<BpfWord>, 1> = PerCpuArray::new();
 
 /// How many workspaces a program looks at where all CPUs share them.
 const PROBES: u32 = 32;

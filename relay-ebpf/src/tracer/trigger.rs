@@ -1,7 +1,7 @@
 //! The record that ends the recording: so that what led to it is not overwritten, programs stop by themselves, on every CPU.
 
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
-use relay_common::Word as _;
+use relay_common::{Word as _, rows::Trigger};
 use relay_ebpf::{
     setting,
     sys::{self, BpfWord},
@@ -10,23 +10,8 @@ use relay_ebpf::{
 // Whether this session can be ended so.
 setting!(TRIGGERS: u32 = sys::UNSET);
 
-/// User space reads and writes it as words in this order (`relay_daemon::tracer::programs`).
-#[repr(C)]
-struct Trigger {
-    /// How long recording goes on after the record, in nanoseconds. User space's.
-    after: BpfWord,
-    /// The record's time; zero until there is one.
-    time: BpfWord,
-    /// Its event's id.
-    event: BpfWord,
-    /// The CPU that it was recorded on.
-    cpu: BpfWord,
-    /// When recording ends; zero until that is known.
-    end: BpfWord,
-}
-
 #[btf_map]
-static TRIGGER: Array<Trigger, 1> = Array::new();
+static TRIGGER: Array<Trigger<BpfWord>, 1> = Array::new();
 
 /// Whether the end has come.
 #[inline(always)]
