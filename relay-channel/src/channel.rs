@@ -23,12 +23,13 @@ use std::{
     sync::{Arc, OnceLock, PoisonError, RwLock},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Map, MapData, RingBuf},
-    programs::RawTracePoint,
+    programs::{Program, RawTracePoint},
 };
+use aya_obj::generated::{BPF_F_MMAPABLE, BPF_F_NUMA_NODE, bpf_map_type};
 use relay_common::{Control, Counters, Geometry, MAX_RECORD, Mode, Plain, Request};
 
 #[cfg(doc)]
@@ -41,11 +42,6 @@ use crate::{
     sys::{MapCreate, create_map, fill_map_of_maps},
 };
 
-const BPF_MAP_TYPE_ARRAY: u32 = 2;
-const BPF_MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
-const BPF_MAP_TYPE_RINGBUF: u32 = 27;
-const BPF_F_NUMA_NODE: u32 = 1 << 2;
-const BPF_F_MMAPABLE: u32 = 1 << 10;
 /// No node in particular (`NUMA_NO_NODE`).
 const ANY_NODE: u32 = u32::MAX;
 
@@ -124,6 +120,65 @@ pub struct Channel {
     folder: OnceLock<Arc<Folder>>,
 }
 
+/// Why a channel, or a CPU's part of one, cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// Its buffers need more memory than there is.
+    #[error(
+        "{cpus} buffers of {} sub-buffers of {} bytes need {} MiB of memory and {} MiB are available: make the sub-buffers (-b) smaller or fewer (-n)",
+        .geometry.n_subbufs(), .geometry.subbuf_size(), .needed >> 20, .available >> 20
+    )]
+    Memory {
+        /// How many buffers.
+        cpus: usize,
+        /// How each is cut.
+        geometry: Geometry,
+        /// Bytes that all of them take.
+        needed: u64,
+        /// Bytes that there are.
+        available: u64,
+    },
+    /// This process may make no maps.
+    #[error("making a BPF map was not permitted")]
+    NotPermitted(#[source] io::Error),
+    /// A buffer is larger than a map of this kernel can be.
+    #[error(
+        "making a BPF map with values of {size} bytes: before Linux 6.0 at most 4 MiB; make the sub-buffers (-b) smaller or fewer (-n)"
+    )]
+    TooLarge {
+        /// Bytes of the buffer.
+        size: u32,
+        /// What the kernel says.
+        #[source]
+        error: io::Error,
+    },
+    /// Something else is in the way.
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
+}
+
+/// Why an eBPF object cannot be loaded for channels.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// It is empty: its program was built without it.
+    #[error("this relayd was built without its eBPF programs (RELAYD_SKIP_EBPF was set): build it again")]
+    Empty,
+    /// It declares a channel of this name, which was not given.
+    #[error("the eBPF object declares a channel {0}, and none was given for it")]
+    NotGiven(String),
+    /// A channel was given that it does not declare.
+    #[error("the eBPF object declares no channel {name}, but {}", .declared.join(", "))]
+    NotDeclared {
+        /// The channel's name.
+        name: String,
+        /// Those that it declares.
+        declared: Vec<String>,
+    },
+    /// The BPF file system is not there, or the kernel refuses the object.
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
+}
+
 /// What one CPU has of a channel.
 struct CpuMaps {
     buffer: Arc<MappedBuffer>,
@@ -143,14 +198,14 @@ impl Channel {
     /// # Errors
     /// When memory does not suffice or the kernel refuses.
     #[doc(alias = "relay_open")]
-    pub fn create(geometry: Geometry, mode: Mode, host: impl Host) -> Result<Self> {
+    pub fn create(geometry: Geometry, mode: Mode, host: impl Host) -> Result<Self, CreateError> {
         let (possible, online) = (machine::possible_cpus()?, machine::online_cpus()?);
         let rows = possible.iter().max().map_or(0, |cpu| cpu + 1);
         check_memory(geometry, online.len())?;
         let control_map = create(MapCreate {
-            map_type: BPF_MAP_TYPE_ARRAY,
+            map_type: bpf_map_type::BPF_MAP_TYPE_ARRAY as u32,
             key_size: 4,
-            value_size: u32::try_from(size_of::<Control<u64>>())?,
+            value_size: u32::try_from(size_of::<Control<u64>>()).context("the size of a control row")?,
             max_entries: rows,
             map_flags: BPF_F_MMAPABLE,
             map_name: *b"relay_control\0\0\0",
@@ -183,7 +238,7 @@ impl Channel {
     ///
     /// # Errors
     /// When the kernel refuses, or a CPU is not a possible one.
-    pub fn add_buffers(&self, cpus: &[u32]) -> Result<()> {
+    pub fn add_buffers(&self, cpus: &[u32]) -> Result<(), CreateError> {
         let mut made = Vec::new();
         for &cpu in cpus.iter().filter(|cpu| self.buffer(**cpu).is_none()) {
             let map = buffer_map(self.geometry, Some(cpu))?;
@@ -348,9 +403,9 @@ impl Channel {
 ///
 /// # Errors
 /// When the BPF file system is not there, or the object does not load or declares no such channel.
-pub fn load(object: &[u8], channels: &[(&str, &Channel)], loader: EbpfLoader<'_>) -> Result<Ebpf> {
+pub fn load(object: &[u8], channels: &[(&str, &Channel)], loader: EbpfLoader<'_>) -> Result<Ebpf, LoadError> {
     if object.is_empty() {
-        bail!("this relayd was built without its eBPF programs (RELAYD_SKIP_EBPF was set): build it again");
+        return Err(LoadError::Empty);
     }
     pins::sweep("load-", |_| true);
     let pins = Folder::create(&fresh_name())?;
@@ -373,18 +428,24 @@ pub fn load(object: &[u8], channels: &[(&str, &Channel)], loader: EbpfLoader<'_>
     let mut ebpf = loader.load(&bpf::fitted(object)).context("loading the eBPF object")?;
     let declared = declared(&ebpf);
     if let Some(missing) = declared.iter().find(|name| channels.iter().all(|(given, _)| given != name)) {
-        bail!("the eBPF object declares a channel {missing}, and none was given for it");
+        return Err(LoadError::NotGiven(missing.clone()));
     }
     for (name, channel) in channels {
-        let program: &mut RawTracePoint = ebpf
-            .program_mut(&format!("{name}_request"))
-            .with_context(|| format!("the eBPF object declares no channel {name}, but {}", declared.join(", ")))?
-            .try_into()?;
-        program.load().with_context(|| format!("loading the program of the channel {name}"))?;
+        let Some(program) = ebpf.program_mut(&format!("{name}_request")) else {
+            return Err(LoadError::NotDeclared { name: (*name).to_owned(), declared });
+        };
+        let program = loaded(program).with_context(|| format!("loading the program of the channel {name}"))?;
         // A channel may be loaded into several objects: any of its programs will do.
-        let _ = channel.request.set(program.fd()?.as_fd().try_clone_to_owned()?);
+        let _ = channel.request.set(program);
     }
     Ok(ebpf)
+}
+
+/// Loads a channel's own program.
+fn loaded(program: &mut Program) -> Result<OwnedFd> {
+    let program: &mut RawTracePoint = program.try_into()?;
+    program.load()?;
+    Ok(program.fd()?.as_fd().try_clone_to_owned()?)
 }
 
 /// The channels that an object declares.
@@ -394,27 +455,20 @@ fn declared(ebpf: &Ebpf) -> Vec<String> {
     names.collect()
 }
 
-fn check_memory(geometry: Geometry, cpus: usize) -> Result<()> {
+fn check_memory(geometry: Geometry, cpus: usize) -> Result<(), CreateError> {
     let needed = (geometry.buffer_size() + MAX_RECORD).saturating_mul(cpus as u64);
     let available = machine::available_memory()?;
     if needed > available {
-        bail!(
-            "{cpus} buffers of {} sub-buffers of {} bytes need {} MiB of memory and {} MiB are available: \
-             make the sub-buffers (-b) smaller or fewer (-n)",
-            geometry.n_subbufs(),
-            geometry.subbuf_size(),
-            needed >> 20,
-            available >> 20,
-        );
+        return Err(CreateError::Memory { cpus, geometry, needed, available });
     }
     Ok(())
 }
 
-fn buffer_map(geometry: Geometry, cpu: Option<u32>) -> Result<OwnedFd> {
+fn buffer_map(geometry: Geometry, cpu: Option<u32>) -> Result<OwnedFd, CreateError> {
     create(MapCreate {
-        map_type: BPF_MAP_TYPE_ARRAY,
+        map_type: bpf_map_type::BPF_MAP_TYPE_ARRAY as u32,
         key_size: 4,
-        value_size: u32::try_from(geometry.buffer_size() + MAX_RECORD)?,
+        value_size: u32::try_from(geometry.buffer_size() + MAX_RECORD).context("the size of a buffer")?,
         max_entries: 1,
         // The flag must be on the template as on every inner map; the node may differ.
         map_flags: BPF_F_MMAPABLE | BPF_F_NUMA_NODE,
@@ -424,20 +478,20 @@ fn buffer_map(geometry: Geometry, cpu: Option<u32>) -> Result<OwnedFd> {
     })
 }
 
-fn waker_map() -> Result<OwnedFd> {
+fn waker_map() -> Result<OwnedFd, CreateError> {
     create(MapCreate {
-        map_type: BPF_MAP_TYPE_RINGBUF,
+        map_type: bpf_map_type::BPF_MAP_TYPE_RINGBUF as u32,
         // The least there is.
-        max_entries: u32::try_from(rustix::param::page_size())?,
+        max_entries: u32::try_from(rustix::param::page_size()).context("the size of a page")?,
         map_name: *b"relay_waker\0\0\0\0\0",
         ..MapCreate::default()
     })
 }
 
 /// A map of maps with `rows` places, for maps that look like `template`.
-fn map_of_maps(rows: u32, template: &OwnedFd, map_name: [u8; 16]) -> Result<OwnedFd> {
+fn map_of_maps(rows: u32, template: &OwnedFd, map_name: [u8; 16]) -> Result<OwnedFd, CreateError> {
     create(MapCreate {
-        map_type: BPF_MAP_TYPE_ARRAY_OF_MAPS,
+        map_type: bpf_map_type::BPF_MAP_TYPE_ARRAY_OF_MAPS as u32,
         key_size: 4,
         value_size: 4,
         max_entries: rows,
@@ -447,15 +501,15 @@ fn map_of_maps(rows: u32, template: &OwnedFd, map_name: [u8; 16]) -> Result<Owne
     })
 }
 
-fn create(attr: MapCreate) -> Result<OwnedFd> {
+fn create(attr: MapCreate) -> Result<OwnedFd, CreateError> {
     let (kind, size) = (attr.map_type, attr.value_size);
     create_map(attr).map_err(|error| match error.kind() {
-        io::ErrorKind::PermissionDenied => anyhow::Error::new(error)
-            .context("making a BPF map was not permitted"),
-        io::ErrorKind::ArgumentListTooLong => anyhow::Error::new(error).context(format!(
-            "making a BPF map with values of {size} bytes: before Linux 6.0 at most 4 MiB; make the sub-buffers (-b) smaller or fewer (-n)"
-        )),
-        _ => anyhow::Error::new(error).context(format!("making a BPF map of type {kind} with values of {size} bytes")),
+        io::ErrorKind::PermissionDenied => CreateError::NotPermitted(error),
+        io::ErrorKind::ArgumentListTooLong => CreateError::TooLarge { size, error },
+        _ => {
+            let what = format!("making a BPF map of type {kind} with values of {size} bytes");
+            anyhow::Error::new(error).context(what).into()
+        }
     })
 }
 

@@ -14,18 +14,12 @@ use std::{
 };
 
 use aya::maps::{MapData, RingBuf};
+use aya_obj::generated::{BPF_F_TEST_RUN_ON_CPU, bpf_cmd};
 use memmap2::{MmapOptions, MmapRaw};
 use relay_common::{Buffer, COMMITTED_AT, Control, Geometry, MAX_RECORD, Reader, ReaderWord as _, Taken, Word as _};
 use tokio::io::{Interest, unix::AsyncFd};
 
 const _: () = assert!(usize::BITS == 64, "relayd is for 64-bit machines");
-
-const BPF_MAP_CREATE: c_int = 0;
-const BPF_MAP_UPDATE_ELEM: c_int = 2;
-const BPF_OBJ_PIN: c_int = 6;
-const BPF_OBJ_GET: c_int = 7;
-const BPF_PROG_TEST_RUN: c_int = 10;
-const BPF_MAP_UPDATE_BATCH: c_int = 26;
 
 /// What `BPF_MAP_CREATE` is given (the start of `union bpf_attr`, include/uapi/linux/bpf.h).
 #[derive(Debug, Default)]
@@ -54,7 +48,7 @@ pub struct MapCreate {
 /// # Errors
 /// What the kernel says.
 pub fn create_map(mut attr: MapCreate) -> io::Result<OwnedFd> {
-    bpf(BPF_MAP_CREATE, &mut attr).map(owned)
+    open(bpf_cmd::BPF_MAP_CREATE, &mut attr)
 }
 
 #[derive(Default)]
@@ -71,7 +65,7 @@ struct Pin {
 /// What the kernel says.
 pub fn pin(object: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
     let path = path.as_ptr().expose_provenance() as u64;
-    bpf(BPF_OBJ_PIN, &mut Pin { path, fd: raw(object), ..Pin::default() }).map(drop)
+    call(bpf_cmd::BPF_OBJ_PIN, &mut Pin { path, fd: raw(object), ..Pin::default() }).map(drop)
 }
 
 /// Opens what has a name in the BPF file system: a map, a program or a link.
@@ -80,7 +74,7 @@ pub fn pin(object: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
 /// What the kernel says.
 pub fn open_pinned(path: &CStr) -> io::Result<OwnedFd> {
     let path = path.as_ptr().expose_provenance() as u64;
-    bpf(BPF_OBJ_GET, &mut Pin { path, ..Pin::default() }).map(owned)
+    open(bpf_cmd::BPF_OBJ_GET, &mut Pin { path, ..Pin::default() })
 }
 
 /// Puts the maps `inner[i].1` at the indexes `inner[i].0` of a map of maps. Where the kernel can, in one call: one at a time,
@@ -121,7 +115,7 @@ pub fn set_file(map: BorrowedFd<'_>, key: u32, file: RawFd) -> io::Result<()> {
         value: (&raw const file).expose_provenance() as u64,
         ..Element::default()
     };
-    bpf(BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
+    call(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
 }
 
 fn fill_in_one_call(outer: BorrowedFd<'_>, inner: &[(u32, BorrowedFd<'_>)]) -> io::Result<()> {
@@ -146,7 +140,7 @@ fn fill_in_one_call(outer: BorrowedFd<'_>, inner: &[(u32, BorrowedFd<'_>)]) -> i
         map_fd: raw(outer),
         ..Batch::default()
     };
-    bpf(BPF_MAP_UPDATE_BATCH, &mut attr).map(drop)
+    call(bpf_cmd::BPF_MAP_UPDATE_BATCH, &mut attr).map(drop)
 }
 
 /// Runs a raw tracepoint program with these arguments, on a CPU or right here; returns what it returned: 0 also when it did not run, since it was running
@@ -176,16 +170,15 @@ pub fn run_program(program: BorrowedFd<'_>, arguments: [u64; 2], cpu: Option<u32
         /// The kernel wants zeros after what it knows.
         zero: u32,
     }
-    const RUN_ON_CPU: u32 = 1;
     let mut attr = TestRun {
         prog_fd: raw(program),
         ctx_size_in: size_of_val(&arguments) as u32,
         ctx_in: arguments.as_ptr().expose_provenance() as u64,
-        flags: if cpu.is_some() { RUN_ON_CPU } else { 0 },
+        flags: if cpu.is_some() { BPF_F_TEST_RUN_ON_CPU } else { 0 },
         cpu: cpu.unwrap_or(0),
         ..TestRun::default()
     };
-    match bpf(BPF_PROG_TEST_RUN, &mut attr) {
+    match call(bpf_cmd::BPF_PROG_TEST_RUN, &mut attr) {
         Ok(_) => Ok(Some(attr.retval)),
         Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
         Err(error) => Err(error),
@@ -217,22 +210,41 @@ pub fn watch_waker(ring: RingBuf<MapData>) -> io::Result<AsyncFd<RingBuf<MapData
     registered.map_err(|error| error.into_parts().1)
 }
 
-fn bpf<T>(command: c_int, attr: &mut T) -> io::Result<RawFd> {
-    // SAFETY: `attr` is the part of `union bpf_attr` that the command reads, of the size given; addresses in it are of memory
-    // that the callers keep alive.
+/// bpf(2), for what this process does by itself.
+fn call<T>(command: bpf_cmd, attr: &mut T) -> io::Result<RawFd> {
+    // SAFETY: `attr` is the part of `union bpf_attr` that the command reads; addresses in it are of memory that the callers keep alive.
+    unsafe { bpf(command, attr) }
+}
+
+fn open<T>(command: bpf_cmd, attr: &mut T) -> io::Result<OwnedFd> {
+    let fd = call(command, attr)?;
+    // SAFETY: the kernel has just made it; nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// bpf(2): what it returns, or the error that it says.
+///
+/// # Safety
+/// `attr` is the part of `union bpf_attr` that the command reads, and addresses in it are of memory that lives until this returns.
+///
+/// # Errors
+/// What the kernel says.
+pub unsafe fn bpf<T>(command: bpf_cmd, attr: &mut T) -> io::Result<RawFd> {
+    // SAFETY: as the caller promises; the size is that of `attr`.
     result(unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of::<T>()) })
 }
 
-fn result(value: libc::c_long) -> io::Result<RawFd> {
+/// What a system call has returned, or the error that it says.
+///
+/// # Errors
+/// `errno`, where the value is negative.
+pub fn result(value: libc::c_long) -> io::Result<RawFd> {
     if value < 0 { Err(io::Error::last_os_error()) } else { RawFd::try_from(value).map_err(io::Error::other) }
 }
 
-fn owned(fd: RawFd) -> OwnedFd {
-    // SAFETY: a system call has just returned it; nobody else has it.
-    unsafe { OwnedFd::from_raw_fd(fd) }
-}
-
-fn raw(fd: BorrowedFd<'_>) -> u32 {
+/// A file descriptor as `union bpf_attr` has it.
+#[must_use]
+pub fn raw(fd: BorrowedFd<'_>) -> u32 {
     fd.as_raw_fd().cast_unsigned()
 }
 

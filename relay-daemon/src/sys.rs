@@ -5,12 +5,16 @@
 use std::{
     ffi::{CStr, c_int},
     io,
-    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+    os::fd::{BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
 };
 
 use aya::Pod;
 use aya_log::EbpfLogger;
-use aya_obj::generated::bpf_insn;
+use aya_obj::generated::{
+    BPF_F_KPROBE_MULTI_RETURN, PERF_FLAG_FD_CLOEXEC, bpf_attach_type, bpf_cmd, bpf_insn, bpf_link_type,
+    bpf_perf_event_type, bpf_prog_type, perf_sw_ids, perf_type_id,
+};
+use relay_channel::sys::{bpf, raw, result};
 use relay_common::{
     recipe::{Pattern, Recipe},
     rows::{Account, Cgroup, Tally, Trigger},
@@ -18,17 +22,6 @@ use relay_common::{
 use tokio::io::{Interest, unix::AsyncFd};
 
 const _: () = assert!(usize::BITS == 64, "relayd is for 64-bit machines");
-const BPF_PROG_LOAD: c_int = 5;
-const BPF_OBJ_GET_INFO_BY_FD: c_int = 15;
-const BPF_RAW_TRACEPOINT_OPEN: c_int = 17;
-const BPF_BTF_LOAD: c_int = 18;
-const BPF_BTF_GET_FD_BY_ID: c_int = 19;
-const BPF_BTF_GET_NEXT_ID: c_int = 23;
-const BPF_LINK_CREATE: c_int = 28;
-const BPF_PERF_EVENT: u32 = 41;
-const BPF_TRACE_KPROBE_MULTI: u32 = 42;
-const PERF_TYPE_TRACEPOINT: u32 = 2;
-const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 1 << 3;
 
 /// A row of a map, as aya reads and writes it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,7 +82,12 @@ const PERF_FREQ: u64 = 1 << 10;
 /// What the kernel says.
 pub fn open_tracepoint(id: u64) -> io::Result<OwnedFd> {
     open_perf_event(
-        PerfEventAttr { kind: PERF_TYPE_TRACEPOINT, config: id, flags: PERF_DISABLED, ..PerfEventAttr::default() },
+        PerfEventAttr {
+            kind: perf_type_id::PERF_TYPE_TRACEPOINT as u32,
+            config: id,
+            flags: PERF_DISABLED,
+            ..PerfEventAttr::default()
+        },
         0,
     )
 }
@@ -116,11 +114,9 @@ pub fn open_probe(kind: u32, config: u64, name: &CStr, offset: u64) -> io::Resul
 /// # Errors
 /// What the kernel says.
 pub fn open_sampler(hertz: u64, cpu: u32) -> io::Result<OwnedFd> {
-    const PERF_TYPE_SOFTWARE: u32 = 1;
-    const PERF_COUNT_SW_CPU_CLOCK: u64 = 0;
     let attr = PerfEventAttr {
-        kind: PERF_TYPE_SOFTWARE,
-        config: PERF_COUNT_SW_CPU_CLOCK,
+        kind: perf_type_id::PERF_TYPE_SOFTWARE as u32,
+        config: perf_sw_ids::PERF_COUNT_SW_CPU_CLOCK as u64,
         sample: hertz,
         flags: PERF_FREQ,
         ..PerfEventAttr::default()
@@ -131,10 +127,10 @@ pub fn open_sampler(hertz: u64, cpu: u32) -> io::Result<OwnedFd> {
 /// What a program is loaded with.
 #[derive(Debug)]
 pub struct ProgramLoad<'a> {
-    /// `enum bpf_prog_type`.
-    pub kind: u32,
-    /// `enum bpf_attach_type`.
-    pub attach: u32,
+    /// What it is.
+    pub kind: bpf_prog_type,
+    /// How it will be attached, where it has to say so beforehand.
+    pub attach: Option<bpf_attach_type>,
     /// As `bpftool prog` shows it.
     pub name: &'a str,
     /// Instructions, 8 bytes each.
@@ -181,11 +177,11 @@ pub fn load_program(load: &ProgramLoad<'_>) -> io::Result<OwnedFd> {
     const LOG: usize = 1 << 24;
     let (functions, record) = load.functions;
     let mut attr = Load {
-        prog_type: load.kind,
+        prog_type: load.kind as u32,
         insn_cnt: u32::try_from(load.instructions.len()).map_err(io::Error::other)?,
         insns: load.instructions.as_ptr().expose_provenance() as u64,
         license: c"Dual MIT/GPL".as_ptr().expose_provenance() as u64,
-        expected_attach_type: load.attach,
+        expected_attach_type: load.attach.map_or(0, |attach| attach as u32),
         prog_btf_fd: raw(load.btf),
         func_info_rec_size: record as u32,
         func_info: functions.as_ptr().expose_provenance() as u64,
@@ -198,14 +194,14 @@ pub fn load_program(load: &ProgramLoad<'_>) -> io::Result<OwnedFd> {
     for (to, from) in attr.prog_name.iter_mut().take(15).zip(load.name.bytes()) {
         *to = from;
     }
-    let error = match bpf(BPF_PROG_LOAD, &mut attr) {
+    let error = match call(bpf_cmd::BPF_PROG_LOAD, &mut attr) {
         Ok(fd) => return Ok(owned(fd)),
         Err(error) => error,
     };
     let mut log = vec![0u8; LOG];
     let mut again =
         Load { log_level: 1, log_size: LOG as u32, log_buf: log.as_mut_ptr().expose_provenance() as u64, ..attr };
-    if let Ok(fd) = bpf(BPF_PROG_LOAD, &mut again) {
+    if let Ok(fd) = call(bpf_cmd::BPF_PROG_LOAD, &mut again) {
         return Ok(owned(fd));
     }
     log.truncate(log.iter().position(|byte| *byte == 0).unwrap_or(0));
@@ -241,7 +237,7 @@ pub fn load_btf(bytes: &[u8]) -> io::Result<OwnedFd> {
     }
     let (btf, size) =
         (bytes.as_ptr().expose_provenance() as u64, u32::try_from(bytes.len()).map_err(io::Error::other)?);
-    bpf(BPF_BTF_LOAD, &mut Load { btf, size, ..Load::default() }).map(owned)
+    open(bpf_cmd::BPF_BTF_LOAD, &mut Load { btf, size, ..Load::default() })
 }
 
 /// The BTF that the kernel has under an id.
@@ -256,7 +252,7 @@ pub fn btf_by_id(id: u32) -> io::Result<OwnedFd> {
         next_id: u32,
         open_flags: u32,
     }
-    bpf(BPF_BTF_GET_FD_BY_ID, &mut ById { id, ..ById::default() }).map(owned)
+    open(bpf_cmd::BPF_BTF_GET_FD_BY_ID, &mut ById { id, ..ById::default() })
 }
 
 /// The next BTF id after this one, if there is one.
@@ -272,7 +268,7 @@ pub fn next_btf_id(id: u32) -> io::Result<Option<u32>> {
         open_flags: u32,
     }
     let mut attr = ById { id, ..ById::default() };
-    match bpf(BPF_BTF_GET_NEXT_ID, &mut attr) {
+    match call(bpf_cmd::BPF_BTF_GET_NEXT_ID, &mut attr) {
         Ok(_) => Ok(Some(attr.next_id)),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         Err(error) => Err(error),
@@ -293,7 +289,7 @@ fn information<T>(fd: BorrowedFd<'_>, information: &mut T) -> io::Result<()> {
         info_len: size_of::<T>() as u32,
         info: (&raw mut *information).expose_provenance() as u64,
     };
-    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr).map(drop)
+    call(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr).map(drop)
 }
 
 /// The name under which the kernel has a BTF: of a module, or `vmlinux`.
@@ -324,10 +320,6 @@ pub fn btf_name(btf: BorrowedFd<'_>) -> io::Result<String> {
 /// # Errors
 /// What the kernel says.
 pub fn link_missed(link: BorrowedFd<'_>) -> io::Result<Option<u64>> {
-    const BPF_LINK_TYPE_PERF_EVENT: u32 = 7;
-    const BPF_LINK_TYPE_KPROBE_MULTI: u32 = 8;
-    const BPF_PERF_EVENT_KPROBE: u64 = 3;
-    const BPF_PERF_EVENT_KRETPROBE: u64 = 4;
     /// `struct bpf_link_info` (include/uapi/linux/bpf.h); the words are what depends on the kind.
     #[derive(Default)]
     #[repr(C)]
@@ -340,11 +332,15 @@ pub fn link_missed(link: BorrowedFd<'_>) -> io::Result<Option<u64>> {
     }
     let mut info = Info::default();
     information(link, &mut info)?;
-    Ok(match (info.kind, info.words[0]) {
-        (BPF_LINK_TYPE_KPROBE_MULTI, _) => Some(info.words[2]),
-        (BPF_LINK_TYPE_PERF_EVENT, BPF_PERF_EVENT_KPROBE | BPF_PERF_EVENT_KRETPROBE) => Some(info.words[4]),
-        _ => None,
-    })
+    let is = |kind: bpf_link_type| info.kind == kind as u32;
+    let is_probe = |kind: bpf_perf_event_type| info.words[0] == kind as u64;
+    if is(bpf_link_type::BPF_LINK_TYPE_KPROBE_MULTI) {
+        return Ok(Some(info.words[2]));
+    }
+    let is_kprobe = is(bpf_link_type::BPF_LINK_TYPE_PERF_EVENT)
+        && (is_probe(bpf_perf_event_type::BPF_PERF_EVENT_KPROBE)
+            || is_probe(bpf_perf_event_type::BPF_PERF_EVENT_KRETPROBE));
+    Ok(is_kprobe.then_some(info.words[4]))
 }
 
 /// Attaches a program of a raw tracepoint, or, without a name, one that was loaded for a certain function. Closing the link detaches.
@@ -361,7 +357,7 @@ pub fn attach_raw(program: BorrowedFd<'_>, tracepoint: Option<&CStr>) -> io::Res
         cookie: u64,
     }
     let name = tracepoint.map_or(0, |name| name.as_ptr().expose_provenance() as u64);
-    bpf(BPF_RAW_TRACEPOINT_OPEN, &mut Open { name, prog_fd: raw(program), ..Open::default() }).map(owned)
+    open(bpf_cmd::BPF_RAW_TRACEPOINT_OPEN, &mut Open { name, prog_fd: raw(program), ..Open::default() })
 }
 
 /// Attaches a program to the entries, or returns, of many functions at once, each with a cookie.
@@ -393,14 +389,14 @@ pub fn link_functions(
     let symbols: Vec<u64> = functions.iter().map(|name| name.as_ptr().expose_provenance() as u64).collect();
     let mut attr = LinkCreate {
         prog_fd: raw(program),
-        attach_type: BPF_TRACE_KPROBE_MULTI,
-        multi_flags: u32::from(returns),
+        attach_type: bpf_attach_type::BPF_TRACE_KPROBE_MULTI as u32,
+        multi_flags: if returns { BPF_F_KPROBE_MULTI_RETURN } else { 0 },
         count: u32::try_from(functions.len()).map_err(io::Error::other)?,
         symbols: symbols.as_ptr().expose_provenance() as u64,
         cookies: cookies.as_ptr().expose_provenance() as u64,
         ..LinkCreate::default()
     };
-    bpf(BPF_LINK_CREATE, &mut attr).map(owned)
+    open(bpf_cmd::BPF_LINK_CREATE, &mut attr)
 }
 
 /// Attaches a program to a perf event, with a cookie that `bpf_get_attach_cookie` returns to it. Dropping the link detaches.
@@ -420,11 +416,11 @@ pub fn link_perf_event(program: BorrowedFd<'_>, event: BorrowedFd<'_>, cookie: u
     let mut attr = LinkCreate {
         prog_fd: raw(program),
         target_fd: raw(event),
-        attach_type: BPF_PERF_EVENT,
+        attach_type: bpf_attach_type::BPF_PERF_EVENT as u32,
         flags: 0,
         bpf_cookie: cookie,
     };
-    bpf(BPF_LINK_CREATE, &mut attr).map(owned)
+    open(bpf_cmd::BPF_LINK_CREATE, &mut attr)
 }
 
 /// From now on a file that has the size that this process may give it takes no more, and the process lives: `write` says so (`EFBIG`). What it runs does not
@@ -459,21 +455,16 @@ pub fn watch_log<L>(log: EbpfLogger<L>) -> io::Result<AsyncFd<EbpfLogger<L>>> {
     registered.map_err(|error| error.into_parts().1)
 }
 
-fn bpf<T>(command: c_int, attr: &mut T) -> io::Result<RawFd> {
-    // SAFETY: `attr` is the part of `union bpf_attr` that the command reads, of the size given; addresses in it are of memory
-    // that the callers keep alive.
-    result(unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of::<T>()) })
+fn call<T>(command: bpf_cmd, attr: &mut T) -> io::Result<RawFd> {
+    // SAFETY: `attr` is the part of `union bpf_attr` that the command reads; addresses in it are of memory that the callers keep alive.
+    unsafe { bpf(command, attr) }
 }
 
-fn result(value: libc::c_long) -> io::Result<RawFd> {
-    if value < 0 { Err(io::Error::last_os_error()) } else { RawFd::try_from(value).map_err(io::Error::other) }
+fn open<T>(command: bpf_cmd, attr: &mut T) -> io::Result<OwnedFd> {
+    call(command, attr).map(owned)
 }
 
 fn owned(fd: RawFd) -> OwnedFd {
     // SAFETY: a system call has just returned it; nobody else has it.
     unsafe { OwnedFd::from_raw_fd(fd) }
-}
-
-fn raw(fd: BorrowedFd<'_>) -> u32 {
-    fd.as_raw_fd().cast_unsigned()
 }

@@ -40,6 +40,8 @@ struct Kernel {
 struct Machine {
     /// As Debian calls it.
     architecture: &'static str,
+    /// What is built for it.
+    target: Target,
     qemu: &'static [&'static str],
     console: &'static str,
 }
@@ -76,10 +78,15 @@ const KERNELS: [Kernel; 5] = [
     },
     Kernel { name: "arm64", package: "linux-image-6.12-cloud-arm64", machine: &ARM64, tests: &[&ON_ARM64], ..V6_12 },
 ];
-const X86_64: Machine =
-    Machine { architecture: "amd64", qemu: &["qemu-system-x86_64", "-cpu", "max"], console: "ttyS0" };
+const X86_64: Machine = Machine {
+    architecture: "amd64",
+    target: targets::X86_64,
+    qemu: &["qemu-system-x86_64", "-cpu", "max"],
+    console: "ttyS0",
+};
 const ARM64: Machine = Machine {
     architecture: "arm64",
+    target: targets::ARM64,
     // Not `max`: it would spend its time on signing pointers.
     qemu: &["qemu-system-aarch64", "-machine", "virt", "-cpu", "neoverse-n1"],
     console: "ttyAMA0",
@@ -157,9 +164,9 @@ fn names() -> String {
 /// Runs the tests on one kernel.
 fn run_on(kernel: &Kernel, filter: &[String]) -> Result<()> {
     let image = kernel.image()?;
-    let built = Programs::build(kernel.machine.target()?)?;
+    let built = Programs::build(kernel.machine.other_target()?)?;
     // The program that users are given, where its machine is quick enough; but whoever tries a test waits for its build.
-    let relayd = if kernel.machine.is_here() && filter.is_empty() { dist::program()? } else { built.relayd };
+    let relayd = if kernel.machine.target.is_here() && filter.is_empty() { dist::program()? } else { built.relayd };
     let programs = [(built.kernel, "kernel"), (relayd, "relayd"), (built.kleak, "kleak")];
     let names = if !filter.is_empty() {
         filter.iter().map(String::as_str).collect()
@@ -233,19 +240,14 @@ impl Kernel {
 }
 
 impl Machine {
-    /// Whether it is of this machine's architecture.
-    fn is_here(&self) -> bool {
-        (self.architecture == "arm64") == cfg!(target_arch = "aarch64")
-    }
-
     /// What its programs are built for, if not for this machine.
-    fn target(&self) -> Result<Option<Target>> {
-        if self.is_here() {
+    fn other_target(&self) -> Result<Option<Target>> {
+        if self.target.is_here() {
             setup::ebpf_toolchain()?;
             return Ok(None);
         }
-        targets::ARM64.set_up()?;
-        Ok(Some(targets::ARM64))
+        self.target.set_up()?;
+        Ok(Some(self.target))
     }
 
     /// The x86-64 guest has this machine's own perf and bpftrace; arm64 programs are cross-compiled and Debian's.

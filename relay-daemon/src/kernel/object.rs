@@ -13,11 +13,11 @@ use aya::{
     Ebpf,
     maps::{Map, MapData},
 };
-use aya_obj::generated::bpf_insn;
+use aya_obj::generated::{bpf_attach_type, bpf_func_id, bpf_insn, bpf_prog_type};
 
 use super::{
     hook::{Guard, Hook},
-    preemption::{self, Places},
+    preemption::{self, CALL, MOVE, Places},
 };
 use crate::{
     environment::KERNEL,
@@ -77,15 +77,18 @@ impl Object {
             &mut instructions,
             Places { preemptible: hook.is_preemptible(), guarded: hook.guard() == Guard::Program, shared: self.shared },
         );
-        // include/uapi/linux/bpf.h, `enum bpf_prog_type` and `enum bpf_attach_type`.
         let (kind, attach, target) = match hook {
-            Hook::Kprobe | Hook::Uprobe => (2, 0, None),
-            Hook::Kprobes => (2, 42, None),
-            Hook::Tracepoint | Hook::SystemCall => (5, 0, None),
-            Hook::RawTracepoint => (17, 0, None),
-            Hook::Sample => (7, 0, None),
-            Hook::Entry(id, module) => (26, 24, Some((id, module))),
-            Hook::Exit(id, module) => (26, 25, Some((id, module))),
+            Hook::Kprobe | Hook::Uprobe => (bpf_prog_type::BPF_PROG_TYPE_KPROBE, None, None),
+            Hook::Kprobes => (bpf_prog_type::BPF_PROG_TYPE_KPROBE, Some(bpf_attach_type::BPF_TRACE_KPROBE_MULTI), None),
+            Hook::Tracepoint | Hook::SystemCall => (bpf_prog_type::BPF_PROG_TYPE_TRACEPOINT, None, None),
+            Hook::RawTracepoint => (bpf_prog_type::BPF_PROG_TYPE_RAW_TRACEPOINT, None, None),
+            Hook::Sample => (bpf_prog_type::BPF_PROG_TYPE_PERF_EVENT, None, None),
+            Hook::Entry(id, module) => {
+                (bpf_prog_type::BPF_PROG_TYPE_TRACING, Some(bpf_attach_type::BPF_TRACE_FENTRY), Some((id, module)))
+            }
+            Hook::Exit(id, module) => {
+                (bpf_prog_type::BPF_PROG_TYPE_TRACING, Some(bpf_attach_type::BPF_TRACE_FEXIT), Some((id, module)))
+            }
         };
         let functions = function.func_info.func_info_bytes();
         sys::load_program(&ProgramLoad {
@@ -103,9 +106,7 @@ impl Object {
 
 /// Puts a number in the place of every call of `bpf_get_attach_cookie`. The call and the move are one instruction each.
 fn set_cookie(instructions: &mut [bpf_insn], cookie: i32) {
-    const CALL: u8 = 0x85;
-    const MOVE: u8 = 0xb7;
-    const GET_ATTACH_COOKIE: i32 = 174;
+    const GET_ATTACH_COOKIE: i32 = bpf_func_id::BPF_FUNC_get_attach_cookie as i32;
     for instruction in instructions {
         if instruction.code == CALL && instruction.src_reg() == 0 && instruction.imm == GET_ATTACH_COOKIE {
             instruction.code = MOVE;

@@ -10,7 +10,10 @@ use std::{
     sync::OnceLock,
 };
 
-use aya_obj::generated::bpf_insn;
+use aya_obj::generated::{
+    BPF_ADD, BPF_ALU64, BPF_CALL, BPF_EXIT, BPF_JMP, BPF_K, BPF_LDX, BPF_MOV, BPF_PSEUDO_CALL, BPF_PSEUDO_KFUNC_CALL,
+    BPF_ST, BPF_STX, BPF_X, bpf_insn, bpf_prog_type,
+};
 use relay_common::placeholder;
 
 use crate::{
@@ -155,15 +158,15 @@ impl Abilities {
 fn end(switch: Switch, slot: Option<i16>) -> Vec<bpf_insn> {
     let (Some((save, restore)), Some(slot)) = (switch.interrupts, slot) else { return vec![call(switch.on)] };
     // r1 = r10; r1 += slot
-    let flags = [instruction(0xbf, 1, STACK, 0), instruction(0x07, 1, 0, slot.into())];
+    let flags = [instruction(COPY, 1, STACK, 0), instruction(ADD, 1, 0, slot.into())];
     let [first, second] = flags;
     vec![first, second, call(save), call(switch.on), first, second, call(restore)]
 }
 
 /// 8 bytes of stack below all that the program uses itself; `None` where there are none, or that cannot be told.
 fn lowest_slot(instructions: &[bpf_insn]) -> Option<i16> {
-    const LOAD: u8 = 1;
-    const STORES: [u8; 2] = [2, 3];
+    const LOAD: u8 = code(BPF_LDX);
+    const STORES: [u8; 2] = [code(BPF_ST), code(BPF_STX)];
     // Functions that it calls lie behind it.
     let calls = instructions.iter().enumerate().filter(|(_, this)| this.code == CALL && this.src_reg() == OWN_FUNCTION);
     let end = calls.filter_map(|(at, this)| at.checked_add_signed(isize::try_from(this.imm).ok()? + 1)).min();
@@ -173,9 +176,9 @@ fn lowest_slot(instructions: &[bpf_insn]) -> Option<i16> {
         let class = this.code & 7;
         if class == LOAD && this.src_reg() == STACK || STORES.contains(&class) && this.dst_reg() == STACK {
             lowest = lowest.min(i32::from(this.off));
-        } else if this.code == 0xbf && this.src_reg() == STACK {
+        } else if this.code == COPY && this.src_reg() == STACK {
             // The compiler adds the offset right after.
-            let next = program.get(at + 1).filter(|next| next.code == 0x07 && next.dst_reg() == this.dst_reg())?;
+            let next = program.get(at + 1).filter(|next| next.code == ADD && next.dst_reg() == this.dst_reg())?;
             lowest = lowest.min(next.imm);
         }
     }
@@ -183,13 +186,24 @@ fn lowest_slot(instructions: &[bpf_insn]) -> Option<i16> {
     i16::try_from(slot).ok().filter(|_| slot >= -MAX_STACK)
 }
 
-const MOVE: u8 = 0xb7;
-const CALL: u8 = 0x85;
+/// What an instruction says of itself in a byte.
+const fn code(bits: u32) -> u8 {
+    bits.to_le_bytes()[0]
+}
+
+/// `register = number`.
+pub(crate) const MOVE: u8 = code(BPF_ALU64 | BPF_MOV | BPF_K);
+/// `register = register`.
+const COPY: u8 = code(BPF_ALU64 | BPF_MOV | BPF_X);
+/// `register += number`.
+const ADD: u8 = code(BPF_ALU64 | BPF_ADD | BPF_K);
+pub(crate) const CALL: u8 = code(BPF_JMP | BPF_CALL);
+const EXIT: u8 = code(BPF_JMP | BPF_EXIT);
 /// The register that points to the stack.
 const STACK: u8 = 10;
-/// What a call's source register says of what it calls (include/uapi/linux/bpf.h): a function of the program, or one of the kernel.
-const OWN_FUNCTION: u8 = 1;
-const KERNEL_FUNCTION: u8 = 2;
+/// What a call's source register says of what it calls: a function of the program, or one of the kernel.
+const OWN_FUNCTION: u8 = code(BPF_PSEUDO_CALL);
+const KERNEL_FUNCTION: u8 = code(BPF_PSEUDO_KFUNC_CALL);
 
 fn instruction(code: u8, to: u8, from: u8, number: i32) -> bpf_insn {
     bpf_insn { code, _bitfield_align_1: [], _bitfield_1: bpf_insn::new_bitfield_1(to, from), off: 0, imm: number }
@@ -206,14 +220,13 @@ fn nothing() -> bpf_insn {
 /// Loads a program that calls a global function of its own while preemption is off. Before Linux 6.15 the kernel takes none (kernel/bpf/verifier.c,
 /// `check_func_call`).
 fn takes_global_functions(off: i32, on: i32) -> io::Result<OwnedFd> {
-    const EXIT: u8 = 0x95;
     let [zero, exit] = [instruction(MOVE, 0, 0, 0), instruction(EXIT, 0, 0, 0)];
     let instructions = [call(off), instruction(CALL, 0, OWN_FUNCTION, 3), call(on), zero, exit, zero, exit];
     let functions: Vec<u8> = [0u32, 3, 5, 4].iter().flat_map(|word| word.to_le_bytes()).collect();
     let btf = sys::load_btf(&two_functions())?;
     sys::load_program(&ProgramLoad {
-        kind: 17,
-        attach: 0,
+        kind: bpf_prog_type::BPF_PROG_TYPE_RAW_TRACEPOINT,
+        attach: None,
         name: "relayd_asks",
         instructions: &instructions,
         btf: btf.as_fd(),

@@ -4,6 +4,7 @@ use std::{os::fd::AsFd as _, path::PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{Array, IterableMap as _, Map, MapData};
+use aya_obj::generated::bpf_map_type;
 use relay_common::Mode;
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +23,6 @@ use relay_trace::form::{
     session::{self, CHANGE, Clock, Session, SessionEvent},
 };
 
-const BPF_MAP_TYPE_ARRAY: u32 = 2;
 /// What the description is pinned as.
 const DESCRIPTION: &str = "session";
 /// Bytes of an element of its map.
@@ -82,7 +82,7 @@ impl Description {
         let blocks: Vec<&[u8]> = text.chunks(BLOCK).collect();
         // The text ends with its last brace; what follows in the last block is zeros.
         let map = create_map(MapCreate {
-            map_type: BPF_MAP_TYPE_ARRAY,
+            map_type: bpf_map_type::BPF_MAP_TYPE_ARRAY as u32,
             key_size: 4,
             value_size: u32::try_from(BLOCK)?,
             max_entries: u32::try_from(blocks.len())?,

@@ -13,6 +13,7 @@ use aya::{
     sys::{Stats, enable_stats},
 };
 use aya_log::EbpfLogger;
+use aya_obj::generated::bpf_map_type;
 use relay_common::{
     recipe::{Pattern, Recipe, SHARED_WORKSPACES},
     rows::{Account, Cgroup, Tally, Trigger},
@@ -296,11 +297,10 @@ fn plan(events: &[Event], table: &Table) -> Result<Plan> {
 /// Makes the workspaces that all CPUs share, in place of those of each CPU that the object declares. They are pinned until the folder is dropped.
 fn share_workspaces(loader: &mut EbpfLoader<'_>) -> Result<Folder> {
     const NAME: &str = "WORKSPACES";
-    const BPF_MAP_TYPE_ARRAY: u32 = 2;
     let object = aya_obj::Object::parse(OBJECT).context("parsing the eBPF object")?;
     let declared = object.maps.get(NAME).with_context(|| format!("the eBPF object has no map {NAME}"))?;
     let map = create_map(MapCreate {
-        map_type: BPF_MAP_TYPE_ARRAY,
+        map_type: bpf_map_type::BPF_MAP_TYPE_ARRAY as u32,
         key_size: declared.key_size(),
         value_size: declared.value_size(),
         max_entries: SHARED_WORKSPACES,

@@ -106,7 +106,7 @@ fn watch(child: &mut Child, monitor: &Path, finished: &mut Suite) -> Result<Outc
 /// How a guest runs an image: by KVM where that boots it, else emulated.
 pub(super) fn accelerator(machine: &Machine, image: &Path, folder: &Path) -> Result<&'static [&'static str]> {
     const KVM: &[&str] = &["-accel", "kvm", "-cpu", "host", "-smp", "4"];
-    let is_here = machine.is_here() && File::options().read(true).write(true).open("/dev/kvm").is_ok();
+    let is_here = machine.target.is_here() && File::options().read(true).write(true).open("/dev/kvm").is_ok();
     if is_here && boots(machine, image, folder, KVM)? {
         return Ok(KVM);
     }
