@@ -34,9 +34,9 @@ pub const MAX_RECORD: u64 = 64 << 10;
 #[repr(C, align(64))]
 pub struct Control<W> {
     /// Changed by the kernel side only.
-    pub producer: Producer<W>,
+    pub producer: ProducerWords<W>,
     /// Changed by user space; hostile to the kernel side, which never lets it index anything.
-    pub consumer: Consumer<W>,
+    pub consumer: ConsumerWords<W>,
 }
 
 /// The writers' words.
@@ -51,7 +51,7 @@ pub struct Control<W> {
 /// ```
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
-pub struct Producer<W> {
+pub struct ProducerWords<W> {
     /// Bytes handed out since the channel was made, headers and padding included. Only ever exchanged.
     pub reserved: W,
     /// Records of laps that have been replaced.
@@ -85,7 +85,7 @@ pub struct Producer<W> {
 /// ```
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
-pub struct Consumer<W> {
+pub struct ConsumerWords<W> {
     /// Sub-buffers that the reader has done with.
     pub consumed: W,
     /// Not zero while the reader sleeps and wants to be woken.
@@ -116,7 +116,7 @@ pub struct Taken<W> {
     pub subbufs: W,
 }
 
-impl<W: Word> Producer<W> {
+impl<W: Word> ProducerWords<W> {
     /// Records lost to the buffer, all causes.
     ///
     /// ```

@@ -46,7 +46,7 @@ mod writer;
 pub use committed::Committed;
 pub use geometry::{Geometry, GeometryError, MAX_BUFFER_SIZE, MAX_SUBBUF_SIZE, MIN_SUBBUF_SIZE};
 pub use layout::{
-    Buffer, COMMITTED_AT, Consumer, Control, Counters, HEADER, MAX_RECORD, Producer, RECORDS_BEFORE_AT,
+    Buffer, COMMITTED_AT, ConsumerWords, Control, Counters, HEADER, MAX_RECORD, ProducerWords, RECORDS_BEFORE_AT,
     REQUEST_HAS_RUN, Request, Taken,
 };
 pub use reader::{Corrupt, Count, Pass, Reader, Subbuf};

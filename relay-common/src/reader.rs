@@ -8,7 +8,7 @@ use core::fmt;
 use crate::{
     committed::Committed,
     geometry::Geometry,
-    layout::{Buffer, Consumer, Control, HEADER, Producer, RECORDS_BEFORE_AT, Taken},
+    layout::{Buffer, ConsumerWords, Control, HEADER, ProducerWords, RECORDS_BEFORE_AT, Taken},
     word::ReaderWord,
     writer::Mode,
 };
@@ -387,9 +387,9 @@ where
             buffer.committed(place).publish(0);
         }
         let Control { producer, consumer } = buffer.control();
-        let Producer { reserved, retired, lost_full, lost_too_big, lost_nested, lost_no_buffer, last_stamp, full } =
+        let ProducerWords { reserved, retired, lost_full, lost_too_big, lost_nested, lost_no_buffer, last_stamp, full } =
             producer;
-        let Consumer { consumed, waiting, taken } = consumer;
+        let ConsumerWords { consumed, waiting, taken } = consumer;
         for Taken { output, records, subbufs } in taken {
             [output, records, subbufs].into_iter().for_each(|word| word.publish(0));
         }

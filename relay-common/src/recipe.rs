@@ -111,7 +111,7 @@ pub mod context {
 /// What is stored of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Kind {
+pub enum FetchKind {
     /// The number itself.
     Value = 0,
     /// The number that it points to, of `len` bytes.
@@ -135,7 +135,7 @@ pub struct Fetch {
     pub to: u16,
     /// Bytes to read: of a number, of bytes, or the most of a string.
     pub len: u16,
-    /// [`Kind`].
+    /// [`FetchKind`].
     pub kind: u8,
     /// Pointers to follow, at most [`MAX_STEPS`].
     pub steps: u8,

@@ -4,7 +4,7 @@
 //! packets are at the same time CTF 1.8, described by the trace's `metadata` file; `docs/format.md` is normative.
 
 use crate::{
-    layout::{Buffer, Producer},
+    layout::{Buffer, ProducerWords},
     word::Word,
     writer::{Client, Closing},
 };
@@ -154,11 +154,11 @@ pub const CALL_IS_CHOSEN: u64 = 1 << 18;
 /// What the daemon asks of the tracer's own program, as the first argument of its raw tracepoint context.
 ///
 /// ```
-/// assert_eq!(relay_common::trace::Request::Stop as u64, 1);
+/// assert_eq!(relay_common::trace::TracerRequest::Stop as u64, 1);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
-pub enum Request {
+pub enum TracerRequest {
     /// Record from now on. The calling process is the recorder, whose events are left out unless the second argument
     /// is not zero.
     Start = 0,
@@ -229,7 +229,7 @@ impl<B: Buffer, K: Clock> Client<B> for Packets<K> {
     const ALIGN: u64 = RECORD_ALIGN;
 
     #[inline(always)]
-    fn stamp(&self, producer: &Producer<B::Word>) -> u64 {
+    fn stamp(&self, producer: &ProducerWords<B::Word>) -> u64 {
         if !self.clock.steps_back() {
             return self.clock.now();
         }
@@ -238,7 +238,7 @@ impl<B: Buffer, K: Clock> Client<B> for Packets<K> {
     }
 
     #[inline(always)]
-    fn stamped(&self, producer: &Producer<B::Word>, stamp: u64) {
+    fn stamped(&self, producer: &ProducerWords<B::Word>, stamp: u64) {
         if !self.clock.steps_back() {
             return;
         }

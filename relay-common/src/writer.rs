@@ -10,7 +10,7 @@ use core::fmt;
 use crate::{
     committed::Committed,
     geometry::{Geometry, align_up},
-    layout::{Buffer, HEADER, MAX_RECORD, Producer, RECORDS_BEFORE_AT},
+    layout::{Buffer, HEADER, MAX_RECORD, ProducerWords, RECORDS_BEFORE_AT},
     word::Word,
 };
 
@@ -75,12 +75,12 @@ pub trait Client<B: Buffer> {
     /// The client's clock. It is read between the look at `reserved` and the exchange, so that stamps rise in the
     /// order of the buffer. May be read again for the same record.
     #[inline(always)]
-    fn stamp(&self, _producer: &Producer<B::Word>) -> u64 {
+    fn stamp(&self, _producer: &ProducerWords<B::Word>) -> u64 {
         0
     }
     /// The exchange succeeded: `stamp` is taken.
     #[inline(always)]
-    fn stamped(&self, _producer: &Producer<B::Word>, _stamp: u64) {}
+    fn stamped(&self, _producer: &ProducerWords<B::Word>, _stamp: u64) {}
     /// Sub-buffer `number` was opened: `place` is that of the client's header. Once for every sub-buffer.
     #[inline(always)]
     fn subbuf_start(&self, _buffer: &B, _place: u64, _number: u64, _stamp: u64) {}

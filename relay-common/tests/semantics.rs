@@ -7,7 +7,7 @@ mod script;
 mod sim;
 
 use relay_common::{
-    Buffer as _, Client, Closing, Corrupt, Count, Geometry, HEADER, Lost, Mode, Producer, memory::Memory,
+    Buffer as _, Client, Closing, Corrupt, Count, Geometry, HEADER, Lost, Mode, ProducerWords, memory::Memory,
 };
 use script::pattern;
 use sim::{Bytes, Sim};
@@ -342,7 +342,7 @@ struct Header(AtomicU64);
 impl Client<Memory> for Header {
     const HEADER: u64 = 32;
     const ALIGN: u64 = 8;
-    fn stamp(&self, _: &Producer<AtomicU64>) -> u64 {
+    fn stamp(&self, _: &ProducerWords<AtomicU64>) -> u64 {
         self.0.fetch_add(1, Relaxed)
     }
     fn subbuf_start(&self, memory: &Memory, place: u64, number: u64, _: u64) {

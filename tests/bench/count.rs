@@ -6,11 +6,18 @@ use relay_channel::machine;
 
 use crate::{
     batches, measure,
-    recorders::{Events, Kind},
+    recorders::{Events, Recorder},
 };
 
 /// Those whose reader, if they have one, can wait until the last call.
-const KINDS: [Kind; 6] = [Kind::Empty, Kind::EmptyRaw, Kind::Bound, Kind::Flight, Kind::RingBuffer, Kind::PerfBuffer];
+const KINDS: [Recorder; 6] = [
+    Recorder::Empty,
+    Recorder::EmptyRaw,
+    Recorder::Bound,
+    Recorder::Flight,
+    Recorder::RingBuffer,
+    Recorder::PerfBuffer,
+];
 /// So many records have room in any of their buffers.
 const CALLS: u64 = 10_000;
 /// The least of so many counts: the guest has other things to do now and then.
@@ -21,7 +28,7 @@ pub(crate) fn print() -> Result<()> {
     let cpus = machine::online_cpus()?;
     let first = &cpus[..1];
     println!("{:<28} {:>12}", "recorder", "instructions");
-    let least = |kind: Kind| -> Result<f64> {
+    let least = |kind: Recorder| -> Result<f64> {
         let mut least = f64::MAX;
         for _ in 0..TIMES {
             least =
@@ -29,7 +36,7 @@ pub(crate) fn print() -> Result<()> {
         }
         Ok(least)
     };
-    let alone = least(Kind::Nothing)?;
+    let alone = least(Recorder::Nothing)?;
     for kind in KINDS {
         println!("{:<28} {:>12.0}", kind.name(), least(kind)? - alone);
     }

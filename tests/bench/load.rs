@@ -12,24 +12,24 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     DRAIN,
-    recorders::{Events, Kind, Outcome, Running},
+    recorders::{Events, Outcome, Recorder, Running},
 };
 
 /// Those that can be told to record every event of `sched`.
-const KINDS: [Kind; 4] = [Kind::Nothing, Kind::Relayd, Kind::Perf, Kind::Ftrace];
+const KINDS: [Recorder; 4] = [Recorder::Nothing, Recorder::Relayd, Recorder::Perf, Recorder::Ftrace];
 
 /// A program's name, and how it is run with a directory for what it makes.
 type Load = (&'static str, fn(&Path) -> Command);
 
 /// What each round took, in seconds, and got.
-pub(crate) type Loads = BTreeMap<(&'static str, Kind), Vec<(f64, Outcome)>>;
+pub(crate) type Loads = BTreeMap<(&'static str, Recorder), Vec<(f64, Outcome)>>;
 
 pub(crate) fn measure(rounds: u64) -> Result<Loads> {
     let loads: [Load; 2] = [("perf bench sched messaging", messaging), ("a compile", compile)];
-    let kinds: Vec<Kind> = KINDS.into_iter().filter(|kind| kind.is_there()).collect();
+    let kinds: Vec<Recorder> = KINDS.into_iter().filter(|kind| kind.is_there()).collect();
     let mut results = Loads::new();
     for (name, command) in loads {
-        if name.starts_with("perf") && !Kind::Perf.is_there() {
+        if name.starts_with("perf") && !Recorder::Perf.is_there() {
             continue;
         }
         // Whoever comes first must not be the one who fills the caches.

@@ -21,7 +21,7 @@ use clap::{Parser, ValueEnum};
 use relay_channel::machine;
 
 use crate::{
-    recorders::{Events, Kind, Running},
+    recorders::{Events, Recorder, Running},
     report::Run,
 };
 
@@ -46,7 +46,7 @@ struct Cli {
     scenarios: Vec<Scenario>,
     /// Only these recorders; nothing and an empty program are always measured.
     #[arg(long, value_enum, value_delimiter = ',')]
-    recorders: Vec<Kind>,
+    recorders: Vec<Recorder>,
     /// Count instructions instead, where the clock does: see `cargo xtask bench icount`.
     #[arg(long, hide = true)]
     count: bool,
@@ -111,11 +111,11 @@ fn main() -> Result<()> {
 }
 
 fn measure_calls(cli: &Cli, scenario: &'static str, cpus: &[u32], report: &mut report::Report) -> Result<()> {
-    let is_wanted = |kind: &Kind| {
-        cli.recorders.is_empty() || cli.recorders.contains(kind) || matches!(kind, Kind::Nothing | Kind::Empty)
+    let is_wanted = |kind: &Recorder| {
+        cli.recorders.is_empty() || cli.recorders.contains(kind) || matches!(kind, Recorder::Nothing | Recorder::Empty)
     };
-    let kinds = Kind::ALL.into_iter().filter(is_wanted).filter(|kind| kind.is_there());
-    let kinds: Vec<Kind> = kinds.collect();
+    let kinds = Recorder::ALL.into_iter().filter(is_wanted).filter(|kind| kind.is_there());
+    let kinds: Vec<Recorder> = kinds.collect();
     for round in 1..=cli.rounds {
         eprintln!("bench: {scenario}, round {round} of {}", cli.rounds);
         for kind in &kinds {
@@ -126,7 +126,7 @@ fn measure_calls(cli: &Cli, scenario: &'static str, cpus: &[u32], report: &mut r
 }
 
 /// Has every one of the CPUs make system calls while a recorder runs. A record that is not there was lost, whatever the recorder says of it.
-fn measure(kind: Kind, events: Events, cpus: &[u32], calls: u64, options: &[String]) -> Result<Run> {
+fn measure(kind: Recorder, events: Events, cpus: &[u32], calls: u64, options: &[String]) -> Result<Run> {
     let folder = tempfile::tempdir().context("making a directory for what is recorded")?;
     let running =
         Running::start(kind, events, options, folder.path()).with_context(|| format!("starting {}", kind.name()))?;
@@ -138,7 +138,7 @@ fn measure(kind: Kind, events: Events, cpus: &[u32], calls: u64, options: &[Stri
     let mut outcome = running.stop().with_context(|| format!("ending {}", kind.name()))?;
     if kind.stores() {
         let missing = (calls * cpus.len() as u64).saturating_sub(outcome.records);
-        if matches!(kind, Kind::Relayd | Kind::Flight | Kind::RingBuffer) && missing > outcome.lost {
+        if matches!(kind, Recorder::Relayd | Recorder::Flight | Recorder::RingBuffer) && missing > outcome.lost {
             bail!("{} lost {missing} records, and tells of {}", kind.name(), outcome.lost);
         }
         outcome.lost = outcome.lost.max(missing);

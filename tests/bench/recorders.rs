@@ -23,7 +23,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A recorder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub(crate) enum Kind {
+pub(crate) enum Recorder {
     /// Nothing is attached.
     Nothing,
     /// A program that does nothing.
@@ -43,7 +43,7 @@ pub(crate) enum Kind {
     Bpftrace,
 }
 
-impl Kind {
+impl Recorder {
     pub(crate) const ALL: [Self; 11] = [
         Self::Nothing,
         Self::Empty,
@@ -144,7 +144,7 @@ pub(crate) struct Outcome {
 
 /// A recorder at work.
 pub(crate) struct Running {
-    kind: Kind,
+    kind: Recorder,
     children: Vec<Child>,
     output: PathBuf,
     /// ftrace's; dropped after the children have been.
@@ -162,12 +162,12 @@ impl Drop for Running {
 
 impl Running {
     /// Starts a recorder, relayd with these options, and returns when it records.
-    pub(crate) fn start(kind: Kind, events: Events, options: &[String], folder: &Path) -> Result<Self> {
+    pub(crate) fn start(kind: Recorder, events: Events, options: &[String], folder: &Path) -> Result<Self> {
         let mut running = Self { kind, children: Vec::new(), output: folder.join("output"), instance: None };
         let output = running.output.clone();
         match kind {
-            Kind::Nothing => {}
-            Kind::Empty | Kind::EmptyRaw | Kind::Bound | Kind::RingBuffer | Kind::PerfBuffer => {
+            Recorder::Nothing => {}
+            Recorder::Empty | Recorder::EmptyRaw | Recorder::Bound | Recorder::RingBuffer | Recorder::PerfBuffer => {
                 let mut command = Command::new(std::env::current_exe()?);
                 command
                     .args((events == Events::FewCalls).then_some("--late"))
@@ -182,8 +182,8 @@ impl Running {
                     bail!("it could not be attached");
                 }
             }
-            Kind::Relayd | Kind::Flight => {
-                let mode: &[&str] = if kind == Kind::Flight { &["--overwrite"] } else { &[] };
+            Recorder::Relayd | Recorder::Flight => {
+                let mode: &[&str] = if kind == Recorder::Flight { &["--overwrite"] } else { &[] };
                 running.spawn(
                     relayd()
                         .args(["trace", "-q"])
@@ -194,12 +194,12 @@ impl Running {
                 )?;
                 wait_until("relayd records", || session_file(&output).exists())?;
             }
-            Kind::Perf => {
+            Recorder::Perf => {
                 let arguments = ["record", "-q", "-a", "-m", "2048", "-e", events.name(), "-o"];
                 running.spawn(Command::new("perf").args(arguments).arg(&output).stderr(Stdio::null()))?;
                 sleep(SETTLE);
             }
-            Kind::Bpftrace => {
+            Recorder::Bpftrace => {
                 let program = "tracepoint:raw_syscalls:sys_enter \
                                { printf(\"%d %llu %d %d %d\\n\", cpu, nsecs, pid, tid, args->id); }";
                 let errors = fs::File::create(folder.join("errors"))?;
@@ -208,7 +208,7 @@ impl Running {
                 wait_until("bpftrace records", || fs::metadata(&output).is_ok_and(|file| file.len() > 0))?;
                 sleep(SETTLE);
             }
-            Kind::Ftrace => {
+            Recorder::Ftrace => {
                 let instance = Instance::make()?;
                 for cpu in machine::online_cpus()? {
                     let pipe = instance.0.join(format!("per_cpu/cpu{cpu}/trace_pipe_raw"));
@@ -266,11 +266,11 @@ impl Running {
         self.children.clear();
         let bytes = || fs::metadata(&self.output).map_or(0, |file| file.len());
         match self.kind {
-            Kind::Nothing => Ok(Outcome::default()),
-            Kind::Empty | Kind::EmptyRaw | Kind::Bound | Kind::RingBuffer | Kind::PerfBuffer => {
+            Recorder::Nothing => Ok(Outcome::default()),
+            Recorder::Empty | Recorder::EmptyRaw | Recorder::Bound | Recorder::RingBuffer | Recorder::PerfBuffer => {
                 Ok(serde_json::from_str(&said)?)
             }
-            Kind::Relayd | Kind::Flight => {
+            Recorder::Relayd | Recorder::Flight => {
                 let session: Value = serde_json::from_slice(&fs::read(session_file(&self.output))?)?;
                 let cpus = session["cpus"].as_array().cloned().unwrap_or_default();
                 let total = |keys: &[&str]| -> u64 {
@@ -282,7 +282,7 @@ impl Running {
                     bytes: total(&["bytes"]),
                 })
             }
-            Kind::Perf => {
+            Recorder::Perf => {
                 let report = Command::new("perf").args(["report", "--stats", "-i"]).arg(&self.output).output()?;
                 let text = String::from_utf8_lossy(&report.stdout).into_owned();
                 let count = |name: &str| {
@@ -294,7 +294,7 @@ impl Running {
                     (count("SAMPLE events").unwrap_or(0), count("LOST_SAMPLES events").or(count("LOST events")));
                 Ok(Outcome { records, lost: lost.unwrap_or(0), bytes: bytes() })
             }
-            Kind::Bpftrace => {
+            Recorder::Bpftrace => {
                 let errors = fs::read_to_string(self.output.with_file_name("errors"))?;
                 let text = fs::read(&self.output)?;
                 let lost = |text: &str| -> u64 {
@@ -309,7 +309,7 @@ impl Running {
                     bytes: text.len() as u64,
                 })
             }
-            Kind::Ftrace => {
+            Recorder::Ftrace => {
                 let instance = self.instance.take().context("no instance of ftrace")?;
                 let mut outcome = Outcome::default();
                 for cpu in machine::online_cpus()? {
@@ -365,7 +365,7 @@ pub(crate) fn idle(time: Duration) -> Result<f64> {
     eprintln!("bench: an idle system, {} s", time.as_secs());
     let folder = tempfile::tempdir()?;
     let output = folder.path().join("output");
-    let mut running = Running { kind: Kind::Relayd, children: Vec::new(), output: output.clone(), instance: None };
+    let mut running = Running { kind: Recorder::Relayd, children: Vec::new(), output: output.clone(), instance: None };
     running.spawn(relayd().args(["trace", "-q", "-e", "sched:sched_process_exec", "-o"]).arg(output))?;
     sleep(SETTLE);
     let (before, start) = (running.cpu_time(), Instant::now());
@@ -385,7 +385,8 @@ pub(crate) fn attach(rounds: u64) -> Result<(usize, f64)> {
         eprintln!("bench: attaching to {} tracepoints, round {round} of {rounds}", names.len());
         let folder = tempfile::tempdir()?;
         let output = folder.path().join("output");
-        let mut running = Running { kind: Kind::Relayd, children: Vec::new(), output: output.clone(), instance: None };
+        let mut running =
+            Running { kind: Recorder::Relayd, children: Vec::new(), output: output.clone(), instance: None };
         let start = Instant::now();
         running.spawn(relayd().args(["trace", "-q", "-e", &names.join(","), "-o"]).arg(&output))?;
         wait_until("relayd records", || session_file(&output).exists())?;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     batches::Rates,
     load::Loads,
-    recorders::{Kind, Outcome},
+    recorders::{Outcome, Recorder},
 };
 
 /// One recorder's measurement.
@@ -26,7 +26,7 @@ pub(crate) struct Run {
 /// All measurements.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
-    runs: BTreeMap<(&'static str, Kind), Vec<Run>>,
+    runs: BTreeMap<(&'static str, Recorder), Vec<Run>>,
     pub(crate) batches: Rates,
     pub(crate) loads: Loads,
     /// Percent of a CPU.
@@ -47,7 +47,7 @@ struct Medians {
 }
 
 impl Report {
-    pub(crate) fn add(&mut self, scenario: &'static str, kind: Kind, run: Run) {
+    pub(crate) fn add(&mut self, scenario: &'static str, kind: Recorder, run: Run) {
         self.runs.entry((scenario, kind)).or_default().push(run);
     }
 
@@ -69,9 +69,9 @@ impl Report {
         scenarios
     }
 
-    fn medians(&self, scenario: &'static str, kind: Kind) -> Option<Medians> {
+    fn medians(&self, scenario: &'static str, kind: Recorder) -> Option<Medians> {
         let runs = self.runs.get(&(scenario, kind))?;
-        let baseline = self.runs.get(&(scenario, Kind::Nothing))?;
+        let baseline = self.runs.get(&(scenario, Recorder::Nothing))?;
         let per_record = |run: &Run, what: f64| what / run.outcome.records.max(1) as f64;
         let of = |value: &dyn Fn(&Run) -> f64| median(runs.iter().map(value).collect());
         Some(Medians {
@@ -90,23 +90,23 @@ impl Report {
         let bytes = |kind| self.medians(scenario, kind).map(|medians| medians.bytes);
         let ratio = |a: Option<f64>, b: Option<f64>| Some(a? / b?);
         let above = |kind, base| Some(added(kind)? - added(base)?);
-        let (empty, bound) = (Kind::Empty, Kind::Bound);
+        let (empty, bound) = (Recorder::Empty, Recorder::Bound);
         [
             (
                 "cost of writing a record above the empty program, × the bound's",
-                ratio(above(Kind::Flight, empty), above(bound, empty)),
+                ratio(above(Recorder::Flight, empty), above(bound, empty)),
             ),
-            ("the same with the reader on the same CPU", ratio(above(Kind::Relayd, empty), above(bound, empty))),
+            ("the same with the reader on the same CPU", ratio(above(Recorder::Relayd, empty), above(bound, empty))),
             (
                 "cost of writing above the bound, × the BPF ring buffer's, which is read from another CPU if there is one",
-                ratio(above(Kind::Flight, bound), above(Kind::RingBuffer, bound)),
+                ratio(above(Recorder::Flight, bound), above(Recorder::RingBuffer, bound)),
             ),
-            ("the same, × the BPF perf buffer's", ratio(above(Kind::Flight, bound), above(Kind::PerfBuffer, bound))),
-            ("with relayd's reader, × the BPF ring buffer's", ratio(above(Kind::Relayd, bound), above(Kind::RingBuffer, bound))),
-            ("added to each call, × ftrace's", ratio(added(Kind::Relayd), added(Kind::Ftrace))),
-            ("added to each call, × perf record's", ratio(added(Kind::Relayd), added(Kind::Perf))),
-            ("reader's time a record, × the ring buffer's", ratio(reader(Kind::Relayd), reader(Kind::RingBuffer))),
-            ("bytes a record, × perf record's", ratio(bytes(Kind::Relayd), bytes(Kind::Perf))),
+            ("the same, × the BPF perf buffer's", ratio(above(Recorder::Flight, bound), above(Recorder::PerfBuffer, bound))),
+            ("with relayd's reader, × the BPF ring buffer's", ratio(above(Recorder::Relayd, bound), above(Recorder::RingBuffer, bound))),
+            ("added to each call, × ftrace's", ratio(added(Recorder::Relayd), added(Recorder::Ftrace))),
+            ("added to each call, × perf record's", ratio(added(Recorder::Relayd), added(Recorder::Perf))),
+            ("reader's time a record, × the ring buffer's", ratio(reader(Recorder::Relayd), reader(Recorder::RingBuffer))),
+            ("bytes a record, × perf record's", ratio(bytes(Recorder::Relayd), bytes(Recorder::Perf))),
         ]
         .into_iter()
         .filter_map(|(name, ratio)| Some((name, ratio?)))
@@ -114,10 +114,10 @@ impl Report {
     }
 
     /// Of each real program and recorder: the seconds that it took, how many percent more than without, and what was recorded in all rounds.
-    fn slowdowns(&self) -> impl Iterator<Item = (&'static str, Kind, f64, f64, Outcome)> {
+    fn slowdowns(&self) -> impl Iterator<Item = (&'static str, Recorder, f64, f64, Outcome)> {
         let seconds = |runs: &[(f64, Outcome)]| median(runs.iter().map(|(seconds, _)| *seconds).collect());
         self.loads.iter().filter_map(move |((load, kind), runs)| {
-            let alone = seconds(self.loads.get(&(*load, Kind::Nothing))?);
+            let alone = seconds(self.loads.get(&(*load, Recorder::Nothing))?);
             let took = seconds(runs);
             let records = runs.iter().map(|(_, outcome)| outcome.records).sum();
             let lost = runs.iter().map(|(_, outcome)| outcome.lost).sum();
@@ -134,7 +134,7 @@ impl Report {
                 "{scenario}:\n{:<18} {:>14} {:>10} {:>18} {:>14} {:>12}",
                 "recorder", "added to call", "lost", "reader, a record", "bytes, a record", "peak memory"
             );
-            for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Nothing) {
+            for kind in Recorder::ALL.into_iter().filter(|kind| *kind != Recorder::Nothing) {
                 let Some(medians) = self.medians(scenario, kind) else { continue };
                 let Medians { added, reader, bytes, lost, memory } = medians;
                 let _ = write!(text, "{:<18} {added:>11.1} ns", kind.name());
@@ -181,7 +181,7 @@ impl Report {
     pub(crate) fn json(&self) -> Result<String> {
         let mut scenarios = Vec::new();
         for scenario in self.scenarios() {
-            let recorders = Kind::ALL.into_iter().filter_map(|kind| {
+            let recorders = Recorder::ALL.into_iter().filter_map(|kind| {
                 let Medians { added, reader, bytes, lost, memory } = self.medians(scenario, kind)?;
                 let per_call: Vec<f64> = self.runs.get(&(scenario, kind))?.iter().map(|run| run.per_call).collect();
                 Some(json!({ "name": kind.name(), "added_ns": added, "lost_percent": lost, "reader_ns": reader,

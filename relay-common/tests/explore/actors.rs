@@ -1,7 +1,7 @@
 //! Who uses the channel in the explorer: writers, flushes and marks, and the one reader.
 
 use relay_common::{
-    Buffer as _, Client, Closing, Mode, Producer, Reader, ReaderWord as _, Subbuf, Writer,
+    Buffer as _, Client, Closing, Mode, ProducerWords, Reader, ReaderWord as _, Subbuf, Writer,
     trace::{Clock, Packets},
 };
 
@@ -58,10 +58,10 @@ pub(crate) struct Probe<const HEADER: u64, const ALIGN: u64>;
 impl<const HEADER: u64, const ALIGN: u64> Client<Machine> for Probe<HEADER, ALIGN> {
     const HEADER: u64 = HEADER;
     const ALIGN: u64 = ALIGN;
-    fn stamp(&self, producer: &Producer<Shared>) -> u64 {
+    fn stamp(&self, producer: &ProducerWords<Shared>) -> u64 {
         Client::<Machine>::stamp(&CLOCKED, producer)
     }
-    fn stamped(&self, producer: &Producer<Shared>, stamp: u64) {
+    fn stamped(&self, producer: &ProducerWords<Shared>, stamp: u64) {
         Client::<Machine>::stamped(&CLOCKED, producer, stamp);
     }
     fn subbuf_start(&self, machine: &Machine, place: u64, number: u64, stamp: u64) {

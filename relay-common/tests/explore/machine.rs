@@ -9,7 +9,7 @@
 
 use std::cell::{Cell, RefCell};
 
-use relay_common::{Buffer, Consumer, Control, Geometry, Mode, Producer, ReaderWord, Word};
+use relay_common::{Buffer, ConsumerWords, Control, Geometry, Mode, ProducerWords, ReaderWord, Word};
 
 use crate::{Scenario, actors::Actor, book::Book};
 
@@ -164,7 +164,7 @@ pub(crate) struct Machine {
 impl Machine {
     pub(crate) fn new(scenario: &Scenario, run: fn(&'static Machine, Actor)) -> Self {
         let geometry = Geometry::new(scenario.subbuf_size, scenario.n_subbufs).unwrap();
-        let producer = Producer {
+        let producer = ProducerWords {
             reserved: Shared::new("reserved", Role::Reserved),
             retired: Shared::new("retired", Role::Other),
             full: Shared::new("full", Role::Other),
@@ -172,12 +172,12 @@ impl Machine {
             lost_too_big: Shared::new("lost_too_big", Role::Other),
             lost_nested: Shared::new("lost_nested", Role::Other),
             last_stamp: Shared::new("last_stamp", Role::Other),
-            ..Producer::default()
+            ..ProducerWords::default()
         };
-        let consumer = Consumer {
+        let consumer = ConsumerWords {
             consumed: Shared::new("consumed", Role::Decides),
             waiting: Shared::new("waiting", Role::Other),
-            ..Consumer::default()
+            ..ConsumerWords::default()
         };
         let scripts = std::iter::once(scenario.script).chain(scenario.tasks.iter().copied());
         let actors = scenario.actors;

@@ -10,7 +10,7 @@ use loom::{
         fence,
     },
 };
-use relay_common::{Buffer, Consumer, Control, Geometry, Producer, ReaderWord, Taken, Word};
+use relay_common::{Buffer, ConsumerWords, Control, Geometry, ProducerWords, ReaderWord, Taken, Word};
 
 /// Nothing is weakened.
 pub(crate) const SOUND: u8 = 0;
@@ -240,7 +240,7 @@ impl<const WEAK: u8> Ram<WEAK> {
         let bytes = |_| if racing { Bytes::Racing(AtomicU32::new(0)) } else { Bytes::Exclusive(Cell::new(0)) };
         Self {
             control: Control {
-                producer: Producer {
+                producer: ProducerWords {
                     reserved: word(),
                     retired: word(),
                     lost_full: word(),
@@ -250,7 +250,7 @@ impl<const WEAK: u8> Ram<WEAK> {
                     last_stamp: word(),
                     full: word(),
                 },
-                consumer: Consumer { consumed: readers(), waiting: readers(), taken: [taken(), taken()] },
+                consumer: ConsumerWords { consumed: readers(), waiting: readers(), taken: [taken(), taken()] },
             },
             committed: (0..geometry.n_subbufs()).map(|_| word()).collect(),
             bytes: (0..geometry.buffer_size() / 4).map(bytes).collect(),

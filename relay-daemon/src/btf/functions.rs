@@ -4,13 +4,13 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use super::{
     Btf, TypeId, VOID,
-    raw::{Kind, Type},
+    raw::{Type, TypeKind},
 };
 
 /// Most parameters of a function that is described.
 const MAX_PARAMETERS: usize = 128;
 /// What is found by name.
-const INDEXED: [Kind; 4] = [Kind::Func, Kind::Typedef, Kind::Struct, Kind::Union];
+const INDEXED: [TypeKind; 4] = [TypeKind::Func, TypeKind::Typedef, TypeKind::Struct, TypeKind::Union];
 /// What the names of tracepoints' types begin with.
 const TRACEPOINT: &str = "btf_trace_";
 /// What the functions that call tracepoints' probes begin with. They name the parameters, the tracepoints' types do not.
@@ -49,24 +49,24 @@ impl Btf {
     /// The function of that name in this blob, not in its base.
     #[must_use]
     pub fn function(&self, name: &str) -> Option<Function> {
-        self.named(name, Kind::Func).find_map(|(id, function)| {
-            let prototype = self.get(function.word).filter(|prototype| prototype.kind == Kind::FuncProto)?;
+        self.named(name, TypeKind::Func).find_map(|(id, function)| {
+            let prototype = self.get(function.word).filter(|prototype| prototype.kind == TypeKind::FuncProto)?;
             Some(Function { id, prototype: self.prototype(prototype)? })
         })
     }
 
     /// Names and ids of the functions in this blob, not in its base.
     pub fn functions(&self) -> impl Iterator<Item = (&str, TypeId)> {
-        self.all(Kind::Func)
+        self.all(TypeKind::Func)
     }
 
     /// The arguments of the tracepoint of that name in this blob, not in its base.
     #[must_use]
     pub fn tracepoint(&self, name: &str) -> Option<Prototype> {
         let caller = || self.function(&format!("{TRACEPOINT_CALLER}{name}")).map(|caller| caller.prototype.parameters);
-        self.named(&format!("{TRACEPOINT}{name}"), Kind::Typedef).find_map(|(_, typedef)| {
-            let pointer = self.get(typedef.word).filter(|pointer| pointer.kind == Kind::Ptr)?;
-            let prototype = self.get(pointer.word).filter(|prototype| prototype.kind == Kind::FuncProto)?;
+        self.named(&format!("{TRACEPOINT}{name}"), TypeKind::Typedef).find_map(|(_, typedef)| {
+            let pointer = self.get(typedef.word).filter(|pointer| pointer.kind == TypeKind::Ptr)?;
+            let prototype = self.get(pointer.word).filter(|prototype| prototype.kind == TypeKind::FuncProto)?;
             let mut prototype = self.prototype(prototype)?;
             if prototype.parameters.iter().all(|parameter| parameter.name.is_empty())
                 && let Some(named) = caller().filter(|named| named.len() == prototype.parameters.len())
@@ -85,7 +85,7 @@ impl Btf {
 
     /// Names of the tracepoints in this blob, not in its base.
     pub fn tracepoints(&self) -> impl Iterator<Item = &str> {
-        self.all(Kind::Typedef).filter_map(|(name, _)| name.strip_prefix(TRACEPOINT))
+        self.all(TypeKind::Typedef).filter_map(|(name, _)| name.strip_prefix(TRACEPOINT))
     }
 
     fn prototype(&self, this: Type<'_>) -> Option<Prototype> {
@@ -106,7 +106,7 @@ impl Btf {
     }
 
     /// This blob's types of a kind that have a name.
-    pub(crate) fn all(&self, kind: Kind) -> impl Iterator<Item = (&str, TypeId)> {
+    pub(crate) fn all(&self, kind: TypeKind) -> impl Iterator<Item = (&str, TypeId)> {
         self.ids().filter_map(move |id| {
             let this = self.get(id).filter(|this| this.kind == kind)?;
             Some((self.string(this.name).filter(|name| !name.is_empty())?, id))
@@ -114,7 +114,7 @@ impl Btf {
     }
 
     /// This blob's types of a name and a kind.
-    pub(crate) fn named(&self, name: &str, kind: Kind) -> impl Iterator<Item = (TypeId, Type<'_>)> {
+    pub(crate) fn named(&self, name: &str, kind: TypeKind) -> impl Iterator<Item = (TypeId, Type<'_>)> {
         let hash = hash(name.as_bytes());
         let index = self.index.get_or_init(|| {
             let mut index = Vec::new();

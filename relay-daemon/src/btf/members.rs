@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::{
     Btf, TypeId,
-    raw::{Kind, Type},
+    raw::{Type, TypeKind},
 };
 
 /// Where a member of a structure lies.
@@ -32,12 +32,15 @@ impl Btf {
     #[must_use]
     pub fn structure_named(&self, name: &str) -> Option<TypeId> {
         let of_kind = |kind| self.named(name, kind).map(|(id, _)| id).find(|id| self.structure(*id).is_some());
-        [Kind::Struct, Kind::Union, Kind::Typedef].into_iter().filter(|_| !name.is_empty()).find_map(of_kind)
+        [TypeKind::Struct, TypeKind::Union, TypeKind::Typedef]
+            .into_iter()
+            .filter(|_| !name.is_empty())
+            .find_map(of_kind)
     }
 
     /// Names of the structures and unions in this blob, not in its base.
     pub fn structures(&self) -> impl Iterator<Item = &str> {
-        self.all(Kind::Struct).chain(self.all(Kind::Union)).map(|(name, _)| name)
+        self.all(TypeKind::Struct).chain(self.all(TypeKind::Union)).map(|(name, _)| name)
     }
 
     /// The member of that name of a structure or union, or of one without a name within it.
@@ -88,14 +91,14 @@ impl Btf {
         let Some(this) = self.resolve(id).and_then(|id| self.get(id)) else { return Vec::new() };
         let name = |at| self.string(at).unwrap_or_default();
         match this.kind {
-            Kind::Enum => this
+            TypeKind::Enum => this
                 .entries()
                 .map(|[at, value]| {
                     let value = if this.flag { i64::from(value.cast_signed()) } else { i64::from(value) };
                     (name(at), value)
                 })
                 .collect(),
-            Kind::Enum64 => this
+            TypeKind::Enum64 => this
                 .entries()
                 .map(|[at, low, high]| (name(at), (u64::from(high) << 32 | u64::from(low)).cast_signed()))
                 .collect(),
@@ -105,7 +108,7 @@ impl Btf {
 
     fn structure(&self, id: TypeId) -> Option<(TypeId, Type<'_>)> {
         let id = self.resolve(id)?;
-        let this = self.get(id).filter(|this| matches!(this.kind, Kind::Struct | Kind::Union))?;
+        let this = self.get(id).filter(|this| matches!(this.kind, TypeKind::Struct | TypeKind::Union))?;
         Some((id, this))
     }
 
@@ -117,7 +120,8 @@ impl Btf {
         let mut bit_size = (size != 0).then_some(size);
         // The old way: the integer's type says which of its bits they are.
         if !has_sizes
-            && let Some(this) = self.resolve(type_id).and_then(|id| self.get(id)).filter(|this| this.kind == Kind::Int)
+            && let Some(this) =
+                self.resolve(type_id).and_then(|id| self.get(id)).filter(|this| this.kind == TypeKind::Int)
         {
             let (bits, shift) = (this.extra_word() & 0xFF, this.extra_word() >> 16 & 0xFF);
             if bits != 0 && (shift != 0 || u64::from(bits) != u64::from(this.word) * 8) {

@@ -70,7 +70,7 @@ pub enum BtfError {
     TooLong,
     /// A kind that is not known, so that the next type cannot be found.
     #[error("type {id} is of the unknown kind {kind}")]
-    Kind {
+    TypeKind {
         /// The type.
         id: TypeId,
         /// Its kind's number.

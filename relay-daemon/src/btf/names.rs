@@ -1,6 +1,6 @@
 //! Types as C spells them.
 
-use super::{Btf, MAX_DEPTH, TypeId, VOID, raw::Kind};
+use super::{Btf, MAX_DEPTH, TypeId, VOID, raw::TypeKind};
 
 /// A type that is not there, or too deep.
 const UNKNOWN: &str = "(unknown type)";
@@ -36,53 +36,53 @@ impl Btf {
                 name => format!("{keyword} {name}"),
             };
             let leaf = match this.kind {
-                Kind::Const | Kind::Volatile | Kind::Restrict => {
+                TypeKind::Const | TypeKind::Volatile | TypeKind::Restrict => {
                     qualifiers += match this.kind {
-                        Kind::Const => "const ",
-                        Kind::Volatile => "volatile ",
+                        TypeKind::Const => "const ",
+                        TypeKind::Volatile => "volatile ",
                         _ => "restrict ",
                     };
                     None
                 }
-                Kind::TypeTag => {
+                TypeKind::TypeTag => {
                     if let (false, name @ ("user" | "percpu" | "rcu")) = (this.flag, name()) {
                         marks += &format!(" __{name}");
                     }
                     None
                 }
-                Kind::Ptr => {
+                TypeKind::Ptr => {
                     let own = format!("{qualifiers}{}", marks.trim_start());
                     let own = own.trim_end();
                     let space = if own.is_empty() || declarator.is_empty() { "" } else { " " };
                     declarator = format!("*{own}{space}{declarator}");
                     (qualifiers, marks) = (String::new(), String::new());
                     // What binds closer than the star.
-                    if self.get(this.word).is_some_and(|to| matches!(to.kind, Kind::Array | Kind::FuncProto)) {
+                    if self.get(this.word).is_some_and(|to| matches!(to.kind, TypeKind::Array | TypeKind::FuncProto)) {
                         declarator = format!("({declarator})");
                     }
                     None
                 }
-                Kind::Array => {
+                TypeKind::Array => {
                     let [element, _, count] = this.entries().next().unwrap_or_default();
                     declarator += &if count == 0 { "[]".to_owned() } else { format!("[{count}]") };
                     id = element;
                     continue;
                 }
-                Kind::FuncProto => {
+                TypeKind::FuncProto => {
                     declarator += "(…)";
                     None
                 }
-                Kind::Func | Kind::Var => None,
-                Kind::Int => {
+                TypeKind::Func | TypeKind::Var => None,
+                TypeKind::Int => {
                     let ours = INTEGERS.iter().find(|(theirs, _)| *theirs == name());
                     Some(ours.map_or_else(name, |(_, ours)| ours).to_owned())
                 }
-                Kind::Float | Kind::Typedef => Some(name().to_owned()),
-                Kind::Struct => Some(tagged("struct")),
-                Kind::Union => Some(tagged("union")),
-                Kind::Fwd => Some(tagged(if this.flag { "union" } else { "struct" })),
-                Kind::Enum | Kind::Enum64 => Some(tagged("enum")),
-                Kind::Datasec | Kind::DeclTag => break,
+                TypeKind::Float | TypeKind::Typedef => Some(name().to_owned()),
+                TypeKind::Struct => Some(tagged("struct")),
+                TypeKind::Union => Some(tagged("union")),
+                TypeKind::Fwd => Some(tagged(if this.flag { "union" } else { "struct" })),
+                TypeKind::Enum | TypeKind::Enum64 => Some(tagged("enum")),
+                TypeKind::Datasec | TypeKind::DeclTag => break,
             };
             match leaf {
                 Some(leaf) => return spell(&qualifiers, &leaf, &marks, &declarator),

@@ -7,7 +7,7 @@ const TYPE: usize = 12;
 
 /// What the kinds' numbers mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum TypeKind {
     Int,
     Ptr,
     Array,
@@ -29,7 +29,7 @@ pub(crate) enum Kind {
     Enum64,
 }
 
-impl Kind {
+impl TypeKind {
     fn new(number: u32) -> Option<Self> {
         Some(match number {
             1 => Self::Int,
@@ -80,7 +80,7 @@ impl Kind {
 pub(crate) struct Type<'a> {
     /// Offset of its name.
     pub(crate) name: u32,
-    pub(crate) kind: Kind,
+    pub(crate) kind: TypeKind,
     /// The kind's flag: bit fields, a union, signed values, an attribute.
     pub(crate) flag: bool,
     /// Its size, or the type that it refers to.
@@ -101,8 +101,8 @@ impl<'a> Type<'a> {
     }
 }
 
-pub(crate) fn is_modifier(kind: Kind) -> bool {
-    matches!(kind, Kind::Typedef | Kind::Volatile | Kind::Const | Kind::Restrict | Kind::TypeTag)
+pub(crate) fn is_modifier(kind: TypeKind) -> bool {
+    matches!(kind, TypeKind::Typedef | TypeKind::Volatile | TypeKind::Const | TypeKind::Restrict | TypeKind::TypeTag)
 }
 
 /// Where each type begins. The types are the bytes from `at` on.
@@ -112,7 +112,7 @@ pub(crate) fn offsets(bytes: &[u8], mut at: usize, first: TypeId) -> Result<Vec<
     let mut id = first;
     while at < bytes.len() {
         let this = read(bytes, at).map_err(|kind| match kind {
-            Some(kind) => BtfError::Kind { id, kind },
+            Some(kind) => BtfError::TypeKind { id, kind },
             None => BtfError::CutOff(id),
         })?;
         types.push(u32::try_from(at).map_err(|_| BtfError::TooLong)?);
@@ -127,7 +127,7 @@ pub(crate) fn read(bytes: &[u8], at: usize) -> Result<Type<'_>, Option<u32>> {
     let (common, rest) = bytes.get(at..).and_then(|rest| rest.split_at_checked(TYPE)).ok_or(None)?;
     let [name, info, word] = std::array::from_fn(|at| word(common, 4 * at).unwrap_or(0));
     let number = info >> 24 & 0x1F;
-    let kind = Kind::new(number).ok_or(Some(number))?;
+    let kind = TypeKind::new(number).ok_or(Some(number))?;
     let extra = rest.get(..kind.extra((info & 0xFFFF) as usize)).ok_or(None)?;
     Ok(Type { name, kind, flag: info >> 31 != 0, word, extra })
 }

@@ -1,6 +1,6 @@
 //! What types are, apart from their names and qualifiers.
 
-use super::{Btf, MAX_DEPTH, TypeId, VOID, raw::Kind};
+use super::{Btf, MAX_DEPTH, TypeId, VOID, raw::TypeKind};
 
 /// What a type is, apart from its names and qualifiers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,22 +68,24 @@ impl Btf {
         let Some(this) = self.get(id) else { return Shape::Unknown };
         let size = u8::try_from(this.word);
         match (this.kind, size) {
-            (Kind::Int, Ok(size @ (1 | 2 | 4 | 8 | 16))) => {
+            (TypeKind::Int, Ok(size @ (1 | 2 | 4 | 8 | 16))) => {
                 let encoding = this.extra_word() >> 24;
                 let name = self.string(this.name).unwrap_or_default();
                 let character = size == 1 && (name == "char" || encoding & 2 != 0 && !name.contains("signed"));
                 Shape::Integer { size, signed: encoding & 1 != 0, boolean: encoding & 4 != 0, character }
             }
-            (Kind::Enum | Kind::Enum64, Ok(size @ (1 | 2 | 4 | 8))) => Shape::Enumeration { size, signed: this.flag },
-            (Kind::Float, Ok(size)) => Shape::Float { size },
-            (Kind::Ptr, _) => Shape::Pointer { to: this.word, user: self.is_user(this.word) },
-            (Kind::Array, _) => match this.entries().next() {
+            (TypeKind::Enum | TypeKind::Enum64, Ok(size @ (1 | 2 | 4 | 8))) => {
+                Shape::Enumeration { size, signed: this.flag }
+            }
+            (TypeKind::Float, Ok(size)) => Shape::Float { size },
+            (TypeKind::Ptr, _) => Shape::Pointer { to: this.word, user: self.is_user(this.word) },
+            (TypeKind::Array, _) => match this.entries().next() {
                 Some([element, _, count]) => Shape::Array { element, count },
                 None => Shape::Unknown,
             },
-            (Kind::Struct, _) => Shape::Structure { size: this.word, union: false },
-            (Kind::Union, _) => Shape::Structure { size: this.word, union: true },
-            (Kind::Func | Kind::FuncProto, _) => Shape::Function,
+            (TypeKind::Struct, _) => Shape::Structure { size: this.word, union: false },
+            (TypeKind::Union, _) => Shape::Structure { size: this.word, union: true },
+            (TypeKind::Func | TypeKind::FuncProto, _) => Shape::Function,
             _ => Shape::Unknown,
         }
     }
@@ -114,6 +116,6 @@ impl Btf {
     /// Whether a pointer to that type is one of the process's.
     fn is_user(&self, id: TypeId) -> bool {
         self.modifiers(id)
-            .any(|this| this.kind == Kind::TypeTag && !this.flag && self.string(this.name) == Some("user"))
+            .any(|this| this.kind == TypeKind::TypeTag && !this.flag && self.string(this.name) == Some("user"))
     }
 }

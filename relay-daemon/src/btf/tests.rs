@@ -306,8 +306,8 @@ fn what_is_not_btf_is_refused() {
     assert_eq!(with(4, &[8]), BtfError::Header(8));
     assert_eq!(with(8, &[0xFF; 4]), BtfError::Section("type"));
     assert_eq!(with(20, &[0xFF; 4]), BtfError::Section("string"));
-    assert_eq!(with(HEADER + 7, &[31]), BtfError::Kind { id: 1, kind: 31 });
-    assert_eq!(with(HEADER + 7, &[0]), BtfError::Kind { id: 1, kind: 0 });
+    assert_eq!(with(HEADER + 7, &[31]), BtfError::TypeKind { id: 1, kind: 31 });
+    assert_eq!(with(HEADER + 7, &[0]), BtfError::TypeKind { id: 1, kind: 0 });
     // A structure of 65535 members in 4 bytes.
     assert_eq!(with(HEADER + 4, &[0xFF, 0xFF, 0, 4]), BtfError::CutOff(1));
     assert_eq!(with(12, &[9]), BtfError::CutOff(1));

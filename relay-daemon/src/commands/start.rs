@@ -7,7 +7,7 @@ use clap::Args;
 use relay_common::Mode;
 use relay_daemon::{
     probe::selection,
-    session::{self, Options, Prepared},
+    session::{self, Prepared, SessionOptions},
 };
 
 use super::{
@@ -87,7 +87,7 @@ fn start(arguments: &Arguments) -> Result<()> {
         let until = selection::select(&arguments.until, latency, &[]).context("--until")?;
         selection::end_at(&mut events, until);
     }
-    let options = Options {
+    let options = SessionOptions {
         events,
         choice: whose.choice(arguments.follow, false)?,
         context,

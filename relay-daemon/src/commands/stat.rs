@@ -15,7 +15,7 @@ use relay_trace::{
         totals::{Fields, Group, Totals},
     },
     form::{
-        format::{Display, Kind},
+        format::{Display, FieldKind},
         session::Cpu,
     },
     read::{
@@ -265,10 +265,10 @@ fn order(arguments: &Arguments) -> Result<Order> {
 fn check_field(traces: &[Trace], option: &str, name: &str) -> Result<()> {
     let schemas = || traces.iter().map(|trace| &trace.schema);
     let mut kinds = schemas().flat_map(Schema::events).filter_map(|event| Some(&event.fields[event.field(name)?].kind));
-    let is_number = |kind: &Kind| matches!(kind, Kind::Integer(_));
-    let is_text = |kind: &Kind| match kind {
-        Kind::Integer(_) => false,
-        Kind::Array(element) | Kind::Dynamic { element, .. } => element.display == Display::Text,
+    let is_number = |kind: &FieldKind| matches!(kind, FieldKind::Integer(_));
+    let is_text = |kind: &FieldKind| match kind {
+        FieldKind::Integer(_) => false,
+        FieldKind::Array(element) | FieldKind::Dynamic { element, .. } => element.display == Display::Text,
     };
     match kinds.next() {
         None if option == "--by" && OF_TASK.contains(&name) => {}

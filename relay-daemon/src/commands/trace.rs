@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use relay_common::Mode;
 use relay_daemon::{
     record::{
-        Options, Recording, Removed,
+        Recording, RecordingOptions, Removed,
         pieces::{Free, Rules},
     },
     session::{self, Notices},
@@ -236,7 +236,7 @@ fn begin(arguments: &Arguments) -> Result<(Recording, Option<Notices>)> {
         return Err(misuse(anyhow!("--follow needs --pid, or a COMMAND whose processes are followed")));
     }
     let (context, geometry) = (arguments.what.context(), arguments.size.geometry().map_err(misuse)?);
-    let session = session::Options {
+    let session = session::SessionOptions {
         events: arguments.what.find()?,
         choice: arguments.whose.choice(arguments.follow, arguments.follow && has_command)?,
         context,
@@ -244,7 +244,7 @@ fn begin(arguments: &Arguments) -> Result<(Recording, Option<Notices>)> {
         mode: if arguments.overwrite { Mode::Overwrite } else { Mode::NoOverwrite },
         command: std::env::args().collect(),
     };
-    Recording::start(Options {
+    Recording::start(RecordingOptions {
         session,
         output: arguments.output.clone().unwrap_or_else(default_output),
         force: arguments.force,

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use aya::maps::{Array, HashMap, IterableMap as _, Map, MapData, PerCpuArray};
 use relay_common::{
     rows::{Account, Tally, Trigger},
-    trace::Request,
+    trace::TracerRequest,
 };
 use serde::{Deserialize, Serialize};
 
@@ -94,7 +94,7 @@ impl Programs {
     /// # Errors
     /// What the kernel says.
     pub fn start(&self, record_self: bool) -> Result<()> {
-        self.run(Request::Start, 0, record_self.into())
+        self.run(TracerRequest::Start, 0, record_self.into())
     }
 
     /// From now on nothing is recorded. A program that is running may still write.
@@ -102,7 +102,7 @@ impl Programs {
     /// # Errors
     /// What the kernel says.
     pub fn stop(&self) -> Result<()> {
-        self.run(Request::Stop, 0, 0)
+        self.run(TracerRequest::Stop, 0, 0)
     }
 
     /// Records an event of the session's own.
@@ -110,10 +110,10 @@ impl Programs {
     /// # Errors
     /// What the kernel says.
     pub fn note(&self, event: u16, payload: u64) -> Result<()> {
-        self.run(Request::Note, event, payload)
+        self.run(TracerRequest::Note, event, payload)
     }
 
-    pub(crate) fn run(&self, request: Request, event: u16, argument: u64) -> Result<()> {
+    pub(crate) fn run(&self, request: TracerRequest, event: u16, argument: u64) -> Result<()> {
         run(&self.request, request, event, argument)
     }
 
@@ -337,7 +337,7 @@ impl Pinned {
     }
 }
 
-pub(crate) fn run(program: &OwnedFd, request: Request, event: u16, argument: u64) -> Result<()> {
+pub(crate) fn run(program: &OwnedFd, request: TracerRequest, event: u16, argument: u64) -> Result<()> {
     // On no CPU in particular but right here: the program sees who calls.
     bpf::request(program.as_fd(), [request as u64 | u64::from(event) << 32, argument], None)
         .with_context(|| format!("running the program for requests ({request:?})"))

@@ -8,7 +8,7 @@ use relay_common::{
     trace::Cookie,
 };
 use relay_trace::{
-    condition::spec::Kind,
+    condition::spec::ProbeKind,
     form::format::{self, Format},
 };
 
@@ -23,7 +23,7 @@ pub struct Event {
     /// `category:name` of a tracepoint, `kind:…` of anything else.
     pub name: String,
     /// What the user has asked for.
-    pub kind: Kind,
+    pub kind: ProbeKind,
     /// Named by the user in full: it must be attached. A pattern's events may turn out not to be attachable.
     pub explicit: bool,
     /// Where its programs are attached.

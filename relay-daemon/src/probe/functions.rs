@@ -4,7 +4,7 @@ use std::{collections::HashSet, fs, path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result, bail};
 use relay_common::recipe::input;
-use relay_trace::condition::spec::{Kind, Spec};
+use relay_trace::condition::spec::{ProbeKind, Spec};
 
 use super::{
     Entry, Finder, call_of,
@@ -117,12 +117,12 @@ pub(super) fn blacklist() -> HashSet<String> {
 /// An event of a function as it is listed.
 pub(super) fn listed(
     lister: &Lister,
-    kind: Kind,
+    kind: ProbeKind,
     symbol: &Symbol,
     typed: Option<(&Btf, &Prototype)>,
     convention: Convention,
 ) -> Listed {
-    let returns = matches!(kind, Kind::Kretprobe | Kind::Fexit);
+    let returns = matches!(kind, ProbeKind::Kretprobe | ProbeKind::Fexit);
     let arguments = || Declared::of(&call_of(typed, returns, convention));
     let listed = lister.listed(kind, format!("{}:{}", kind.name(), symbol.name), arguments);
     Listed { module: symbol.module.clone(), ..listed }

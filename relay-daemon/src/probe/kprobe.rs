@@ -3,7 +3,7 @@
 use std::{ffi::CString, sync::Arc};
 
 use anyhow::{Result, bail};
-use relay_trace::condition::spec::{Argument, Kind, Spec};
+use relay_trace::condition::spec::{Argument, ProbeKind, Spec};
 
 use super::{
     Event, Finder, Found, Probe, Room, call_of,
@@ -82,7 +82,7 @@ fn check_allowed(name: &str) -> Result<()> {
 }
 
 fn find(finder: &Finder, spec: &Spec) -> Result<Vec<Event>> {
-    let returns = spec.kind == Kind::Kretprobe;
+    let returns = spec.kind == ProbeKind::Kretprobe;
     let (target, offset) =
         if Wanted::new(&spec.target)?.is_exact() { offset(&spec.target)? } else { (&*spec.target, 0) };
     if returns && offset != 0 {

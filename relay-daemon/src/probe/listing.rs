@@ -11,7 +11,7 @@ use crate::{
     values::arguments::Call,
 };
 use relay_trace::{
-    condition::spec::{self, Kind, Spec},
+    condition::spec::{self, ProbeKind, Spec},
     form::format::{self, Field},
     similar::did_you_mean,
 };
@@ -138,8 +138,10 @@ impl Declared {
     pub(crate) fn field(field: &Field) -> Self {
         let is_structure = field.c_type.starts_with("struct ") || field.c_type.starts_with("union ");
         let length = match &field.kind {
-            format::Kind::Array(element) if !is_structure => format!("[{}]", field.bytes.len() / element.size.max(1)),
-            format::Kind::Dynamic { .. } => "[]".to_owned(),
+            format::FieldKind::Array(element) if !is_structure => {
+                format!("[{}]", field.bytes.len() / element.size.max(1))
+            }
+            format::FieldKind::Dynamic { .. } => "[]".to_owned(),
             _ => String::new(),
         };
         Self { name: field.name.clone(), c_type: field.c_type.clone() + &length }
@@ -152,7 +154,7 @@ impl Lister {
             let structures = self.structures(name.trim())?;
             return Ok(structures.into_iter().map(Item::Structure).collect());
         }
-        let is_word = spec.kind == Kind::Tracepoint && !spec.text.contains(':');
+        let is_word = spec.kind == ProbeKind::Tracepoint && !spec.text.contains(':');
         let events = if is_word { self.search(&spec.target)? } else { (checked(spec)?.list)(self, spec)? };
         Ok(events.into_iter().map(Item::Event).collect())
     }
@@ -170,7 +172,7 @@ impl Lister {
     }
 
     /// An event as it is listed, with its arguments if they are wanted.
-    pub(crate) fn listed(&self, kind: Kind, event: String, arguments: impl FnOnce() -> Vec<Declared>) -> Listed {
+    pub(crate) fn listed(&self, kind: ProbeKind, event: String, arguments: impl FnOnce() -> Vec<Declared>) -> Listed {
         Listed { event, kind: kind.name(), module: None, arguments: self.verbose.then(arguments) }
     }
 
@@ -209,7 +211,8 @@ impl Lister {
             let names = kernel.vmlinux().tracepoints().filter(|name| wanted.is(name));
             events.extend(names.filter_map(|name| raw_tracepoint::listed(self, name, kernel.vmlinux())));
         }
-        let functions = [Kind::Kprobe, Kind::Fentry].into_iter().find(|kind| (super::room(*kind).lacks)().is_none());
+        let functions =
+            [ProbeKind::Kprobe, ProbeKind::Fentry].into_iter().find(|kind| (super::room(*kind).lacks)().is_none());
         if let Some(kind) = functions {
             let every = glob::Pattern::new("*")?;
             let symbols: Vec<_> = finder.symbols()?.matching(&every).map(|symbol| symbol.name.as_str()).collect();
@@ -218,13 +221,13 @@ impl Lister {
             }
             known.extend(symbols);
         }
-        if word == Kind::Profile.name() {
+        if word == ProbeKind::Profile.name() {
             events.push(profile::shown(self)?);
         }
         if !events.is_empty() {
             return Ok(events);
         }
-        if let Some(kind) = Kind::all().find(|kind| kind.name() == word) {
+        if let Some(kind) = ProbeKind::all().find(|kind| kind.name() == word) {
             bail!("nothing has '{word}' in its name; events of that kind: relayd list {word}:{}", kind.target());
         }
         let left_out = match functions {

@@ -23,7 +23,7 @@ pub use self::event::{Condition, Event, Pair};
 use std::{cell::OnceCell, fmt::Debug, path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result, bail};
-use relay_common::recipe::{Fetch, Kind as FetchKind, MAX_STRING};
+use relay_common::recipe::{Fetch, FetchKind, MAX_STRING};
 
 use self::{
     listing::{Listed, Lister},
@@ -44,7 +44,7 @@ use crate::{
     },
 };
 use relay_channel::machine;
-use relay_trace::condition::spec::{Argument, Kind, Read, Spec, number_type};
+use relay_trace::condition::spec::{Argument, ProbeKind, Read, Spec, number_type};
 
 /// The types of the kernel.
 pub(crate) const BTF: &str = "/sys/kernel/btf";
@@ -60,16 +60,16 @@ pub(crate) struct Room {
 }
 
 /// The room of a kind.
-fn room(kind: Kind) -> &'static Room {
+fn room(kind: ProbeKind) -> &'static Room {
     match kind {
-        Kind::Tracepoint => &tracepoint::ROOM,
-        Kind::RawTracepoint => &raw_tracepoint::ROOM,
-        Kind::Syscall => &syscall::ROOM,
-        Kind::Kprobe | Kind::Kretprobe => &kprobe::ROOM,
-        Kind::Fentry | Kind::Fexit => &trampoline::ROOM,
-        Kind::Uprobe | Kind::Uretprobe => &uprobe::ROOM,
-        Kind::Usdt => &usdt::ROOM,
-        Kind::Profile => &profile::ROOM,
+        ProbeKind::Tracepoint => &tracepoint::ROOM,
+        ProbeKind::RawTracepoint => &raw_tracepoint::ROOM,
+        ProbeKind::Syscall => &syscall::ROOM,
+        ProbeKind::Kprobe | ProbeKind::Kretprobe => &kprobe::ROOM,
+        ProbeKind::Fentry | ProbeKind::Fexit => &trampoline::ROOM,
+        ProbeKind::Uprobe | ProbeKind::Uretprobe => &uprobe::ROOM,
+        ProbeKind::Usdt => &usdt::ROOM,
+        ProbeKind::Profile => &profile::ROOM,
     }
 }
 
@@ -230,8 +230,8 @@ impl Finder {
     }
 
     /// Of a return without its entry, the arguments are not to be had.
-    fn explain_return(&self, error: anyhow::Error, kind: Kind) -> anyhow::Error {
-        if matches!(kind, Kind::Kretprobe | Kind::Uretprobe) && !self.latency {
+    fn explain_return(&self, error: anyhow::Error, kind: ProbeKind) -> anyhow::Error {
+        if matches!(kind, ProbeKind::Kretprobe | ProbeKind::Uretprobe) && !self.latency {
             return error.context("at the return the arguments are gone; --latency keeps those of the entry");
         }
         error
@@ -257,7 +257,7 @@ fn without_arguments(spec: &Spec) -> Result<()> {
 
 /// An event whose values are fetched; of a pair, also how it is one, and how many of the values are fetched at the entry.
 fn of_values(
-    kind: Kind,
+    kind: ProbeKind,
     name: String,
     explicit: bool,
     probe: Arc<dyn Probe>,
@@ -353,16 +353,16 @@ fn read_as(value: &mut Value, read: Read) -> Result<()> {
 
 /// What would work in place of a kind that the kernel lacks.
 fn alternatives(spec: &Spec) -> String {
-    let returns = matches!(spec.kind, Kind::Kretprobe | Kind::Fexit);
+    let returns = matches!(spec.kind, ProbeKind::Kretprobe | ProbeKind::Fexit);
     let other = match spec.kind {
-        Kind::Kprobe | Kind::Kretprobe if host::has_trampolines() => {
+        ProbeKind::Kprobe | ProbeKind::Kretprobe if host::has_trampolines() => {
             if returns {
                 "fexit"
             } else {
                 "fentry"
             }
         }
-        Kind::Fentry | Kind::Fexit if host::has_kprobes() => {
+        ProbeKind::Fentry | ProbeKind::Fexit if host::has_kprobes() => {
             if returns {
                 "kretprobe"
             } else {

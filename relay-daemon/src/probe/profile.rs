@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use relay_trace::condition::spec::{Kind, Spec};
+use relay_trace::condition::spec::{ProbeKind, Spec};
 
 use super::{
     Event, Finder, Probe, Room,
@@ -81,10 +81,10 @@ fn list(lister: &Lister, spec: &Spec) -> Result<Vec<Listed>> {
 
 /// Samples at a usual rate, as they are listed.
 pub(super) fn shown(lister: &Lister) -> Result<Listed> {
-    listed(lister, &Spec::of(Kind::Profile, SHOWN))
+    listed(lister, &Spec::of(ProbeKind::Profile, SHOWN))
 }
 
 fn listed(lister: &Lister, spec: &Spec) -> Result<Listed> {
     let event = event(spec)?;
-    Ok(lister.listed(Kind::Profile, event.name, || event.format.fields.iter().map(Declared::field).collect()))
+    Ok(lister.listed(ProbeKind::Profile, event.name, || event.format.fields.iter().map(Declared::field).collect()))
 }

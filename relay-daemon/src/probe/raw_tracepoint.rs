@@ -3,7 +3,7 @@
 use std::{ffi::CString, sync::Arc};
 
 use anyhow::{Context as _, Result, bail};
-use relay_trace::condition::spec::{Argument, Kind, Spec};
+use relay_trace::condition::spec::{Argument, ProbeKind, Spec};
 
 use super::{
     Event, Finder, Found, Probe, Room,
@@ -88,5 +88,5 @@ fn list(lister: &Lister, spec: &Spec) -> Result<Vec<Listed>> {
 pub(super) fn listed(lister: &Lister, name: &str, btf: &Btf) -> Option<Listed> {
     let prototype = btf.tracepoint(name)?;
     let arguments = || Declared::of(&Call::entry(btf, &prototype, Convention::Context));
-    Some(lister.listed(Kind::RawTracepoint, format!("rawtracepoint:{name}"), arguments))
+    Some(lister.listed(ProbeKind::RawTracepoint, format!("rawtracepoint:{name}"), arguments))
 }

@@ -7,7 +7,7 @@ use super::{Condition, Event, Finder};
 use crate::values::layout::{Content, Hidden, Value};
 use relay_trace::condition::{
     expression::{Expression, ExpressionError, Source, Subject, TextSource},
-    spec::{self, Argument, Kind, Read, Spec},
+    spec::{self, Argument, ProbeKind, Read, Spec},
     subjects::{of_task, recorded, unknown},
 };
 
@@ -41,7 +41,8 @@ pub fn select(lists: &[String], latency: bool, limits: &[String]) -> Result<Vec<
         }
     }
     limits.iter().try_for_each(|limit| set_limit(&mut events, limit))?;
-    let is_return = |event: &Event| matches!(event.kind, Kind::Kretprobe | Kind::Fexit | Kind::Uretprobe);
+    let is_return =
+        |event: &Event| matches!(event.kind, ProbeKind::Kretprobe | ProbeKind::Fexit | ProbeKind::Uretprobe);
     if latency && !events.iter().any(is_return) {
         log::warn!("--latency is for kretprobe, fexit and uretprobe; none is selected");
     }

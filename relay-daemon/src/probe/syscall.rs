@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use relay_common::recipe::{Fetch, Kind as FetchKind, MAX_STRING, input};
-use relay_trace::condition::spec::{Kind, Spec};
+use relay_common::recipe::{Fetch, FetchKind, MAX_STRING, input};
+use relay_trace::condition::spec::{ProbeKind, Spec};
 
 use super::{
     Event, Finder, Pair, Probe, Room,
@@ -105,7 +105,7 @@ pub(super) fn listed(lister: &Lister, name: &str, catalogue: &Catalogue) -> List
         }
         arguments
     };
-    lister.listed(Kind::Syscall, format!("syscall:{name}"), arguments)
+    lister.listed(ProbeKind::Syscall, format!("syscall:{name}"), arguments)
 }
 
 fn find(finder: &Finder, spec: &Spec) -> Result<Vec<Event>> {

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use relay_trace::{
-    condition::spec::{Kind, Spec},
+    condition::spec::{ProbeKind, Spec},
     form::format::Format,
     similar::{nearest, offer},
 };
@@ -108,7 +108,7 @@ fn list(lister: &Lister, spec: &Spec) -> Result<Vec<Listed>> {
 
 /// A tracepoint as it is listed.
 pub(super) fn listed(lister: &Lister, name: &str, catalogue: &Catalogue) -> Listed {
-    lister.listed(Kind::Tracepoint, name.to_owned(), || catalogue.declared(name))
+    lister.listed(ProbeKind::Tracepoint, name.to_owned(), || catalogue.declared(name))
 }
 
 /// The tracepoints of the running kernel.
@@ -198,7 +198,7 @@ impl Catalogue {
             id: 0,
             probe: Arc::new(Tracepoint { name: name.clone(), id: format.id }),
             name,
-            kind: Kind::Tracepoint,
+            kind: ProbeKind::Tracepoint,
             explicit,
             format,
             text,

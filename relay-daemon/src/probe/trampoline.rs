@@ -3,7 +3,7 @@
 use std::{collections::HashSet, os::fd::AsFd as _, sync::Arc};
 
 use anyhow::{Result, bail};
-use relay_trace::condition::spec::{Argument, Kind, Spec};
+use relay_trace::condition::spec::{Argument, ProbeKind, Spec};
 
 use super::{
     Event, Finder, Found, Probe, Room, call_of,
@@ -81,7 +81,7 @@ fn lacks() -> Option<&'static str> {
 }
 
 fn find(finder: &Finder, spec: &Spec) -> Result<Vec<Event>> {
-    let returns = spec.kind == Kind::Fexit;
+    let returns = spec.kind == ProbeKind::Fexit;
     let kernel = finder.kernel()?;
     let (symbols, explicit) = finder.functions(&spec.target)?;
     check_count(spec, symbols.len())?;

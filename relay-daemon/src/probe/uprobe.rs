@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use relay_trace::condition::spec::{Argument, Kind, Spec};
+use relay_trace::condition::spec::{Argument, ProbeKind, Spec};
 
 use super::{
     Event, Finder, Found, Probe, Room, call_of,
@@ -132,7 +132,7 @@ fn event(
     (name, offset): (&str, u64),
     place: u64,
 ) -> Result<Event> {
-    let returns = spec.kind == Kind::Uretprobe;
+    let returns = spec.kind == ProbeKind::Uretprobe;
     let (call, mut entry) = finder.calls(None, returns, Convention::Registers);
     let suffix = if offset == 0 { String::new() } else { format!("+{offset:#x}") };
     let call = if offset == 0 || returns { call } else { Call::nothing() };
@@ -158,7 +158,7 @@ fn list(lister: &Lister, spec: &Spec) -> Result<Vec<Listed>> {
         Wanted::Exactly(name) => binary.offsets_of(name).map(|_| vec![name.as_str()])?,
         Wanted::Like(_) => functions(&binary, &wanted)?.into_iter().filter(|name| can_be_written(name)).collect(),
     };
-    let returns = spec.kind == Kind::Uretprobe;
+    let returns = spec.kind == ProbeKind::Uretprobe;
     let event = |name: &str| {
         let name = format!("{}:{}:{name}", spec.kind.name(), binary.path().display());
         lister.listed(spec.kind, name, || Declared::of(&call_of(None, returns, Convention::Registers)))

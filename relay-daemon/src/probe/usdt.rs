@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use relay_common::recipe::{Fetch, Kind as FetchKind, input};
+use relay_common::recipe::{Fetch, FetchKind, input};
 use relay_trace::condition::spec::Spec;
 
 use super::{

@@ -46,9 +46,9 @@ const ACCOUNT_SIZE: u64 = 1024;
 
 /// What to record, and where to.
 #[derive(Debug)]
-pub struct Options {
+pub struct RecordingOptions {
     /// What to record.
-    pub session: session::Options,
+    pub session: session::SessionOptions,
     /// The trace's directory.
     pub output: PathBuf,
     /// Whether a trace that is there is replaced.
@@ -95,8 +95,8 @@ impl Recording {
     ///
     /// # Errors
     /// When anything is missing; nothing stays behind then.
-    pub fn start(options: Options) -> Result<(Self, Option<Notices>)> {
-        let Options { session, output, force, bpf_stats, record_self, rotation } = options;
+    pub fn start(options: RecordingOptions) -> Result<(Self, Option<Notices>)> {
+        let RecordingOptions { session, output, force, bpf_stats, record_self, rotation } = options;
         let context = session.context;
         let (mut prepared, notices) = Prepared::load(None, session)?;
         let directory = TraceDirectory::create(&output, force)?;

@@ -17,7 +17,7 @@ use aya_obj::generated::bpf_map_type;
 use relay_common::{
     recipe::{Pattern, Recipe, SHARED_WORKSPACES},
     rows::{Account, Cgroup, Tally, Trigger},
-    trace::{CALL_IS_CHOSEN, Cookie, Request},
+    trace::{CALL_IS_CHOSEN, Cookie, TracerRequest},
 };
 use tokio::io::unix::AsyncFd;
 
@@ -185,7 +185,7 @@ impl Loader {
     fn follow(&mut self, choice: &Choice) -> Result<()> {
         self.attached.follow()?;
         if choice.own_children {
-            programs::run(&self.request, Request::Follow, 0, 0)?;
+            programs::run(&self.request, TracerRequest::Follow, 0, 0)?;
         }
         Ok(())
     }

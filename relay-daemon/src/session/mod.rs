@@ -51,7 +51,7 @@ const DETACHING: usize = 64;
 
 /// What to record.
 #[derive(Debug)]
-pub struct Options {
+pub struct SessionOptions {
     /// The events.
     pub events: Vec<Event>,
     /// Whose events are recorded.
@@ -74,7 +74,7 @@ pub struct Prepared {
     uuid: [u8; 16],
     loader: Loader,
     folder: Arc<Folder>,
-    options: Options,
+    options: SessionOptions,
     standing: bool,
 }
 
@@ -95,7 +95,7 @@ impl Prepared {
     ///
     /// # Errors
     /// When the name is in use, memory does not suffice, or the kernel refuses something. Nothing stays behind then.
-    pub fn load(name: Option<&str>, mut options: Options) -> Result<(Self, Option<Notices>)> {
+    pub fn load(name: Option<&str>, mut options: SessionOptions) -> Result<(Self, Option<Notices>)> {
         machine::raise_limits();
         sweep();
         let uuid = host::new_uuid()?;
@@ -140,7 +140,7 @@ impl Prepared {
         let pinned = programs.pin(&folder, "0-")?;
         let triggers = options.events.iter().filter(|event| event.is_trigger).map(|event| event.id);
         let until = Until { after, events: triggers.collect() };
-        let Options { choice, context, command, .. } = options;
+        let SessionOptions { choice, context, command, .. } = options;
         let session = describe(uuid, command, &channel, context, attached)?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let description = Description { version, session, choice, context, programs: vec![pinned], until, recorder };
@@ -405,8 +405,8 @@ impl Drop for Standing {
     }
 }
 
-fn orders(options: &Options, standing: bool) -> Orders<'_> {
-    let Options { events, choice, context, .. } = options;
+fn orders(options: &SessionOptions, standing: bool) -> Orders<'_> {
+    let SessionOptions { events, choice, context, .. } = options;
     Orders { events, choice, context: *context, standing, shared: None }
 }
 

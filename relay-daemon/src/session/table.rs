@@ -114,7 +114,7 @@ mod tests {
         values::layout::{self, Content, Value},
     };
     use relay_common::recipe::{Fetch, Glyph, HIDDEN, Test};
-    use relay_trace::{condition::spec::Kind, form::format::Format};
+    use relay_trace::{condition::spec::ProbeKind, form::format::Format};
 
     #[derive(Debug)]
     struct Nowhere;
@@ -143,7 +143,7 @@ mod tests {
         Event {
             id,
             name: format!("x:{id}"),
-            kind: Kind::Tracepoint,
+            kind: ProbeKind::Tracepoint,
             explicit: true,
             probe: Arc::new(Nowhere),
             format: Format { id: 0, fields: Vec::new() },

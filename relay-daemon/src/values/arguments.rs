@@ -2,7 +2,7 @@
 //! of it.
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use relay_common::recipe::{Fetch, Kind, MAX_STEPS, MAX_STRING, input};
+use relay_common::recipe::{Fetch, FetchKind, MAX_STEPS, MAX_STRING, input};
 
 use super::{
     layout::{self, Content, Value},
@@ -261,24 +261,24 @@ fn join_load(mut offsets: Vec<i32>) -> Result<Vec<i32>> {
 
 /// What is stored, and how it is fetched, apart from where.
 fn content(shape: Option<Shape>, terminal: &Terminal, read: Read) -> Result<(Content, Fetch)> {
-    let fetch = |kind: Kind, len: u16, size: u8| Fetch { kind: kind as u8, len, size, ..Fetch::default() };
+    let fetch = |kind: FetchKind, len: u16, size: u8| Fetch { kind: kind as u8, len, size, ..Fetch::default() };
     let is_address = matches!(shape, None | Some(Shape::Pointer { .. } | Shape::Integer { size: 8, .. }));
     let is_embedded = matches!(terminal, Terminal::Bytes { .. } | Terminal::Text { .. });
     Ok(match (read, terminal) {
         (Read::UserString | Read::KernelString | Read::String, _) if is_address || is_embedded => {
-            (Content::String, fetch(Kind::String, MAX_STRING, 0))
+            (Content::String, fetch(FetchKind::String, MAX_STRING, 0))
         }
         (Read::UserString | Read::KernelString | Read::String, _) => bail!("it is no address, so no string is there"),
-        (Read::Bytes(len), _) if is_address || is_embedded => (Content::Bytes(len), fetch(Kind::Bytes, len, 0)),
+        (Read::Bytes(len), _) if is_address || is_embedded => (Content::Bytes(len), fetch(FetchKind::Bytes, len, 0)),
         (Read::Bytes(_), _) => bail!("it is no address, so no bytes are there"),
         (Read::Number { size, signed }, Terminal::Value) => {
-            (Content::Number { size, signed, hexadecimal: false }, fetch(Kind::Value, size.into(), size))
+            (Content::Number { size, signed, hexadecimal: false }, fetch(FetchKind::Value, size.into(), size))
         }
         (Read::Number { size, signed }, Terminal::Number { size: whole, left: 0, .. }) if size <= *whole => {
-            (Content::Number { size, signed, hexadecimal: false }, fetch(Kind::Load, size.into(), size))
+            (Content::Number { size, signed, hexadecimal: false }, fetch(FetchKind::Load, size.into(), size))
         }
         (Read::Number { size, signed }, Terminal::Address) => {
-            (Content::Number { size, signed, hexadecimal: false }, fetch(Kind::Load, size.into(), size))
+            (Content::Number { size, signed, hexadecimal: false }, fetch(FetchKind::Load, size.into(), size))
         }
         (Read::Number { size, .. }, _) => bail!("it is no number of {size} bytes"),
         (_, Terminal::Value) => {
@@ -289,20 +289,20 @@ fn content(shape: Option<Shape>, terminal: &Terminal, read: Read) -> Result<(Con
                 Some(Shape::Structure { size, .. }) => 64u8.saturating_sub(u8::try_from(size * 8).unwrap_or(64)),
                 _ => 0,
             };
-            (content, Fetch { left: unused, right: unused, ..fetch(Kind::Value, size.into(), size) })
+            (content, Fetch { left: unused, right: unused, ..fetch(FetchKind::Value, size.into(), size) })
         }
         (_, Terminal::Number { size, signed, left, right }) => {
             let content = Content::Number { size: *size, signed: *signed, hexadecimal: read == Read::Hexadecimal };
-            let fetch = fetch(Kind::Load, (*size).into(), *size);
+            let fetch = fetch(FetchKind::Load, (*size).into(), *size);
             (content, Fetch { left: *left, right: *right, signed: u8::from(*signed), ..fetch })
         }
         (_, Terminal::Address) => {
-            (Content::Number { size: 8, signed: false, hexadecimal: true }, fetch(Kind::Load, 8, 8))
+            (Content::Number { size: 8, signed: false, hexadecimal: true }, fetch(FetchKind::Load, 8, 8))
         }
-        (_, Terminal::Bytes { len }) => (Content::Bytes(*len), fetch(Kind::Bytes, *len, 0)),
+        (_, Terminal::Bytes { len }) => (Content::Bytes(*len), fetch(FetchKind::Bytes, *len, 0)),
         // One whose length is only known by its NUL.
-        (_, Terminal::Text { len: MAX_STRING }) => (Content::String, fetch(Kind::String, MAX_STRING, 0)),
-        (_, Terminal::Text { len }) => (Content::Text(*len), fetch(Kind::Bytes, *len, 0)),
+        (_, Terminal::Text { len: MAX_STRING }) => (Content::String, fetch(FetchKind::String, MAX_STRING, 0)),
+        (_, Terminal::Text { len }) => (Content::Text(*len), fetch(FetchKind::Bytes, *len, 0)),
     })
 }
 

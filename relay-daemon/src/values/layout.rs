@@ -3,7 +3,7 @@
 
 use anyhow::{Context as _, Result, bail};
 use relay_common::recipe::{self, Fetch, HIDDEN, KEPT, MAX_FETCHES, MAX_STRING};
-use relay_trace::form::format::{self, COMMON, Display, Element, Field, Format, Kind};
+use relay_trace::form::format::{self, COMMON, Display, Element, Field, FieldKind, Format};
 
 /// One value of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,17 +98,17 @@ fn field(value: &Value) -> Field {
     let is_address = value.c_type.contains('*');
     let (c_type, kind) = match value.content {
         Content::Number { size, hexadecimal: true, .. } if !is_address => {
-            ("void *", Kind::Integer(element(size, false, Display::Hexadecimal)))
+            ("void *", FieldKind::Integer(element(size, false, Display::Hexadecimal)))
         }
         Content::Number { size, .. } if is_address => {
-            (&*value.c_type, Kind::Integer(element(size, false, Display::Hexadecimal)))
+            (&*value.c_type, FieldKind::Integer(element(size, false, Display::Hexadecimal)))
         }
         Content::Number { size, signed, .. } => {
-            (&*value.c_type, Kind::Integer(element(size, signed, Display::Decimal)))
+            (&*value.c_type, FieldKind::Integer(element(size, signed, Display::Decimal)))
         }
-        Content::Bytes(_) => ("u8", Kind::Array(element(1, false, Display::Decimal))),
-        Content::Text(_) => ("char", Kind::Array(element(1, false, Display::Text))),
-        Content::String => ("char", Kind::Dynamic { element: element(1, false, Display::Text), relative: false }),
+        Content::Bytes(_) => ("u8", FieldKind::Array(element(1, false, Display::Decimal))),
+        Content::Text(_) => ("char", FieldKind::Array(element(1, false, Display::Text))),
+        Content::String => ("char", FieldKind::Dynamic { element: element(1, false, Display::Text), relative: false }),
     };
     let start = usize::from(value.fetch.to) + COMMON;
     let bytes = start..start + usize::from(value.content.size());
@@ -167,7 +167,7 @@ pub fn plain_type(name: &str) -> String {
 /// A fetch of an input as it is.
 #[must_use]
 pub fn input(source: u16, size: u8) -> Fetch {
-    Fetch { source, kind: recipe::Kind::Value as u8, len: size.into(), size, ..Fetch::default() }
+    Fetch { source, kind: recipe::FetchKind::Value as u8, len: size.into(), size, ..Fetch::default() }
 }
 
 #[cfg(test)]
@@ -184,7 +184,7 @@ mod tests {
     }
 
     fn string(name: &str) -> Value {
-        let fetch = Fetch { kind: recipe::Kind::String as u8, len: MAX_STRING, ..Fetch::default() };
+        let fetch = Fetch { kind: recipe::FetchKind::String as u8, len: MAX_STRING, ..Fetch::default() };
         Value { name: name.to_owned(), c_type: "char *".to_owned(), content: Content::String, fetch }
     }
 

@@ -22,7 +22,7 @@ use aya_log_ebpf::warn;
 use relay_common::{
     Lost, Word as _,
     recipe::{Recipe, choice, context, flag, input},
-    trace::{COMMON_FIELDS, Clock, Cookie, MAX_PAYLOAD, Packets, RECORD_HEADER, RecordHeader, Request},
+    trace::{COMMON_FIELDS, Clock, Cookie, MAX_PAYLOAD, Packets, RECORD_HEADER, RecordHeader, TracerRequest},
 };
 use relay_ebpf::{
     channel, license, program, request, setting,
@@ -401,9 +401,9 @@ fn requested(ctx: &RawTracePointContext) {
     let argument: u64 = ctx.arg(1);
     let current = sys::current();
     let (event, request) = (request >> 32, request & 0xffff_ffff);
-    if request == Request::Follow as u64 {
+    if request == TracerRequest::Follow as u64 {
         let _ = sys::insert(&CHOSEN, choice::key(choice::PID, current >> 32), &BpfWord::zero());
-    } else if request == Request::Note as u64 {
+    } else if request == TracerRequest::Note as u64 {
         count(|account| &account.notes);
         if let Some((_, workspace)) = recipe::claim() {
             let payload = KernelAddress::of(&argument);
@@ -419,7 +419,7 @@ fn requested(ctx: &RawTracePointContext) {
             // Before anything is recorded again: that is newer.
             let _ = SINCE.swap(sys::clock());
         }
-        let _ = RECORDER.swap(if request == Request::Start as u64 { recorder } else { 0 });
+        let _ = RECORDER.swap(if request == TracerRequest::Start as u64 { recorder } else { 0 });
     }
 }
 

@@ -10,8 +10,8 @@ use aya_ebpf::{
 use relay_common::{
     Word as _,
     recipe::{
-        FAULT, HIDDEN, Kind, MAX_FETCHES, MAX_STEPS, MAX_TESTS, Operator, PASS, Recipe, SHARED_WORKSPACES, Subject,
-        Test, input,
+        FAULT, FetchKind, HIDDEN, MAX_FETCHES, MAX_STEPS, MAX_TESTS, Operator, PASS, Recipe, SHARED_WORKSPACES,
+        Subject, Test, input,
     },
     rows::Tally,
     trace::COMMON_FIELDS,
@@ -106,14 +106,14 @@ relay_ebpf::subprogram! {
         }
         let (at, len) = (u64::from(fetch.to), u64::from(fetch.len));
         let mut end = end;
-        if fetch.kind == Kind::String as u8 {
+        if fetch.kind == FetchKind::String as u8 {
             end += string(workspace, at, end, len, Address::of(value));
-        } else if fetch.kind == Kind::Bytes as u8 {
+        } else if fetch.kind == FetchKind::Bytes as u8 {
             if !workspace.fetch(at, len, Address::of(value)) {
                 workspace.inputs.set(FAULTED, 1);
             }
         } else {
-            if fetch.kind == Kind::Load as u8 {
+            if fetch.kind == FetchKind::Load as u8 {
                 value = load(workspace, value, len);
             }
             value <<= fetch.left & 63;

@@ -4,23 +4,23 @@
 use anyhow::{Result, bail};
 
 /// Kinds of events, in the spelling of bpftrace: long names, short ones, and what is to be written after the colon.
-const KINDS: [(Kind, &[&str], &str); 11] = [
-    (Kind::Tracepoint, &["tracepoint", "t"], "CATEGORY:NAME"),
-    (Kind::RawTracepoint, &["rawtracepoint", "rt"], "NAME"),
-    (Kind::Syscall, &["syscall"], "NAME"),
-    (Kind::Kprobe, &["kprobe", "k"], "[MODULE:]FUNCTION[+OFFSET]"),
-    (Kind::Kretprobe, &["kretprobe", "kr"], "[MODULE:]FUNCTION"),
-    (Kind::Fentry, &["fentry", "kfunc", "f"], "[MODULE:]FUNCTION"),
-    (Kind::Fexit, &["fexit", "kretfunc", "fr"], "[MODULE:]FUNCTION"),
-    (Kind::Uprobe, &["uprobe", "u"], "PATH:SYMBOL[+OFFSET]"),
-    (Kind::Uretprobe, &["uretprobe", "ur"], "PATH:SYMBOL"),
-    (Kind::Usdt, &["usdt", "U"], "PATH:[PROVIDER:]NAME"),
-    (Kind::Profile, &["profile", "p"], "hz:RATE"),
+const KINDS: [(ProbeKind, &[&str], &str); 11] = [
+    (ProbeKind::Tracepoint, &["tracepoint", "t"], "CATEGORY:NAME"),
+    (ProbeKind::RawTracepoint, &["rawtracepoint", "rt"], "NAME"),
+    (ProbeKind::Syscall, &["syscall"], "NAME"),
+    (ProbeKind::Kprobe, &["kprobe", "k"], "[MODULE:]FUNCTION[+OFFSET]"),
+    (ProbeKind::Kretprobe, &["kretprobe", "kr"], "[MODULE:]FUNCTION"),
+    (ProbeKind::Fentry, &["fentry", "kfunc", "f"], "[MODULE:]FUNCTION"),
+    (ProbeKind::Fexit, &["fexit", "kretfunc", "fr"], "[MODULE:]FUNCTION"),
+    (ProbeKind::Uprobe, &["uprobe", "u"], "PATH:SYMBOL[+OFFSET]"),
+    (ProbeKind::Uretprobe, &["uretprobe", "ur"], "PATH:SYMBOL"),
+    (ProbeKind::Usdt, &["usdt", "U"], "PATH:[PROVIDER:]NAME"),
+    (ProbeKind::Profile, &["profile", "p"], "hz:RATE"),
 ];
 
 /// A kind of event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Kind {
+pub enum ProbeKind {
     /// A tracepoint's own fields.
     Tracepoint,
     /// A tracepoint's arguments.
@@ -45,7 +45,7 @@ pub enum Kind {
     Profile,
 }
 
-impl Kind {
+impl ProbeKind {
     /// Every kind.
     pub fn all() -> impl Iterator<Item = Self> {
         KINDS.iter().map(|(kind, ..)| *kind)
@@ -76,7 +76,7 @@ impl Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
     /// Its kind.
-    pub kind: Kind,
+    pub kind: ProbeKind,
     /// What comes after the kind.
     pub target: String,
     /// What is to be recorded of it. `None`: all that is known.
@@ -90,7 +90,7 @@ pub struct Spec {
 impl Spec {
     /// All of a kind that a target means.
     #[must_use]
-    pub fn of(kind: Kind, target: &str) -> Self {
+    pub fn of(kind: ProbeKind, target: &str) -> Self {
         let text = format!("{}:{target}", kind.name());
         Self { kind, target: target.to_owned(), arguments: None, condition: None, text }
     }
@@ -198,10 +198,10 @@ fn one(text: &str) -> Result<Spec> {
             "an empty event name; give CATEGORY:NAME, for example sched:sched_switch, or KIND:…, for example kprobe:vfs_read"
         );
     }
-    let (kind, target) = match event.split_once(':').and_then(|(kind, rest)| Some((Kind::of(kind)?, rest))) {
+    let (kind, target) = match event.split_once(':').and_then(|(kind, rest)| Some((ProbeKind::of(kind)?, rest))) {
         Some((kind, "")) => bail!("'{text}': {} is to be followed by {}", kind.name(), kind.target()),
         Some(found) => found,
-        None => (Kind::Tracepoint, event),
+        None => (ProbeKind::Tracepoint, event),
     };
     Ok(Spec { kind, target: target.to_owned(), arguments, condition, text: text.to_owned() })
 }
@@ -296,13 +296,13 @@ mod tests {
     #[test]
     fn kinds_have_long_and_short_names_and_tracepoints_need_none() {
         for (text, kind, target) in [
-            ("sched:sched_switch", Kind::Tracepoint, "sched:sched_switch"),
-            ("tracepoint:sched:*", Kind::Tracepoint, "sched:*"),
-            ("t:sched:*", Kind::Tracepoint, "sched:*"),
-            ("k:vfs_read", Kind::Kprobe, "vfs_read"),
-            ("kretprobe:vfs_*", Kind::Kretprobe, "vfs_*"),
-            ("usdt:/bin/x:provider:name", Kind::Usdt, "/bin/x:provider:name"),
-            ("profile:hz:99", Kind::Profile, "hz:99"),
+            ("sched:sched_switch", ProbeKind::Tracepoint, "sched:sched_switch"),
+            ("tracepoint:sched:*", ProbeKind::Tracepoint, "sched:*"),
+            ("t:sched:*", ProbeKind::Tracepoint, "sched:*"),
+            ("k:vfs_read", ProbeKind::Kprobe, "vfs_read"),
+            ("kretprobe:vfs_*", ProbeKind::Kretprobe, "vfs_*"),
+            ("usdt:/bin/x:provider:name", ProbeKind::Usdt, "/bin/x:provider:name"),
+            ("profile:hz:99", ProbeKind::Profile, "hz:99"),
         ] {
             let spec = &specs(text)[0];
             assert_eq!((spec.kind, spec.target.as_str()), (kind, target), "{text}");

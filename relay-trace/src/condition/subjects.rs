@@ -4,7 +4,7 @@ use relay_common::{recipe::input, trace::COMMON_FIELDS};
 
 use super::expression::{Source, Subject, TextSource};
 use crate::{
-    form::format::{Display, Element, Field, Kind},
+    form::format::{Display, Element, Field, FieldKind},
     similar::did_you_mean,
 };
 
@@ -15,15 +15,17 @@ pub fn recorded(fields: &[Field], name: &str) -> Option<Subject> {
     let at = u16::try_from(field.bytes.start).ok()?.checked_sub(u16::try_from(COMMON_FIELDS).ok()?)?;
     let len = u16::try_from(field.bytes.len()).ok()?;
     Some(match field.kind {
-        Kind::Integer(element) => {
+        FieldKind::Integer(element) => {
             let size = u8::try_from(element.size).ok()?;
             Subject::Integer { source: Source::Payload(at), size, signed: element.signed }
         }
-        Kind::Array(Element { display: Display::Text, .. }) => Subject::Text { source: TextSource::Fixed { at, len } },
-        Kind::Dynamic { element: Element { display: Display::Text, .. }, relative } => {
+        FieldKind::Array(Element { display: Display::Text, .. }) => {
+            Subject::Text { source: TextSource::Fixed { at, len } }
+        }
+        FieldKind::Dynamic { element: Element { display: Display::Text, .. }, relative } => {
             Subject::Text { source: TextSource::Located { at, relative } }
         }
-        Kind::Array(_) | Kind::Dynamic { .. } => Subject::Other("an array".to_owned()),
+        FieldKind::Array(_) | FieldKind::Dynamic { .. } => Subject::Other("an array".to_owned()),
     })
 }
 

@@ -25,7 +25,7 @@ use parquet::{
 
 use super::Job;
 use crate::{
-    form::format::{Display, Kind},
+    form::format::{Display, FieldKind},
     read::{
         choice::comm,
         names::Names,
@@ -176,9 +176,11 @@ fn column(field: &crate::form::format::Field) -> (String, Sort) {
     let name = if COMMON.contains(&name.as_str()) { format!("field_{name}") } else { name.clone() };
     let bits = |size: usize| i8::try_from(size * 8).unwrap_or(64);
     let sort = match field.kind {
-        Kind::Integer(element) => Sort::Integer { bits: bits(element.size), signed: element.signed },
-        Kind::Array(element) | Kind::Dynamic { element, .. } if element.display == Display::Text => Sort::Text,
-        Kind::Array(element) | Kind::Dynamic { element, .. } => Sort::List { signed: element.signed },
+        FieldKind::Integer(element) => Sort::Integer { bits: bits(element.size), signed: element.signed },
+        FieldKind::Array(element) | FieldKind::Dynamic { element, .. } if element.display == Display::Text => {
+            Sort::Text
+        }
+        FieldKind::Array(element) | FieldKind::Dynamic { element, .. } => Sort::List { signed: element.signed },
     };
     (name, sort)
 }

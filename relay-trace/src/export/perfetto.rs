@@ -13,7 +13,7 @@ use anyhow::Result;
 
 use super::{Job, proto::Message};
 use crate::{
-    form::format::Kind,
+    form::format::FieldKind,
     read::{
         choice::comm,
         names::Names,
@@ -211,9 +211,9 @@ fn describe(bundle: &mut Message, event: &Event, shape: &Shape) {
     descriptor.text(1, name.as_bytes());
     for (field, number) in event.fields.iter().zip(&shape.fields) {
         let kind = match field.kind {
-            Kind::Integer(element) if element.signed => INT64,
-            Kind::Integer(_) => UINT64,
-            Kind::Array(_) | Kind::Dynamic { .. } => STRING,
+            FieldKind::Integer(element) if element.signed => INT64,
+            FieldKind::Integer(_) => UINT64,
+            FieldKind::Array(_) | FieldKind::Dynamic { .. } => STRING,
         };
         descriptor.nested(2, |of| {
             of.text(1, field.name.as_bytes());

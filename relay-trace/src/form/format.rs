@@ -24,14 +24,14 @@ pub struct Field {
     /// Its bytes in the context.
     pub bytes: Range<usize>,
     /// What they are.
-    pub kind: Kind,
+    pub kind: FieldKind,
     /// Their type, as C spells it, without the brackets of an array.
     pub c_type: String,
 }
 
 /// What a field holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FieldKind {
     /// An integer as wide as the field.
     Integer(Element),
     /// As many elements as fit.
@@ -118,10 +118,16 @@ impl Format {
         for field in &self.fields {
             let Field { name, bytes, c_type, kind } = field;
             let (declaration, signed) = match kind {
-                Kind::Integer(element) => (format!("{c_type} {name}"), element.signed),
-                Kind::Array(element) => (format!("{c_type} {name}[{}]", bytes.len() / element.size), element.signed),
-                Kind::Dynamic { element, relative: false } => (format!("__data_loc {c_type}[] {name}"), element.signed),
-                Kind::Dynamic { element, relative: true } => (format!("__rel_loc {c_type}[] {name}"), element.signed),
+                FieldKind::Integer(element) => (format!("{c_type} {name}"), element.signed),
+                FieldKind::Array(element) => {
+                    (format!("{c_type} {name}[{}]", bytes.len() / element.size), element.signed)
+                }
+                FieldKind::Dynamic { element, relative: false } => {
+                    (format!("__data_loc {c_type}[] {name}"), element.signed)
+                }
+                FieldKind::Dynamic { element, relative: true } => {
+                    (format!("__rel_loc {c_type}[] {name}"), element.signed)
+                }
             };
             // Writing to a String cannot fail.
             let _ = writeln!(
@@ -151,8 +157,8 @@ impl Format {
 /// The dynamic fields in the order of their data: what each has, and whether its offset counts from the end of its location word.
 pub fn dynamic(fields: &[Field]) -> impl DoubleEndedIterator<Item = (&Field, Element, bool)> {
     fields.iter().filter_map(|field| match field.kind {
-        Kind::Dynamic { element, relative } => Some((field, element, relative)),
-        Kind::Integer(_) | Kind::Array(_) => None,
+        FieldKind::Dynamic { element, relative } => Some((field, element, relative)),
+        FieldKind::Integer(_) | FieldKind::Array(_) => None,
     })
 }
 
@@ -183,14 +189,14 @@ pub fn is_identifier(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
-fn parse_declaration(declaration: &str, size: usize, signed: bool) -> Option<(String, String, Kind)> {
+fn parse_declaration(declaration: &str, size: usize, signed: bool) -> Option<(String, String, FieldKind)> {
     for (prefix, relative) in [("__data_loc ", false), ("__rel_loc ", true)] {
         if let Some(rest) = declaration.strip_prefix(prefix) {
             // `char[] name`
             let (of, name) = rest.rsplit_once(' ')?;
             let of = of.trim().trim_end_matches("[]").trim();
             let element = element(of, c_size(of).unwrap_or(1), signed);
-            return (size == 4).then(|| (name.to_owned(), of.to_owned(), Kind::Dynamic { element, relative }));
+            return (size == 4).then(|| (name.to_owned(), of.to_owned(), FieldKind::Dynamic { element, relative }));
         }
     }
     // `unsigned long args[6]`, `char comm[16]`, `struct page * page`, `u8 addr[IFHWADDRLEN]`
@@ -203,10 +209,10 @@ fn parse_declaration(declaration: &str, size: usize, signed: bool) -> Option<(St
     let kind = match count {
         None if is_integer(size) => {
             let display = if of.contains('*') { Display::Hexadecimal } else { Display::Decimal };
-            Kind::Integer(Element { size, signed: signed && display == Display::Decimal, display })
+            FieldKind::Integer(Element { size, signed: signed && display == Display::Decimal, display })
         }
         // A structure, or a length that no integer has.
-        None => Kind::Array(element("", 1, false)),
+        None => FieldKind::Array(element("", 1, false)),
         Some(count) => {
             let width = count
                 .parse()
@@ -214,7 +220,7 @@ fn parse_declaration(declaration: &str, size: usize, signed: bool) -> Option<(St
                 .filter(|count| *count > 0 && size.is_multiple_of(*count))
                 .map(|count: usize| size / count);
             let width = width.or(c_size(of)).filter(|width| is_integer(*width) && size.is_multiple_of(*width));
-            Kind::Array(width.map_or(element("", 1, false), |width| element(of, width, signed)))
+            FieldKind::Array(width.map_or(element("", 1, false), |width| element(of, width, signed)))
         }
     };
     Some((name.to_owned(), of.to_owned(), kind))
@@ -262,7 +268,7 @@ mod tests {
         \tfield:pid_t pid;\toffset:12;\tsize:4;\tsigned:1;\n\n\
         print fmt: \"filename=%s\", __get_str(filename)\n";
 
-    fn kind(line: &str) -> Kind {
+    fn kind(line: &str) -> FieldKind {
         parse_field(line).unwrap().kind
     }
 
@@ -273,27 +279,27 @@ mod tests {
         let names: Vec<_> = format.fields.iter().map(|field| field.name.as_str()).collect();
         assert_eq!(names, ["filename", "pid"]);
         let text = Element { size: 1, signed: false, display: Display::Text };
-        assert_eq!(format.fields[0].kind, Kind::Dynamic { element: text, relative: false });
+        assert_eq!(format.fields[0].kind, FieldKind::Dynamic { element: text, relative: false });
     }
 
     #[test]
     fn arrays_have_elements_of_the_declared_count() {
         let long = Element { size: 8, signed: false, display: Display::Decimal };
-        assert_eq!(kind("field:unsigned long args[6]; offset:16; size:48; signed:0;"), Kind::Array(long));
+        assert_eq!(kind("field:unsigned long args[6]; offset:16; size:48; signed:0;"), FieldKind::Array(long));
         let text = Element { size: 1, signed: false, display: Display::Text };
-        assert_eq!(kind("field:char comm[16]; offset:8; size:16; signed:0;"), Kind::Array(text));
+        assert_eq!(kind("field:char comm[16]; offset:8; size:16; signed:0;"), FieldKind::Array(text));
         // The count is a macro's name: the type says it.
         let byte = Element { size: 1, signed: false, display: Display::Decimal };
-        assert_eq!(kind("field:u8 mac[ETH_ALEN]; offset:8; size:6; signed:0;"), Kind::Array(byte));
+        assert_eq!(kind("field:u8 mac[ETH_ALEN]; offset:8; size:6; signed:0;"), FieldKind::Array(byte));
     }
 
     #[test]
     fn pointers_are_addresses_and_structures_are_bytes() {
         let address = Element { size: 8, signed: false, display: Display::Hexadecimal };
-        assert_eq!(kind("field:const void * skb; offset:8; size:8; signed:0;"), Kind::Integer(address));
-        assert_eq!(kind("field:void *skb; offset:8; size:8; signed:0;"), Kind::Integer(address));
+        assert_eq!(kind("field:const void * skb; offset:8; size:8; signed:0;"), FieldKind::Integer(address));
+        assert_eq!(kind("field:void *skb; offset:8; size:8; signed:0;"), FieldKind::Integer(address));
         let byte = Element { size: 1, signed: false, display: Display::Decimal };
-        assert_eq!(kind("field:struct in6_addr addr; offset:8; size:16; signed:0;"), Kind::Array(byte));
+        assert_eq!(kind("field:struct in6_addr addr; offset:8; size:16; signed:0;"), FieldKind::Array(byte));
     }
 
     #[test]
@@ -327,9 +333,9 @@ mod tests {
                 assert!(format.size() <= MAX && format.payload_size() <= MAX);
                 for field in &format.fields {
                     let described = match field.kind {
-                        Kind::Integer(element) => element.size,
-                        Kind::Array(element) => field.bytes.len() / element.size * element.size,
-                        Kind::Dynamic { .. } => 4,
+                        FieldKind::Integer(element) => element.size,
+                        FieldKind::Array(element) => field.bytes.len() / element.size * element.size,
+                        FieldKind::Dynamic { .. } => 4,
                     };
                     assert_eq!(described, field.bytes.len(), "{field:?}");
                 }

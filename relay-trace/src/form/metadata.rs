@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use relay_common::recipe::context;
 
 use super::{
-    format::{self, Display, Element, Field, Kind},
+    format::{self, Display, Element, Field, FieldKind},
     session::Session,
 };
 
@@ -124,12 +124,12 @@ fn push_event(text: &mut String, id: u16, name: &str, fields: &[Field]) {
         at = field.bytes.end;
         let name = &field.name;
         match field.kind {
-            Kind::Integer(element) => push(text, &format!("\t\t{} _{name};\n", element_type(element))),
-            Kind::Array(element) => {
+            FieldKind::Integer(element) => push(text, &format!("\t\t{} _{name};\n", element_type(element))),
+            FieldKind::Array(element) => {
                 let count = field.bytes.len() / element.size;
                 push(text, &format!("\t\t{} _{name}[{count}];\n", element_type(element)));
             }
-            Kind::Dynamic { element, .. } => {
+            FieldKind::Dynamic { element, .. } => {
                 push(text, &format!("\t\tstruct {{ u16 off; {} }} _{name}_loc;\n", length_type(element)));
             }
         }

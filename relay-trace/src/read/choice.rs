@@ -14,7 +14,7 @@ use super::{
 };
 use crate::condition::{
     expression::{self, Expression},
-    spec::{self, Kind, Spec},
+    spec::{self, ProbeKind, Spec},
     subjects::{of_task, recorded, unknown},
 };
 
@@ -128,7 +128,7 @@ fn name(spec: &Spec) -> Result<String> {
         bail!("'{}': arguments are chosen when recording; --fields chooses what is shown", spec.text);
     }
     Ok(match spec.kind {
-        Kind::Tracepoint => spec.target.clone(),
+        ProbeKind::Tracepoint => spec.target.clone(),
         kind => format!("{}:{}", kind.name(), spec.target),
     })
 }

@@ -9,7 +9,7 @@ use super::{
     value::{Number, Value, unsigned, until_nul},
 };
 use crate::form::{
-    format::{Field, Format, Kind},
+    format::{Field, FieldKind, Format},
     session::{Session, SessionEvent},
 };
 
@@ -207,9 +207,9 @@ impl Event {
         self.fields.iter().map(move |field| {
             let bytes = fixed_bytes(field, payload);
             let value = match field.kind {
-                Kind::Integer(element) => Value::Number(Number::new(element, bytes)),
-                Kind::Array(element) => Value::array(element, bytes),
-                Kind::Dynamic { element, .. } => {
+                FieldKind::Integer(element) => Value::Number(Number::new(element, bytes)),
+                FieldKind::Array(element) => Value::array(element, bytes),
+                FieldKind::Dynamic { element, .. } => {
                     let end = (dynamic + located(bytes)).min(payload.len());
                     let bytes = payload.get(dynamic..end).unwrap_or_default();
                     dynamic = end;
@@ -225,16 +225,16 @@ impl Event {
     pub fn value<'a>(&self, index: usize, payload: &'a [u8]) -> Option<Value<'a>> {
         let field = self.fields.get(index)?;
         match field.kind {
-            Kind::Integer(element) => Some(Value::Number(Number::new(element, fixed_bytes(field, payload)))),
-            Kind::Array(element) => Some(Value::array(element, fixed_bytes(field, payload))),
-            Kind::Dynamic { .. } => self.values(payload).nth(index).map(|(_, value)| value),
+            FieldKind::Integer(element) => Some(Value::Number(Number::new(element, fixed_bytes(field, payload)))),
+            FieldKind::Array(element) => Some(Value::array(element, fixed_bytes(field, payload))),
+            FieldKind::Dynamic { .. } => self.values(payload).nth(index).map(|(_, value)| value),
         }
     }
 
     /// How far the lengths of the dynamic fields are from the length of the payload. Zero unless it is damaged.
     #[must_use]
     pub fn misfit(&self, payload: &[u8]) -> usize {
-        let dynamic = self.fields.iter().filter(|field| matches!(field.kind, Kind::Dynamic { .. }));
+        let dynamic = self.fields.iter().filter(|field| matches!(field.kind, FieldKind::Dynamic { .. }));
         let dynamic: usize = dynamic.map(|field| located(fixed_bytes(field, payload))).sum();
         payload.len().abs_diff(self.fixed + dynamic)
     }

@@ -8,7 +8,7 @@ use aya_ebpf::{
     macros::{btf_map, raw_tracepoint},
     programs::{RawTracePointContext, TracePointContext},
 };
-use relay_common::{Client, Producer, Word as _};
+use relay_common::{Client, ProducerWords, Word as _};
 use relay_ebpf::{
     channel, license, subprogram,
     sys::{self, BpfWord, Cells, CpuBuffer, KernelAddress},
@@ -105,7 +105,7 @@ struct Stamped;
 impl Client<CpuBuffer> for Stamped {
     const ALIGN: u64 = 8;
     #[inline(always)]
-    fn stamp(&self, _: &Producer<BpfWord>) -> u64 {
+    fn stamp(&self, _: &ProducerWords<BpfWord>) -> u64 {
         sys::clock()
     }
 }

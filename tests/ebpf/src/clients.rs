@@ -8,7 +8,7 @@ use aya_ebpf::{
     macros::{btf_map, fentry, kprobe, perf_event, raw_tracepoint, uprobe},
     programs::{FEntryContext, PerfEventContext, ProbeContext, RawTracePointContext, TracePointContext},
 };
-use relay_common::{Client, Closing, Producer, Word as _};
+use relay_common::{Client, Closing, ProducerWords, Word as _};
 use relay_ebpf::{
     channel, license,
     sys::{self, BpfWord, CpuBuffer},
@@ -30,7 +30,7 @@ struct Numbers;
 impl Client<CpuBuffer> for Numbers {
     const ALIGN: u64 = 8;
     #[inline(always)]
-    fn stamp(&self, _: &Producer<BpfWord>) -> u64 {
+    fn stamp(&self, _: &ProducerWords<BpfWord>) -> u64 {
         NEXT.get(0).map_or(0, |next| next.peek())
     }
 }

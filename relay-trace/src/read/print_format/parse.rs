@@ -1,7 +1,7 @@
 //! Takes a `print fmt` apart: the format string into literals and conversions, the arguments into expressions.
 
 use super::Expression;
-use crate::form::format::{Display, Field, Kind};
+use crate::form::format::{Display, Field, FieldKind};
 
 /// Expressions nest no deeper in any kernel; the parser goes no deeper.
 const DEEPEST: u32 = 100;
@@ -66,13 +66,13 @@ impl Conversion {
         let formatted = self.zero || self.left || self.alternate || self.width > 0 || self.precision.is_some();
         match (&field.kind, self.letter) {
             // A sign makes no difference where the number cannot have the highest bit of what is printed.
-            (Kind::Integer(element), 'd' | 'u') if !formatted => {
+            (FieldKind::Integer(element), 'd' | 'u') if !formatted => {
                 element.signed == (self.letter == 'd')
                     || (!element.signed && element.size * 8 < self.bits.try_into().unwrap_or(0))
             }
             // What a plain %p prints is not even the address.
             (_, 'p') => !self.is_symbol() && self.pointer.is_empty(),
-            (Kind::Array(element) | Kind::Dynamic { element, .. }, 's') => element.display == Display::Text,
+            (FieldKind::Array(element) | FieldKind::Dynamic { element, .. }, 's') => element.display == Display::Text,
             _ => false,
         }
     }
