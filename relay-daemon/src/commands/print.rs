@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 use relay_channel::consumer::SETTLED;
 use relay_daemon::host;
 use relay_trace::{
-    form::clock::Instant,
+    form::{archive::is_archive, clock::Instant},
     read::{
         choice::Choice,
         names::Names,
@@ -106,6 +106,11 @@ impl Writer<'_> {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    if arguments.follow
+        && let Some(path) = arguments.chosen.traces.iter().find(|path| is_archive(path))
+    {
+        bail!("--follow: {} is a file, to which nothing is added: print it without -f", path.display());
+    }
     let traces = arguments.chosen.open()?;
     if arguments.follow && (traces.len() > 1 || traces[0].session.boot_id != host::boot_id().unwrap_or_default()) {
         bail!("--follow is for one trace, which this machine is recording");

@@ -7,6 +7,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use relay_daemon::kernel::choice::parse_cpus;
 use relay_trace::{
+    form::archive::{Progress, is_archive},
     read::{
         choice::Choice,
         slices::{Slicer, Window},
@@ -24,7 +25,7 @@ const NAMED: usize = 20;
 /// Which records.
 #[derive(Debug, Args)]
 pub(crate) struct Chosen {
-    /// Directories that relayd trace has made.
+    /// Directories that relayd trace has made, or pieces that it has compressed (.tar.zst).
     #[arg(value_name = "DIR", required = true)]
     pub(crate) traces: Vec<PathBuf>,
     /// Only these events, with * ? [] as wildcards; `if CONDITION` as in relayd trace; repeat it or separate by commas.
@@ -56,7 +57,7 @@ fn cpu_list(text: &str) -> Result<CpuList> {
 impl Chosen {
     /// Opens the traces.
     pub(crate) fn open(&self) -> Result<Vec<Trace>> {
-        Trace::open_all(&self.traces)
+        with_bar(false, |progress| Trace::open_all(&self.traces, progress))
     }
 
     pub(crate) fn choice(&self, traces: &[Trace]) -> Result<Choice> {
@@ -91,6 +92,9 @@ impl Chosen {
             let path = trace.path.display();
             if !trace.is_finished() {
                 let why = match trace.is_being_recorded() {
+                    _ if is_archive(&trace.path) => {
+                        format!("it was not ended in order; relayd repair {path} OUT makes an account of what is there")
+                    }
                     Ok(true) => "the recording goes on".to_owned(),
                     Ok(false) => format!("its recorder was killed; relayd recover {path} completes the trace"),
                     Err(_) => "the recording goes on, or was not ended in order".to_owned(),
@@ -157,6 +161,21 @@ impl Damages {
     }
 }
 
+/// How a bar is drawn.
+const BAR: &str = "{bar:40} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
+
+/// Opens traces, with a bar that shows how far an archive is unpacked; on a terminal alone.
+pub(crate) fn with_bar<T>(quiet: bool, open: impl FnOnce(&mut Progress<'_>) -> Result<T>) -> Result<T> {
+    let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(0) };
+    bar.set_style(ProgressStyle::with_template(&format!("unpacking {BAR}"))?);
+    let opened = open(&mut |done, all| {
+        bar.set_length(all);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    opened
+}
+
 /// A bar for as many bytes as the files of the traces have; on a terminal alone.
 pub(crate) fn progress_bar(traces: &[&Trace], quiet: bool) -> Result<ProgressBar> {
     let mut bytes = 0;
@@ -164,6 +183,6 @@ pub(crate) fn progress_bar(traces: &[&Trace], quiet: bool) -> Result<ProgressBar
         bytes += trace.streams(false)?.iter().map(Stream::len).sum::<u64>();
     }
     let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(bytes) };
-    bar.set_style(ProgressStyle::with_template("{bar:40} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left")?);
+    bar.set_style(ProgressStyle::with_template(BAR)?);
     Ok(bar)
 }

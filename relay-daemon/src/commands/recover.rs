@@ -5,6 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::{Result, bail};
 use clap::Args;
 use relay_daemon::record;
+use relay_trace::form::archive::is_archive;
 
 use super::summary;
 
@@ -29,6 +30,13 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    if is_archive(&arguments.trace) {
+        bail!(
+            "{} is a file: recovery completes the directory that a recorder was writing when it was killed; relayd repair saves what a damaged \
+             piece holds",
+            arguments.trace.display()
+        );
+    }
     let session = record::recover(&arguments.trace)?;
     summary::print(&arguments.trace, &session, arguments.json, arguments.quiet)?;
     if let Some(error) = &session.error {

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use relay_trace::read::{repair, trace::Trace};
 
-use super::reading::{Damages, progress_bar};
+use super::reading::{Damages, progress_bar, with_bar};
 
 /// Save every whole record of a damaged trace into a new one.
 #[derive(Debug, Args)]
@@ -21,7 +21,7 @@ what is missing as `unwritten`; if there was no account, it is made from what is
 Example:
   relayd repair /mnt/trace /tmp/repaired && relayd verify /tmp/repaired")]
 pub(crate) struct Arguments {
-    /// The directory of the damaged trace.
+    /// The directory of the damaged trace, or a piece that was compressed (.tar.zst).
     #[arg(value_name = "DIR")]
     trace: PathBuf,
     /// The directory to make.
@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let trace = Trace::open(&arguments.trace)?;
+    let trace = with_bar(false, |progress| Trace::open(&arguments.trace, progress))?;
     if arguments.output.starts_with(&arguments.trace) {
         bail!("{} is within the damaged trace; give another directory", arguments.output.display());
     }

@@ -10,6 +10,8 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use relay_trace::read::symbolize::TextSymbols;
 
+use super::reading::with_bar;
+
 /// Copy babeltrace2's text of a trace from standard input to standard output, with names in place of the addresses in stacks.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
@@ -20,7 +22,7 @@ Examples:
   babeltrace2 /tmp/trace | relayd symbolize /tmp/trace
   babeltrace2 trace | relayd symbolize trace --root /mnt/that-machine | less")]
 pub(crate) struct Arguments {
-    /// The trace's directory.
+    /// The trace's directory, or a piece that was compressed (.tar.zst).
     trace: PathBuf,
     /// Where the files of the machine that recorded are.
     #[arg(long, value_name = "DIR", default_value = "/")]
@@ -28,7 +30,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let mut symbols = TextSymbols::open(&arguments.trace, &arguments.root)?;
+    let mut symbols = with_bar(false, |progress| TextSymbols::open(&arguments.trace, &arguments.root, progress))?;
     let mut output = io::BufWriter::new(io::stdout().lock());
     let mut input = io::stdin().lock();
     let mut line = Vec::new();

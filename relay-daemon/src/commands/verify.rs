@@ -13,7 +13,7 @@ use relay_trace::{
     show::escape::escaped,
 };
 
-use super::reading::progress_bar;
+use super::reading::{progress_bar, with_bar};
 
 /// Verify a trace: every byte of every file, and the account.
 #[derive(Debug, Args)]
@@ -26,7 +26,7 @@ Exit status: 0 when everything adds up, else 1; each thing that does not is name
 Example:
   relayd verify relayd-20260102-030405")]
 pub(crate) struct Arguments {
-    /// A directory that relayd trace has made.
+    /// A directory that relayd trace has made, or a piece that it has compressed (.tar.zst).
     #[arg(value_name = "DIR")]
     trace: PathBuf,
     /// Print nothing but what does not add up.
@@ -35,7 +35,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let trace = Trace::open(&arguments.trace)?;
+    let trace = with_bar(arguments.quiet, |progress| Trace::open(&arguments.trace, progress))?;
     let bar = progress_bar(&[&trace], arguments.quiet)?;
     let report = verify::verify(&trace, |bytes| bar.set_position(bytes))?;
     bar.finish_and_clear();

@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use relay_trace::form::{directory, folder_of};
+use relay_trace::form::{archive, directory, folder_of};
 
 /// What stands between a trace's name and a piece's number.
 const PIECE: &str = "-piece-";
@@ -21,8 +21,6 @@ const PIECE: &str = "-piece-";
 const ARCHIVE: &str = ".tar.zst";
 /// What one ends with that is being written.
 const PARTIAL: &str = ".partial";
-/// The default of zstd itself.
-const LEVEL: i32 = 3;
 /// How often the disk is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long to wait before a piece that could not be made is tried once more.
@@ -243,7 +241,7 @@ fn size_of(trace: &Path, number: u64) -> u64 {
         let own = entries.filter_map(|entry| entry.metadata().ok()).filter(|file| file.is_file() && file.nlink() == 1);
         own.map(|file| file.len()).sum()
     };
-    let archives = [archive(&piece, PARTIAL), archive(&piece, "")];
+    let archives = [archive_of(&piece, PARTIAL), archive_of(&piece, "")];
     let archived: u64 = archives.iter().filter_map(|path| Some(fs::symlink_metadata(path).ok()?.len())).sum();
     files(&piece) + files(&piece.join(directory::PRIVATE)) + archived
 }
@@ -265,7 +263,7 @@ fn remove(trace: &Path, number: u64) -> Result<()> {
     if fs::symlink_metadata(&piece).is_ok() {
         directory::remove(&piece)?;
     }
-    for archive in [archive(&piece, PARTIAL), archive(&piece, "")] {
+    for archive in [archive_of(&piece, PARTIAL), archive_of(&piece, "")] {
         match fs::remove_file(&archive) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(error).with_context(|| format!("removing {}", archive.display()));
@@ -276,7 +274,7 @@ fn remove(trace: &Path, number: u64) -> Result<()> {
     Ok(())
 }
 
-fn archive(piece: &Path, end: &str) -> PathBuf {
+fn archive_of(piece: &Path, end: &str) -> PathBuf {
     let mut path = piece.as_os_str().to_owned();
     path.push(format!("{ARCHIVE}{end}"));
     path.into()
@@ -284,7 +282,7 @@ fn archive(piece: &Path, end: &str) -> PathBuf {
 
 /// Puts a piece into an archive beside it, and removes it. Either may have been removed meanwhile, when it was the oldest.
 fn compress(piece: &Path) -> Result<()> {
-    let (partial, whole) = (archive(piece, PARTIAL), archive(piece, ""));
+    let (partial, whole) = (archive_of(piece, PARTIAL), archive_of(piece, ""));
     // An archive under this name is whole: whoever made it was killed before the piece was gone, and may have begun to remove it.
     let is_ours = |there: fs::Metadata| there.is_file() && there.uid() == rustix::process::geteuid().as_raw();
     let done = fs::symlink_metadata(&whole).ok().map(is_ours);
@@ -306,10 +304,8 @@ fn write_archive(piece: &Path, to: &Path) -> Result<()> {
     // What a recorder that was killed has left.
     let _ = fs::remove_file(to);
     let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o640).open(to)?;
-    let mut archive = tar::Builder::new(zstd::Encoder::new(file, LEVEL)?);
-    archive.append_dir_all(piece.file_name().unwrap_or_default(), piece)?;
     // On the disk, before the piece is not.
-    Ok(archive.into_inner()?.finish()?.sync_all()?)
+    Ok(archive::write(piece, file)?.sync_all()?)
 }
 
 #[cfg(test)]
@@ -333,11 +329,11 @@ mod tests {
         let all: Vec<PathBuf> = (1..=4).map(|number| make(&trace, number)).collect();
         compress(&all[1]).unwrap();
         compress(&all[2]).unwrap();
-        fs::write(archive(&all[0], PARTIAL), "a half").unwrap();
+        fs::write(archive_of(&all[0], PARTIAL), "a half").unwrap();
         assert_eq!(numbers(&trace).unwrap(), [1, 2, 3, 4]);
         pieces.ended(all[3].clone()).unwrap();
         assert_eq!(numbers(&trace).unwrap(), [3, 4]);
-        assert!(archive(&all[2], "").exists() && all[3].exists());
+        assert!(archive_of(&all[2], "").exists() && all[3].exists());
         pieces.failed();
         assert!(!pieces.is_due(1));
     }
@@ -347,12 +343,12 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let trace = root.path().join("trace");
         let (first, second) = (make(&trace, 1), make(&trace, 2));
-        fs::write(archive(&first, ""), "whole").unwrap();
-        fs::write(archive(&second, PARTIAL), "a half").unwrap();
+        fs::write(archive_of(&first, ""), "whole").unwrap();
+        fs::write(archive_of(&second, PARTIAL), "a half").unwrap();
         Pieces::new(Rules { compress: true, ..Rules::default() }, trace.clone(), 0).unwrap().finish();
-        assert!(!first.exists() && !second.exists() && !archive(&second, PARTIAL).exists());
-        assert_eq!(fs::read(archive(&first, "")).unwrap(), b"whole");
-        assert!(archive(&second, "").exists());
+        assert!(!first.exists() && !second.exists() && !archive_of(&second, PARTIAL).exists());
+        assert_eq!(fs::read(archive_of(&first, "")).unwrap(), b"whole");
+        assert!(archive_of(&second, "").exists());
     }
 
     #[test]

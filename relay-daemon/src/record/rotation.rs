@@ -19,12 +19,9 @@ use crate::session::Standing;
 use relay_channel::{channel::Channel, consumer::Consumer, output::CpuFile};
 use relay_trace::{
     form::{
-        builds,
         clock::Instant,
         directory::{self, TraceDirectory},
-        kallsyms,
         session::{self, Cpu, Session},
-        tasks,
     },
     read::{trace::Trace, verify},
 };
@@ -173,7 +170,7 @@ fn complete_one(standing: &Standing, trace: &Path, path: &Path, session: &Sessio
         bail!("{} is in the way: it is of another trace; move it", path.display());
     }
     if written.cpus.is_empty() {
-        let walked = verify::verify(&Trace::open(path)?, |_| ())?;
+        let walked = verify::verify(&Trace::open(path, &mut |_, _| ())?, |_| ())?;
         let part = |found: &verify::Walked| Part {
             records: found.records,
             subbufs: found.packets,
@@ -185,7 +182,7 @@ fn complete_one(standing: &Standing, trace: &Path, path: &Path, session: &Sessio
         written.cpus = accounts(session, &standing.accounts()?, &parts);
         written.clock.end = Some(Instant::now());
         // Names that the trace had then.
-        for name in [tasks::FILE, tasks::CGROUPS_FILE, kallsyms::FILE, builds::FILE] {
+        for name in directory::NAMES {
             let _ = fs::copy(trace.join(directory::PRIVATE).join(name), piece.private().join(name));
         }
         piece.release_reserve()?;

@@ -14,11 +14,11 @@ use std::{
 use crate::{MIXED, copied, folder, relayd_on, text};
 
 /// What a link leads to, and no output may have.
-const SECRET: &str = "nobody is to read this";
+pub(crate) const SECRET: &str = "nobody is to read this";
 /// No command takes longer on a trace that small.
 const LONGEST: Duration = Duration::from_secs(5);
 /// Nor more memory, in KiB.
-const MOST_MEMORY: u64 = 200 << 10;
+pub(crate) const MOST_MEMORY: u64 = 200 << 10;
 
 /// Every file that a trace can have, and its folders.
 const PLACES: [&str; 9] = [
@@ -88,14 +88,14 @@ impl Thing {
 }
 
 /// What a command has done: its status, what it has said, and the most memory that it had, in KiB.
-struct Ended {
-    status: Option<i32>,
-    said: String,
-    memory: u64,
+pub(crate) struct Ended {
+    pub(crate) status: Option<i32>,
+    pub(crate) said: String,
+    pub(crate) memory: u64,
 }
 
 /// Runs a command to its end, which must come in time.
-fn run(command: &mut Command) -> Ended {
+pub(crate) fn run(command: &mut Command) -> Ended {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let (mut out, mut errors) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
     thread::scope(|scope| {
@@ -132,7 +132,7 @@ fn watch(mut child: Child) -> (Option<i32>, u64) {
 }
 
 /// Every command that reads a trace, with where it writes, if it writes.
-fn commands(trace: &Path, output: &Path) -> Vec<Command> {
+pub(crate) fn commands(trace: &Path, output: &Path) -> Vec<Command> {
     let on = |command: &str, arguments: &[&str]| {
         let mut relayd = relayd_on(command, trace);
         relayd.args(arguments);
@@ -162,7 +162,7 @@ fn commands(trace: &Path, output: &Path) -> Vec<Command> {
 }
 
 /// Whether any file below a folder has the secret, followed nowhere.
-fn leaked(folder: &Path) -> Option<PathBuf> {
+pub(crate) fn leaked(folder: &Path) -> Option<PathBuf> {
     for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
         let (path, kind) = (entry.path(), entry.file_type().unwrap());
         if kind.is_dir() {

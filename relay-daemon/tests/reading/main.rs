@@ -5,6 +5,7 @@
 //! anew by `tests/traces/record.sh`.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod archives;
 mod choices;
 mod damage;
 mod golden;

@@ -8,10 +8,20 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
-use super::{folder::Folder, replace, session::Session};
+use super::{
+    builds,
+    folder::Folder,
+    kallsyms, replace,
+    session::{self, Session},
+    tasks,
+};
 
 /// Where the session's own files are: hidden, since CTF readers take every visible file for a stream.
 pub const PRIVATE: &str = ".relayd";
+/// CTF's description of the trace.
+pub const METADATA: &str = "metadata";
+/// The session's own files that names are found in.
+pub const NAMES: [&str; 4] = [tasks::FILE, tasks::CGROUPS_FILE, kallsyms::FILE, builds::FILE];
 
 /// Opens the directory of a trace, and in it the folder of its own files.
 ///
@@ -49,7 +59,16 @@ pub fn cpu_file(cpu: u32) -> String {
 
 /// The CPU whose file has this name.
 pub fn cpu_of(name: &str) -> Option<u32> {
-    name.strip_prefix("cpu").filter(|n| n.bytes().all(|b| b.is_ascii_digit())).and_then(|n| n.parse().ok())
+    let cpu = name.strip_prefix("cpu")?.parse().ok()?;
+    (cpu_file(cpu) == name).then_some(cpu)
+}
+
+/// Whether a trace has a file of this name, which is that below its directory.
+pub fn is_known(name: &str) -> bool {
+    let of_session = name.strip_prefix(PRIVATE).and_then(|name| name.strip_prefix('/'));
+    of_session.is_some_and(|name| name == session::FILE || NAMES.contains(&name))
+        || name == METADATA
+        || cpu_of(name).is_some()
 }
 
 /// The directory of a trace that is being made. Until [`TraceDirectory::keep`], dropping it removes it again.
@@ -151,7 +170,7 @@ impl TraceDirectory {
     /// # Errors
     /// When it cannot be written.
     pub fn write_metadata(&self, text: &str) -> Result<()> {
-        let path = self.path().join("metadata");
+        let path = self.path().join(METADATA);
         replace(&path, text.as_bytes()).with_context(|| format!("writing {}", path.display()))
     }
 
@@ -261,7 +280,7 @@ fn remove_trace(path: &Path) -> io::Result<()> {
         let entry = entry?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if cpu_of(&name).is_some() || name == "metadata" || name == "metadata.next" {
+        if cpu_of(&name).is_some() || name == METADATA || name == "metadata.next" {
             fs::remove_file(entry.path())?;
         } else if name == PRIVATE {
             fs::remove_dir_all(entry.path())?;

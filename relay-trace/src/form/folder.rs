@@ -4,10 +4,12 @@
 //! to, a device that has an effect when it is opened, a file without an end. Each is named and left out, and none is waited for.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
-    io::{self, Read as _},
-    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    io::{self, Read as _, Seek as _},
+    os::fd::{AsFd, AsRawFd as _, OwnedFd},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::{Context as _, Result};
@@ -17,11 +19,19 @@ use rustix::{
 };
 use serde::de::DeserializeOwned;
 
-/// A directory that is open: what is opened in it is in this one, whatever is at its path by then.
+/// Where files of a trace are: a directory that is open, or a folder of an archive that was unpacked.
 #[derive(Debug)]
 pub struct Folder {
-    fd: OwnedFd,
+    content: Content,
     path: PathBuf,
+}
+
+#[derive(Debug)]
+enum Content {
+    /// What is opened in it is in this one, whatever is at its path by then.
+    Directory(OwnedFd),
+    /// Files that have no other name.
+    Unpacked(BTreeMap<String, Arc<File>>),
 }
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
@@ -32,7 +42,21 @@ impl Folder {
     /// # Errors
     /// What the system says.
     pub fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { fd: openat(CWD, path, DIRECTORY, Mode::empty())?, path: path.to_path_buf() })
+        let content = Content::Directory(openat(CWD, path, DIRECTORY, Mode::empty())?);
+        Ok(Self { content, path: path.to_path_buf() })
+    }
+
+    /// A folder of an archive: what was unpacked of it, by name.
+    pub(super) fn unpacked(path: PathBuf, files: BTreeMap<String, Arc<File>>) -> Self {
+        Self { content: Content::Unpacked(files), path }
+    }
+
+    /// The directory.
+    fn fd(&self) -> io::Result<&OwnedFd> {
+        match &self.content {
+            Content::Directory(fd) => Ok(fd),
+            Content::Unpacked(_) => Err(Errno::NOTDIR.into()),
+        }
     }
 
     /// Opens a directory in this one, unless it is a link.
@@ -40,8 +64,8 @@ impl Folder {
     /// # Errors
     /// What the system says; `ENOTDIR` for a link.
     pub fn folder(&self, name: &str) -> io::Result<Self> {
-        let fd = openat(&self.fd, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?;
-        Ok(Self { fd, path: self.path.join(name) })
+        let fd = openat(self.fd()?, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?;
+        Ok(Self { content: Content::Directory(fd), path: self.path.join(name) })
     }
 
     /// Its path, to be named.
@@ -54,25 +78,11 @@ impl Folder {
     ///
     /// # Errors
     /// When there is something else in its place, which the error names, or it cannot be opened.
-    pub fn file(&self, name: &str) -> io::Result<Option<File>> {
-        // What is there is looked at before it is opened: opening a device may have an effect.
-        let place = match openat(&self.fd, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
-            Err(Errno::NOENT) => return Ok(None),
-            place => place?,
-        };
-        let there = fstat(place.as_fd())?;
-        let kind = FileType::from_raw_mode(there.st_mode);
-        if kind != FileType::RegularFile {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is {}, not a file", name_of(kind))));
+    pub fn file(&self, name: &str) -> io::Result<Option<Arc<File>>> {
+        match &self.content {
+            Content::Directory(fd) => Ok(open_file(fd, Path::new(name), OFlags::NOFOLLOW)?.map(Arc::new)),
+            Content::Unpacked(files) => Ok(files.get(name).cloned()),
         }
-        // It may have been replaced since: then this neither follows nor waits, and the numbers differ.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let fd = openat(&self.fd, name, flags, Mode::empty())?;
-        let opened = fstat(fd.as_fd())?;
-        if (opened.st_dev, opened.st_ino) != (there.st_dev, there.st_ino) {
-            return Err(io::Error::other("it was replaced while it was opened"));
-        }
-        Ok(Some(File::from(fd)))
     }
 
     /// Reads a whole file of at most `most` bytes; `None` when there is none.
@@ -80,7 +90,9 @@ impl Folder {
     /// # Errors
     /// As [`Self::file`], and when it is longer.
     pub fn read(&self, name: &str, most: u64) -> io::Result<Option<Vec<u8>>> {
-        let Some(file) = self.file(name)? else { return Ok(None) };
+        let Some(mut file) = self.file(name)? else { return Ok(None) };
+        // That of an archive is opened once.
+        file.rewind()?;
         let mut bytes = Vec::new();
         file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > most {
@@ -107,7 +119,10 @@ impl Folder {
     /// Bytes of a file; `None` when there is none, or something else.
     #[must_use]
     pub fn len_of(&self, name: &str) -> Option<u64> {
-        let there = statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        let there = match &self.content {
+            Content::Directory(fd) => statat(fd, name, AtFlags::SYMLINK_NOFOLLOW).ok()?,
+            Content::Unpacked(files) => fstat(files.get(name)?).ok()?,
+        };
         let is_file = FileType::from_raw_mode(there.st_mode) == FileType::RegularFile;
         is_file.then(|| u64::try_from(there.st_size).unwrap_or_default())
     }
@@ -115,7 +130,7 @@ impl Folder {
     /// Whether it is what a path leads to now.
     #[must_use]
     pub fn is_at(&self, path: &Path) -> bool {
-        let here = fstat(&self.fd).map(|stat| (stat.st_dev, stat.st_ino));
+        let here = self.fd().and_then(|fd| Ok(fstat(fd)?)).map(|stat| (stat.st_dev, stat.st_ino));
         let there = stat(path).map(|stat| (stat.st_dev, stat.st_ino));
         matches!((here, there), (Ok(here), Ok(there)) if here == there)
     }
@@ -128,21 +143,21 @@ impl Folder {
         if self.is_at(&self.path) {
             return Ok(self.path.clone());
         }
-        std::fs::read_link(format!("/proc/self/fd/{}", self.fd.as_raw_fd()))
+        std::fs::read_link(format!("/proc/self/fd/{}", self.fd()?.as_raw_fd()))
     }
 
     /// Whether it was removed.
     #[must_use]
     pub fn is_removed(&self) -> bool {
-        fstat(&self.fd).is_ok_and(|stat| stat.st_nlink == 0)
+        self.fd().is_ok_and(|fd| fstat(fd).is_ok_and(|stat| stat.st_nlink == 0))
     }
 
     /// Has it for this process alone for as long as it is open; says whether no other has it. On a file system that locks nothing, none has.
     ///
     /// # Errors
-    /// What the system says.
+    /// What the system says; an archive is nobody's.
     pub fn lock(&self) -> io::Result<bool> {
-        match flock(&self.fd, FlockOperation::NonBlockingLockExclusive) {
+        match flock(self.fd()?, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) | Err(Errno::NOLCK | Errno::NOTSUP | Errno::NOSYS) => Ok(true),
             Err(Errno::WOULDBLOCK) => Ok(false),
             Err(error) => Err(error.into()),
@@ -155,7 +170,7 @@ impl Folder {
     /// What the system says: also that the file system locks nothing.
     pub fn is_locked(&self) -> io::Result<bool> {
         // Of its own: that of this one, if it has one, is not given up. Shared: two that ask at once do not see one another.
-        let fd = openat(&self.fd, ".", DIRECTORY, Mode::empty())?;
+        let fd = openat(self.fd()?, ".", DIRECTORY, Mode::empty())?;
         match flock(&fd, FlockOperation::NonBlockingLockShared) {
             Ok(()) => Ok(false),
             Err(Errno::WOULDBLOCK) => Ok(true),
@@ -166,7 +181,7 @@ impl Folder {
     /// The process that has locked it, where `/proc/locks` tells.
     #[must_use]
     pub fn holder(&self) -> Option<u32> {
-        let inode = fstat(&self.fd).ok()?.st_ino.to_string();
+        let inode = fstat(self.fd().ok()?).ok()?.st_ino.to_string();
         let locks = std::fs::read_to_string("/proc/locks").ok()?;
         let of_this = locks.lines().find(|line| {
             let mut words = line.split_whitespace();
@@ -180,8 +195,12 @@ impl Folder {
     /// # Errors
     /// What the system says.
     pub fn names(&self) -> io::Result<Vec<String>> {
+        let fd = match &self.content {
+            Content::Directory(fd) => fd,
+            Content::Unpacked(files) => return Ok(files.keys().cloned().collect()),
+        };
         let mut names = Vec::new();
-        for entry in Dir::read_from(&self.fd)? {
+        for entry in Dir::read_from(fd)? {
             names.extend(entry?.file_name().to_str().ok().map(str::to_owned));
         }
         names.sort();
@@ -189,7 +208,32 @@ impl Folder {
     }
 }
 
-fn name_of(kind: FileType) -> &'static str {
+/// Opens a regular file below a directory to be read; `None` when there is none. A link is followed unless `links` is `NOFOLLOW`.
+///
+/// # Errors
+/// When there is something else in its place, which the error names, or it cannot be opened.
+pub(super) fn open_file(directory: impl AsFd, path: &Path, links: OFlags) -> io::Result<Option<File>> {
+    // What is there is looked at before it is opened: opening a device may have an effect.
+    let place = match openat(&directory, path, OFlags::PATH | links | OFlags::CLOEXEC, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(None),
+        place => place?,
+    };
+    let there = fstat(place.as_fd())?;
+    let kind = FileType::from_raw_mode(there.st_mode);
+    if kind != FileType::RegularFile {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is {}, not a file", name_of(kind))));
+    }
+    // It may have been replaced since: then this neither follows nor waits, and the numbers differ.
+    let flags = OFlags::RDONLY | links | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let fd = openat(&directory, path, flags, Mode::empty())?;
+    let opened = fstat(fd.as_fd())?;
+    if (opened.st_dev, opened.st_ino) != (there.st_dev, there.st_ino) {
+        return Err(io::Error::other("it was replaced while it was opened"));
+    }
+    Ok(Some(File::from(fd)))
+}
+
+pub(super) fn name_of(kind: FileType) -> &'static str {
     match kind {
         FileType::Symlink => "a link",
         FileType::Directory => "a directory",

@@ -1,5 +1,6 @@
 //! What a trace is on disk: its directory and what is in it beside the records. `docs/format.md` has the bytes.
 
+pub mod archive;
 pub mod builds;
 pub mod clock;
 pub mod directory;

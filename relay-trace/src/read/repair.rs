@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::{File, OpenOptions},
-    io::{BufWriter, Read, Write as _},
+    io::{BufWriter, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };
@@ -18,16 +18,12 @@ use super::{
     trace::Trace,
 };
 use crate::form::{
-    builds,
     directory::{self, TraceDirectory},
-    kallsyms, metadata,
+    metadata,
     session::{Cpu, Repaired, Session},
-    tasks,
 };
 
-/// The files that names are found in.
-const NAMES: [&str; 4] = [tasks::FILE, tasks::CGROUPS_FILE, kallsyms::FILE, builds::FILE];
-/// The most bytes that any of them can have.
+/// The most bytes that a file can have in which names are found.
 const LONGEST: u64 = 64 << 20;
 
 /// What was saved, and what was not.
@@ -74,7 +70,7 @@ pub fn repair(trace: &Trace, output: &Path, mut progress: impl FnMut(u64)) -> Re
     let session = account(trace, &parts, saved.left_out);
     let described = trace.schema.events().map(|event| (event.id, event.name.as_str(), &event.fields[..]));
     directory.write_metadata(&metadata::write(&session, described))?;
-    for name in NAMES {
+    for name in directory::NAMES {
         copy_file(trace, name, &directory.private().join(name))?;
     }
     session.write(&directory.private())?;
@@ -170,11 +166,10 @@ fn account(trace: &Trace, parts: &BTreeMap<u32, Part>, left_out: u64) -> Session
 
 /// Copies a file that names are found in, as it is. What is damaged about it is among the trace's flaws.
 fn copy_file(trace: &Trace, name: &str, to: &Path) -> Result<()> {
-    let Ok(Some(mut source)) = trace.private().file(name) else { return Ok(()) };
+    // What is longer is not read either.
+    let Ok(Some(bytes)) = trace.private().read(name, LONGEST) else { return Ok(()) };
     let file = OpenOptions::new().write(true).create_new(true).mode(0o640).open(to);
     let mut file = file.with_context(|| format!("making {}", to.display()))?;
-    // What is longer is not read either.
-    std::io::copy(&mut Read::by_ref(&mut source).take(LONGEST), &mut file)
-        .with_context(|| format!("copying {name} of {} to {}", trace.path.display(), to.display()))?;
+    file.write_all(&bytes).with_context(|| format!("writing {}", to.display()))?;
     Ok(())
 }

@@ -75,7 +75,7 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Stream {
     path: Arc<PathBuf>,
-    file: File,
+    file: Arc<File>,
     cpu: u32,
     uuid: [u8; 16],
     len: u64,
@@ -89,7 +89,7 @@ impl Stream {
     ///
     /// # Errors
     /// When it cannot be looked at.
-    pub fn new(file: File, path: PathBuf, cpu: u32, uuid: [u8; 16], growing: bool) -> Result<Self> {
+    pub fn new(file: Arc<File>, path: PathBuf, cpu: u32, uuid: [u8; 16], growing: bool) -> Result<Self> {
         let len = file.metadata().with_context(|| format!("looking at {}", path.display()))?.len();
         Ok(Self { path: Arc::new(path), file, cpu, uuid, len, at: 0, growing })
     }
@@ -199,7 +199,7 @@ impl Stream {
         if there < HEADER as u64 {
             return Ok(Some(Err(Flaw::CutOff { missing: HEADER as u64 - there })));
         }
-        std::os::unix::fs::FileExt::read_exact_at(&self.file, bytes, self.at)?;
+        std::os::unix::fs::FileExt::read_exact_at(&*self.file, bytes, self.at)?;
         let header = Header::parse(bytes, self.uuid, self.cpu);
         if header.as_ref().is_ok_and(|header| header.len > there) {
             self.len = self.file.metadata()?.len().max(self.at);

@@ -18,7 +18,8 @@ use regex::bytes::{Captures, Regex};
 
 use self::binaries::Binaries;
 use crate::form::{
-    builds, directory,
+    archive::{self, Opened, Progress},
+    builds,
     folder::Folder,
     kallsyms::{self, Kallsyms},
 };
@@ -69,8 +70,9 @@ impl TextSymbols {
     ///
     /// # Errors
     /// When it is no trace of relayd, holds no stacks, or its files cannot be read.
-    pub fn open(trace: &Path, root: &Path) -> Result<Self> {
-        let private = directory::open_private(trace)?;
+    pub fn open(trace: &Path, root: &Path, progress: &mut Progress<'_>) -> Result<Self> {
+        let Opened { private, flaws, .. } = archive::open(trace, progress)?;
+        flaws.iter().for_each(|flaw| log::warn!("{flaw}"));
         let sources = SymbolSources::read(&private, root)?;
         if [kallsyms::FILE, builds::FILE].iter().all(|file| private.len_of(file).is_none()) {
             bail!("{} holds no stacks: record with --context kstack,ustack", trace.display());
@@ -168,7 +170,7 @@ mod tests {
         let trace = trace();
         write(&trace, kallsyms::FILE, KALLSYMS);
         write(&trace, builds::FILE, r#"{"000102030405060708090a0b0c0d0e0f10111213": "/nowhere/at/all"}"#);
-        let mut symbols = TextSymbols::open(trace.path(), Path::new("/")).unwrap();
+        let mut symbols = TextSymbols::open(trace.path(), Path::new("/"), &mut |_, _| ()).unwrap();
         let bytes = (0..20).map(|byte| format!("0x{byte:X}")).collect::<Vec<_>>().join(", ");
         let named = (0..20).map(|byte| format!("[{byte}] = 0x{byte:X}")).collect::<Vec<_>>().join(", ");
         let frame = "0xab (/nowhere/at/all, build id 000102030405060708090a0b0c0d0e0f10111213)";
@@ -188,8 +190,9 @@ mod tests {
 
     #[test]
     fn what_is_no_trace_with_stacks_is_refused() {
-        let error =
-            |trace: &tempfile::TempDir| format!("{:#}", TextSymbols::open(trace.path(), Path::new("/")).unwrap_err());
+        let error = |trace: &tempfile::TempDir| {
+            format!("{:#}", TextSymbols::open(trace.path(), Path::new("/"), &mut |_, _| ()).unwrap_err())
+        };
         assert!(error(&tempfile::tempdir().unwrap()).contains("is not a trace of relayd"));
         let trace = trace();
         assert!(error(&trace).contains("record with --context"));
@@ -202,7 +205,7 @@ mod tests {
         fn any_text_comes_through(line in proptest::collection::vec(0u8.., 0..64)) {
             let trace = trace();
             write(&trace, kallsyms::FILE, "");
-            let mut symbols = TextSymbols::open(trace.path(), Path::new("/")).unwrap();
+            let mut symbols = TextSymbols::open(trace.path(), Path::new("/"), &mut |_, _| ()).unwrap();
             proptest::prop_assert_eq!(symbols.replace(&line), line.as_slice());
         }
     }

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     form::{
+        archive::{self, Opened, Progress},
         clock::Instant,
         directory,
         folder::Folder,
@@ -27,7 +28,7 @@ use crate::{
 /// A trace.
 #[derive(Debug)]
 pub struct Trace {
-    /// Its directory.
+    /// Its directory, or its archive.
     pub path: PathBuf,
     folder: Folder,
     private: Folder,
@@ -67,17 +68,17 @@ struct Anchors {
 }
 
 impl Trace {
-    /// Opens a trace.
+    /// Opens a trace, in a directory or in an archive.
     ///
     /// # Errors
     /// When it is none, or what describes it is missing, damaged or newer than this relayd.
-    pub fn open(path: &Path) -> Result<Self> {
-        let (folder, private) = directory::open(path)?;
+    pub fn open(path: &Path, progress: &mut Progress<'_>) -> Result<Self> {
+        let Opened { folder, private, mut flaws } = archive::open(path, progress)?;
         let session = Session::read(&private)?;
         let file = private.path().join(session::FILE);
-        let mut flaws = Vec::new();
-        let schema = Schema::new(&session, &mut flaws).with_context(|| format!("reading {}", file.display()))?;
-        flaws.iter_mut().for_each(|flaw| *flaw = format!("{}: {flaw}", file.display()));
+        let mut of_session = Vec::new();
+        let schema = Schema::new(&session, &mut of_session).with_context(|| format!("reading {}", file.display()))?;
+        flaws.extend(of_session.into_iter().map(|flaw| format!("{}: {flaw}", file.display())));
         let uuid = parse_uuid(&session.uuid).with_context(|| format!("{}: no UUID", file.display()))?;
         let mut or_nothing = |error: anyhow::Error| flaws.push(format!("{error:#}"));
         let threads = tasks::read(&private).map_err(&mut or_nothing).unwrap_or_default();
@@ -111,8 +112,8 @@ impl Trace {
     ///
     /// # Errors
     /// As [`Self::open`]; and when two cannot be brought together.
-    pub fn open_all(paths: &[PathBuf]) -> Result<Vec<Self>> {
-        let mut traces: Vec<Self> = paths.iter().map(|path| Self::open(path)).collect::<Result<_>>()?;
+    pub fn open_all(paths: &[PathBuf], progress: &mut Progress<'_>) -> Result<Vec<Self>> {
+        let mut traces: Vec<Self> = paths.iter().map(|path| Self::open(path, progress)).collect::<Result<_>>()?;
         if let Some((first, others)) = traces.split_first_mut() {
             let common = Anchors::new(&first.session.clock);
             for other in others.iter_mut().filter(|other| other.session.boot_id != first.session.boot_id) {
@@ -133,7 +134,7 @@ impl Trace {
     /// Whether its recorder lives.
     ///
     /// # Errors
-    /// When the file system cannot say.
+    /// When the file system cannot say; of an archive.
     pub fn is_being_recorded(&self) -> Result<bool> {
         let folder = self.private.path();
         self.private.is_locked().with_context(|| format!("looking at the lock of {}", folder.display()))
@@ -187,7 +188,7 @@ impl Trace {
     /// Whether it has CTF's description of itself.
     #[must_use]
     pub fn has_metadata(&self) -> bool {
-        self.folder.len_of("metadata").is_some()
+        self.folder.len_of(directory::METADATA).is_some()
     }
 
     /// The folder of its own files.

@@ -45,7 +45,7 @@ fuzz_target!(|bytes: &[u8]| {
     let (first, second) = bytes.split_at(bytes.len() * usize::from(*cut) / 256);
     fs::write(path.join("cpu0"), second).expect("a file");
     fs::write(path.join("cpu1"), first).expect("a file");
-    let traces = [Trace::open(&path).expect("the session is sound")];
+    let traces = [Trace::open(&path, &mut |_, _| ()).expect("the session is sound")];
     let choice = Choice::new(&traces, &[], &[]).expect("everything");
     let style = Style { time: TimeForm::Monotonic, colours: false, fields: Vec::new() };
     let mut slicer = Slicer::new(&traces, |_| true, Window::default(), false).expect("the files are there");
@@ -62,7 +62,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
     let saved = repair::repair(&traces[0], &repaired, |_| ()).expect("there is room");
     assert_eq!(saved.records, records);
-    let trace = Trace::open(&repaired).expect("a trace");
+    let trace = Trace::open(&repaired, &mut |_, _| ()).expect("a trace");
     let report = verify::verify(&trace, |_| ()).expect("the files can be read");
     let walked: u64 = report.cpus.values().map(|cpu| cpu.records).sum();
     assert_eq!(walked, records);
