@@ -271,6 +271,7 @@ fn main() {
             [] pieces_share_the_kernels_symbols,
             [] pieces_are_whole_with_one_sub_buffer,
             [BABELTRACE] a_compressed_piece_is_the_piece,
+            [BABELTRACE] a_recorder_that_is_killed_while_it_compresses_leaves_whole_pieces,
             [BABELTRACE] a_recorder_that_is_killed_between_pieces_loses_nothing,
             [BABELTRACE] what_stands_where_a_piece_would_is_told_apart,
             [] what_makes_no_pieces_is_refused;

@@ -169,13 +169,76 @@ pub(crate) fn a_compressed_piece_is_the_piece() {
     succeed(&mut record(&path, &["--rotate-time", "400ms", "--compress", "zstd", "-d", "1500ms"]));
     load.stop();
     assert_eq!(pieces(&path).len(), 1, "none is left as a directory");
-    let archive = |number: u32| folder.path().join(format!("trace-piece-{number:06}.tar.zst"));
-    for archive in (1..).map(archive).take_while(|archive| archive.exists()) {
-        succeed(Command::new("tar").arg("-xf").arg(archive).arg("-C").arg(folder.path()));
-    }
+    let archives: Vec<PathBuf> = (1..).map(|number| archive(&path, number)).take_while(|path| path.exists()).collect();
+    let said = |path: &Path| {
+        let said = |command: &[&str]| text(&succeed(relayd().args(command).arg(path)).stdout);
+        let all = said(&["print", "--json"]) + &said(&["stat", "-v"]) + &said(&["verify"]);
+        all.replace(path.to_str().unwrap(), "PIECE")
+    };
+    let as_they_are: Vec<String> = archives.iter().map(|archive| said(archive)).collect();
+    archives.iter().for_each(|archive| unpack(archive));
     let unpacked = pieces(&path);
     assert!(unpacked.len() > 3, "{unpacked:?}");
     check(&unpacked);
+    for (archive, piece) in as_they_are.iter().zip(&unpacked) {
+        assert!(*archive == said(piece), "{} says something else than its archive", piece.display());
+    }
+}
+
+/// A piece's directory.
+fn piece(trace: &Path, number: u64) -> PathBuf {
+    trace.with_file_name(format!("{}-piece-{number:06}", trace.file_name().unwrap().to_str().unwrap()))
+}
+
+/// What it is compressed to.
+fn archive(trace: &Path, number: u64) -> PathBuf {
+    piece(trace, number).with_extension("tar.zst")
+}
+
+/// Where it lies, by somebody else's program.
+fn unpack(archive: &Path) {
+    succeed(Command::new("tar").arg("-xf").arg(archive).arg("-C").arg(archive.parent().unwrap()));
+}
+
+/// At moments that are spread over the time in which the first pieces are compressed; until one has hit it.
+pub(crate) fn a_recorder_that_is_killed_while_it_compresses_leaves_whole_pieces() {
+    let (mut busy, mut round, rounds) = (0, 0, repeats(50));
+    while round < rounds || busy == 0 {
+        assert!(round < 200, "none of {round} recorders was killed while it compressed");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("trace");
+        let load = Numbers::start(&machine::online_cpus().unwrap(), PAUSE);
+        let arguments = ["-b", "256K", "-n", "16", "--rotate-time", "100ms", "--compress", "zstd"];
+        let mut recorder = record(&path, &arguments).stderr(Stdio::null()).spawn().unwrap();
+        wait_until_it_records(&path);
+        // From the first piece's end to the third's.
+        sleep(Duration::from_millis(100) + Duration::from_millis(200) * (round % rounds) / rounds);
+        recorder.kill().unwrap();
+        recorder.wait().unwrap();
+        load.stop();
+        let names: Vec<PathBuf> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        busy += u32::from(names.iter().any(|path| path.extension().is_some_and(|end| end == "partial")));
+        succeed(relayd().args(["recover", "-q"]).arg(&path));
+        let mut all = Vec::new();
+        for number in 1..=session(&path)["pieces"].as_u64().unwrap_or(0) {
+            let (archive, piece) = (archive(&path, number), piece(&path, number));
+            assert!(archive.exists() || piece.exists(), "there is nothing of piece {number}: {names:?}");
+            // Either is whole.
+            if piece.exists() {
+                verify(&piece);
+            }
+            if archive.exists() {
+                verify(&archive);
+                let _ = fs::remove_dir_all(&piece);
+                unpack(&archive);
+            }
+            all.push(piece);
+        }
+        all.push(path);
+        check(&all);
+        round += 1;
+    }
+    println!("{busy} of {round} recorders were killed while they compressed");
 }
 
 /// At moments that are spread over the time in which files are moved; until one has hit it.

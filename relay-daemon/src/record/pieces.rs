@@ -6,7 +6,7 @@ use std::{
     fs, io,
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
-    sync::mpsc,
+    sync::{Mutex, PoisonError, mpsc},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -241,9 +241,11 @@ fn size_of(trace: &Path, number: u64) -> u64 {
         let own = entries.filter_map(|entry| entry.metadata().ok()).filter(|file| file.is_file() && file.nlink() == 1);
         own.map(|file| file.len()).sum()
     };
+    let directories = [with_end(&piece, PARTIAL), piece.clone()];
+    let in_directories: u64 = directories.iter().map(|path| files(path) + files(&path.join(directory::PRIVATE))).sum();
     let archives = [archive_of(&piece, PARTIAL), archive_of(&piece, "")];
     let archived: u64 = archives.iter().filter_map(|path| Some(fs::symlink_metadata(path).ok()?.len())).sum();
-    files(&piece) + files(&piece.join(directory::PRIVATE)) + archived
+    in_directories + archived
 }
 
 /// Whether the file system of a trace has less room than it is to have. One that does not say has enough.
@@ -260,9 +262,7 @@ fn is_scarce(trace: &Path, least: Free) -> bool {
 /// Removes a piece, and what it was compressed to.
 fn remove(trace: &Path, number: u64) -> Result<()> {
     let piece = path(trace, number);
-    if fs::symlink_metadata(&piece).is_ok() {
-        directory::remove(&piece)?;
-    }
+    remove_directory(&piece)?;
     for archive in [archive_of(&piece, PARTIAL), archive_of(&piece, "")] {
         match fs::remove_file(&archive) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -274,9 +274,32 @@ fn remove(trace: &Path, number: u64) -> Result<()> {
     Ok(())
 }
 
+/// Removes a piece's directory, if it is there. Under its own name it is whole, or not there.
+fn remove_directory(piece: &Path) -> Result<()> {
+    // The recorder removes a piece that is too old while its compressor may be removing it.
+    static REMOVING: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = REMOVING.lock().unwrap_or_else(PoisonError::into_inner);
+    let partial = with_end(piece, PARTIAL);
+    let is_there = |path: &Path| fs::symlink_metadata(path).is_ok();
+    // What a recorder that was killed has left.
+    if is_there(&partial) {
+        directory::remove(&partial)?;
+    }
+    if is_there(piece) {
+        directory::check_owner(piece)?;
+        fs::rename(piece, &partial).with_context(|| format!("renaming {}", piece.display()))?;
+        directory::remove(&partial)?;
+    }
+    Ok(())
+}
+
 fn archive_of(piece: &Path, end: &str) -> PathBuf {
-    let mut path = piece.as_os_str().to_owned();
-    path.push(format!("{ARCHIVE}{end}"));
+    with_end(piece, &format!("{ARCHIVE}{end}"))
+}
+
+fn with_end(path: &Path, end: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(end);
     path.into()
 }
 
@@ -294,10 +317,12 @@ fn compress(piece: &Path) -> Result<()> {
         if let Err(error) = written {
             // Best effort: it may be why there is no room.
             let _ = fs::remove_file(&partial);
-            return if piece.exists() { Err(error.context(format!("writing {}", whole.display()))) } else { Ok(()) };
+            if piece.exists() {
+                return Err(error.context(format!("writing {}", whole.display())));
+            }
         }
     }
-    if piece.exists() { directory::remove(piece) } else { Ok(()) }
+    remove_directory(piece)
 }
 
 fn write_archive(piece: &Path, to: &Path) -> Result<()> {
@@ -345,10 +370,15 @@ mod tests {
         let (first, second) = (make(&trace, 1), make(&trace, 2));
         fs::write(archive_of(&first, ""), "whole").unwrap();
         fs::write(archive_of(&second, PARTIAL), "a half").unwrap();
+        // Its archive is whole, and it was being removed.
+        let third = make(&trace, 3);
+        fs::write(archive_of(&third, ""), "whole").unwrap();
+        fs::rename(&third, with_end(&third, PARTIAL)).unwrap();
         Pieces::new(Rules { compress: true, ..Rules::default() }, trace.clone(), 0).unwrap().finish();
         assert!(!first.exists() && !second.exists() && !archive_of(&second, PARTIAL).exists());
         assert_eq!(fs::read(archive_of(&first, "")).unwrap(), b"whole");
         assert!(archive_of(&second, "").exists());
+        assert!(archive_of(&third, "").exists() && !with_end(&third, PARTIAL).exists());
     }
 
     #[test]

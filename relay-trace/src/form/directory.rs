@@ -238,8 +238,11 @@ fn ensure_unlocked(private: &Folder, path: &Path) -> Result<()> {
     bail!("{} is being recorded{by}{session}: its recorder lives", path.display());
 }
 
-/// Whoever can write there could have root write elsewhere, by links.
-fn check_owner(path: &Path) -> Result<()> {
+/// That nobody else can write to a directory: whoever could would have root write elsewhere, by links.
+///
+/// # Errors
+/// When somebody could.
+pub fn check_owner(path: &Path) -> Result<()> {
     let metadata = fs::symlink_metadata(path).with_context(|| format!("looking at {}", path.display()))?;
     let is_ours = metadata.is_dir() && metadata.uid() == rustix::process::geteuid().as_raw();
     if !is_ours || metadata.mode() & 0o022 != 0 {
