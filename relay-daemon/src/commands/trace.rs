@@ -85,7 +85,7 @@ pub(crate) struct Arguments {
     /// Remove the oldest pieces while the file system has less room than that, like 2G or 5% [default: never]. When it is full all the same, recording stops.
     #[arg(long, value_name = "SIZE|N%", value_parser = parse_free, requires = "rotates", help_heading = "In pieces")]
     min_free: Option<Free>,
-    /// Compress each piece when it has ended, into DIR-piece-000001.tar.zst (tar -xf unpacks it).
+    /// Compress each piece when it has ended, into DIR-piece-000001.tar.zst; relayd reads it as it is, and tar -xf unpacks it.
     #[arg(long, value_name = "KIND", requires = "rotates", help_heading = "In pieces")]
     compress: Option<Compression>,
     /// Let this group read what is written (mode 0640); others cannot [default: root's].

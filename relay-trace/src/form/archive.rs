@@ -180,7 +180,8 @@ impl<'p> Bounded<'p> {
                 other => break other?,
             }
         };
-        let taken = self.len - self.decoder.get_ref().get_ref().limit();
+        let input = self.decoder.get_ref();
+        let taken = self.len - input.get_ref().limit() - input.buffer().len() as u64;
         self.given += read as u64;
         self.ended = read == 0 && !bytes.is_empty();
         (self.progress)(taken, self.len);
