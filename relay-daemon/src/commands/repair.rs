@@ -38,7 +38,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let saved = repair::repair(&trace, &arguments.output, |bytes| bar.set_position(bytes))?;
     bar.finish_and_clear();
     // They are named; what could be saved was.
-    let mut damages = Damages::default();
+    let mut damages = Damages::of(std::slice::from_ref(&trace));
     damages.add(saved.damages);
     damages.finish();
     writeln!(

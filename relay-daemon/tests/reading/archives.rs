@@ -18,7 +18,7 @@ use tar::{EntryType, Header};
 use crate::{
     MIXED, TRACES, copied, fail, folder,
     hostile::{MOST_MEMORY, SECRET, commands, leaked, run},
-    relayd_on, said, session, text,
+    relayd_on, said, session, succeed, text,
 };
 
 /// The directory that is in archives.
@@ -334,6 +334,12 @@ fn what_is_whole_of_a_cut_archive_is_shown() {
         shown.push(ended.said.matches(" [00").count());
     }
     assert!(shown.is_sorted() && shown[0] == 0, "{shown:?}");
+    // What is whole can be saved too, and what is not is named.
+    fs::write(&path, &whole[..whole.len() - 20]).unwrap();
+    let repaired = path.with_file_name("repaired");
+    let saved = run(relayd_on("repair", &path).arg(&repaired));
+    assert!(saved.status == Some(0) && saved.said.contains("it is cut off"), "{}", saved.said);
+    succeed(&mut relayd_on("verify", &repaired));
     let all = said(&mut relayd_on("print", folder().join(MIXED))).matches(" [00").count();
     assert!(shown.contains(&all) && shown.iter().any(|some| (1..all).contains(some)), "{shown:?} of {all}");
 }
