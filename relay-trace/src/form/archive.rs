@@ -193,7 +193,7 @@ impl<'p> Bounded<'p> {
 
     /// What is wrong where there is no next member.
     fn why_it_ends(&self) -> String {
-        let why = self.failure.as_ref().map_or("a member ends early, or there is none", |(_, why)| why);
+        let why = self.failure.as_ref().map_or("a member is damaged, or ends early", |(_, why)| why);
         format!("it is cut off or damaged: {why}; what comes before is read")
     }
 
@@ -249,8 +249,9 @@ struct Unpacker<'p> {
 
 impl<'p> Unpacker<'p> {
     fn new(path: &'p Path) -> Result<Self> {
-        let place = temporary_place().with_context(|| format!("unpacking {}", path.display()))?;
-        let disk = statvfs(&place).with_context(|| format!("looking at the room in {}", place.display()))?;
+        let place = temporary_place();
+        let no_room = || format!("unpacking {} in {}: TMPDIR names another place", path.display(), place.display());
+        let disk = statvfs(&place).with_context(no_room)?;
         Ok(Self {
             path,
             top: None,
@@ -324,8 +325,8 @@ impl<'p> Unpacker<'p> {
 
     /// Makes a file of a member's bytes, or of those that can be read: the next member is not there then, and that is named.
     fn unpack(&mut self, member: &mut impl Read) -> Result<File> {
-        let mut file =
-            tempfile::tempfile_in(&self.place).with_context(|| format!("making a file in {}", self.place.display()))?;
+        let no_room = || format!("writing to {}: TMPDIR names another place", self.place.display());
+        let mut file = tempfile::tempfile_in(&self.place).with_context(no_room)?;
         while let Ok(read) = member.read(&mut self.buffer)
             && read > 0
         {
@@ -336,8 +337,7 @@ impl<'p> Unpacker<'p> {
                 );
             };
             self.room = left;
-            file.write_all(&self.buffer[..read])
-                .with_context(|| format!("writing to {}: TMPDIR names another place", self.place.display()))?;
+            file.write_all(&self.buffer[..read]).with_context(no_room)?;
         }
         Ok(file)
     }
@@ -367,21 +367,10 @@ impl<'p> Unpacker<'p> {
 }
 
 /// Where files without names are made: on a disk, as a rule, which `/tmp` often is not.
-fn temporary_place() -> Result<PathBuf> {
-    let chosen = env::var_os("TMPDIR").filter(|place| !place.is_empty()).map(PathBuf::from);
-    let places = chosen.map_or_else(|| vec!["/var/tmp".into(), "/tmp".into()], |place| vec![place]);
-    let can_be_used = |place: &Path| {
-        let made = tempfile::tempfile_in(place).map(drop);
-        made.with_context(|| format!("making a file in {}: TMPDIR names another place", place.display()))
-    };
-    let mut tried = Ok(());
-    for place in places {
-        tried = can_be_used(&place);
-        if tried.is_ok() {
-            return Ok(place);
-        }
-    }
-    tried.and_then(|()| bail!("there is no place for temporary files"))
+fn temporary_place() -> PathBuf {
+    let chosen = env::var_os("TMPDIR").filter(|place| !place.is_empty());
+    let found = || ["/var/tmp", "/tmp"].into_iter().find(|place| tempfile::tempfile_in(place).is_ok());
+    chosen.unwrap_or_else(|| found().unwrap_or("/tmp").into()).into()
 }
 
 fn name_of(kind: EntryType) -> &'static str {
@@ -480,6 +469,17 @@ mod tests {
                 assert!(!opened.flaws.is_empty() || contents(&opened).len() == CONTENTS.len(), "{at}");
             }
         }
+    }
+
+    #[test]
+    fn no_more_is_unpacked_than_there_is_room_for() {
+        let mut unpacker = Unpacker::new(Path::new("archive")).unwrap();
+        assert!(unpacker.room > 0);
+        unpacker.room = 2 * CHUNK as u64;
+        let file = unpacker.unpack(&mut io::repeat(1).take(CHUNK as u64 + 1)).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), CHUNK as u64 + 1);
+        let error = unpacker.unpack(&mut io::repeat(1).take(CHUNK as u64)).unwrap_err().to_string();
+        assert!(error.contains("TMPDIR"), "{error}");
     }
 
     proptest! {

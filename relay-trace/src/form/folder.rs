@@ -233,7 +233,7 @@ pub(super) fn open_file(directory: impl AsFd, path: &Path, links: OFlags) -> io:
     Ok(Some(File::from(fd)))
 }
 
-pub(super) fn name_of(kind: FileType) -> &'static str {
+fn name_of(kind: FileType) -> &'static str {
     match kind {
         FileType::Symlink => "a link",
         FileType::Directory => "a directory",
