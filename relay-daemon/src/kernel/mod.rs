@@ -1,5 +1,5 @@
 //! What of the tracer is in the kernel: [`object`] makes programs as this kernel wants them, [`hook`] and `preemption` know which of them may be reached
-//! how, `attach` attaches them, and `calls` brings many system calls to two hooks; [`choice`] says whose events are wanted. [`programs`] is what is
+//! how, `attach` attaches them, `calls` brings many system calls to two hooks, and `task` knows where the kernel keeps what they read; [`choice`] says whose events are wanted. [`programs`] is what is
 //! there afterwards. Nothing here knows what an event is.
 
 pub(crate) mod attach;
@@ -9,3 +9,4 @@ pub mod hook;
 pub mod object;
 pub(crate) mod preemption;
 pub mod programs;
+pub(crate) mod task;

@@ -23,7 +23,6 @@ use tokio::io::unix::AsyncFd;
 
 use super::table::Table;
 use crate::{
-    btf::Kernel,
     kernel::{
         attach::{Attached, is_out_of_files},
         calls::{self, Call, Plan, Side},
@@ -32,6 +31,7 @@ use crate::{
         object::Object,
         preemption,
         programs::{self, CHOSEN, Programs, TRIGGER},
+        task::TaskMembers,
     },
     probe::Event,
     sys::{Row, watch_log},
@@ -348,55 +348,4 @@ fn tell(ebpf: &mut Ebpf, orders: &Orders<'_>, table: &Table, cgroups: &[Cgroup])
 
 fn map<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Map> {
     ebpf.map_mut(name).with_context(|| format!("the eBPF object has no map {name}"))
-}
-
-/// Where the kernel's `struct task_struct` has what programs read of it, in bytes; all zero where that is not known.
-#[derive(Default)]
-struct TaskMembers {
-    tid: u32,
-    pid: u32,
-    /// Its process's first thread.
-    leader: u32,
-    /// When it began.
-    born: u32,
-    /// Bits of a number that say whether its system call is one of 32 bits, and the bits.
-    compat: u32,
-    compat_bits: u32,
-}
-
-impl TaskMembers {
-    /// Asks the kernel's BTF. Without one, processes cannot be followed; and a recorder that was killed is told by its number alone.
-    fn find(needed: bool) -> Result<Self> {
-        match Self::of_kernel() {
-            Err(error) if needed => Err(error.context("following processes (--follow)")),
-            Err(error) => {
-                log::debug!("struct task_struct is not known: {error:#}");
-                Ok(Self::default())
-            }
-            found => found,
-        }
-    }
-
-    fn of_kernel() -> Result<Self> {
-        let kernel = Kernel::load(Path::new("/sys/kernel/btf"))?;
-        let btf = kernel.vmlinux();
-        let task = btf.structure_named("task_struct").context("the kernel's BTF has no struct task_struct")?;
-        let at = |name: &str| {
-            let member = btf.member(task, name).with_context(|| format!("struct task_struct has no {name}"))?;
-            anyhow::Ok(u32::try_from(member.bit_offset / 8)?)
-        };
-        // TS_COMPAT (arch/x86/include/asm/thread_info.h) or TIF_32BIT (arch/arm64/include/asm/thread_info.h).
-        let (member, compat_bits) = if cfg!(target_arch = "aarch64") { ("flags", 1 << 22) } else { ("status", 2) };
-        let info = btf.structure_named("thread_info").context("the kernel's BTF has no struct thread_info")?;
-        let info = btf.member(info, member).with_context(|| format!("struct thread_info has no {member}"))?;
-        let compat = at("thread_info")? + u32::try_from(info.bit_offset / 8)?;
-        Ok(Self {
-            tid: at("pid")?,
-            pid: at("tgid")?,
-            leader: at("group_leader")?,
-            born: at("start_boottime")?,
-            compat,
-            compat_bits,
-        })
-    }
 }
