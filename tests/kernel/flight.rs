@@ -15,6 +15,7 @@ use std::{
 };
 
 use relay_channel::{machine, pins::Folder};
+use relay_common::recipe::choice;
 use relay_daemon::session::Standing;
 use relay_tests::{
     babeltrace_named,
@@ -359,6 +360,32 @@ pub(crate) fn processes_that_have_ended_are_no_longer_chosen() {
     assert_eq!(helpers.len(), 2, "{session}");
     drop(shell.stdin.take());
     shell.wait().unwrap();
+}
+
+/// As if the kernel had not told that the last process of that number has ended.
+pub(crate) fn the_number_of_an_ended_process_is_chosen_for_no_other() {
+    let mut chosen = Command::new("sleep").arg("60").spawn().unwrap();
+    let pid = chosen.id().to_string();
+    let flight = Flight::start("test-number", &["-e", "sched:sched_process_exec", "--pid", &pid, "--follow"]);
+    let ended = Command::new("true").spawn().and_then(|mut ended| ended.wait().map(|_| ended.id())).unwrap();
+    let map = aya::maps::MapData::from_pin("/sys/fs/bpf/relayd/test-number/chosen").unwrap();
+    let mut map: aya::maps::HashMap<_, u64, u64> = aya::maps::Map::HashMap(map).try_into().unwrap();
+    map.insert(choice::key(choice::PID, ended.into()), 0, 0).unwrap();
+    let mut run = |_| {
+        // Others may take the number before.
+        fs::write("/proc/sys/kernel/ns_last_pid", (ended - 1).to_string()).unwrap();
+        let mut other = Command::new("true").spawn().unwrap();
+        other.wait().unwrap();
+        other.id() == ended
+    };
+    assert!((0..100).any(&mut run), "no process got the number {ended}");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("snapshot");
+    flight.snapshot(&path);
+    let lines = print(&path, &[]);
+    assert!(lines.iter().all(|line| line["pid"] != ended), "{lines:?}");
+    chosen.kill().unwrap();
+    chosen.wait().unwrap();
 }
 
 pub(crate) fn sessions_that_cannot_be_used_are_told_apart() {

@@ -256,6 +256,7 @@ fn main() {
             [] calls_that_return_while_it_is_stopped_have_no_return_later,
             [] added_events_are_recorded_of_followed_processes,
             [] processes_that_have_ended_are_no_longer_chosen,
+            [LAST_PID] the_number_of_an_ended_process_is_chosen_for_no_other,
             [] sessions_that_cannot_be_used_are_told_apart,
             [] a_snapshot_that_fills_the_disk_leaves_nothing_and_the_session_goes_on,
             [KPROBES] a_slow_call_stops_the_recording,

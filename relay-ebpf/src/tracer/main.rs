@@ -367,17 +367,21 @@ fn store_context(ctx: &impl EbpfContext, workspace: &Workspace) -> u64 {
     at
 }
 
-/// A chosen process has made another, or a thread: whatever process that is in is chosen too.
+/// A chosen process has made another, or a thread: whatever process that is in is chosen too. One that others make is not, although the last that had
+/// its number may have ended unseen.
 ///
 /// These two are on raw tracepoints, where the kernel skips a program only while the same one runs on the CPU: on others it does while any
 /// does, and a process that ends in an interrupt would stay chosen.
 #[inline(always)]
 fn task_begins(ctx: &RawTracePointContext) {
-    if sys::value(&CHOSEN, choice::key(choice::PID, sys::current() >> 32)).is_some() {
-        let child = number(ctx.arg(1), PID_AT.load());
-        if !sys::insert(&CHOSEN, choice::key(choice::PID, child.into()), &BpfWord::zero()) && may_notice() {
-            warn!(ctx, "too many processes to follow: the events of process {} are not recorded", child);
+    let child = number(ctx.arg(1), PID_AT.load());
+    let key = choice::key(choice::PID, child.into());
+    if sys::value(&CHOSEN, choice::key(choice::PID, sys::current() >> 32)).is_none() {
+        if sys::value(&CHOSEN, key).is_some() {
+            sys::remove(&CHOSEN, key);
         }
+    } else if !sys::insert(&CHOSEN, key, &BpfWord::zero()) && may_notice() {
+        warn!(ctx, "too many processes to follow: the events of process {} are not recorded", child);
     }
 }
 
