@@ -266,3 +266,19 @@ pub(crate) fn an_object_is_given_the_channels_that_it_declares() {
     let unknown = load(&["CHECKED", "CALLED", "NUMBERED", "CHEKED"]);
     assert!(unknown.starts_with("the eBPF object declares no channel CHEKED, but "), "{unknown}");
 }
+
+/// Records that are not clamped rely on it.
+pub(crate) fn the_clock_of_a_cpu_does_not_fall() {
+    let geometry = (Geometry::new(4096, 2).unwrap(), Mode::Overwrite);
+    let mut clients = Clients::load(geometry, geometry).unwrap();
+    clients.load_raw_tracepoint("read_clock").unwrap();
+    let runs = repeats(100_000);
+    let cpus = machine::online_cpus().unwrap();
+    for cpu in &cpus {
+        (0..runs).for_each(|_| clients.run("read_clock", *cpu, 0).unwrap());
+    }
+    let falls: PerCpuArray<_, [u64; 2]> = clients.ebpf.map("FALLS").unwrap().try_into().unwrap();
+    let falls = falls.get(&0, 0).unwrap();
+    println!("{} CPUs, {runs} thousand readings on each: falls, and by how much at most: {falls:?}", cpus.len());
+    assert!(falls.iter().all(|falls| *falls == [0, 0]), "{falls:?}");
+}

@@ -152,7 +152,8 @@ fn main() {
             [] callbacks_are_called_once_for_each_transition,
             [] a_program_sees_full_empty_and_what_was_lost,
             [] a_reset_channel_is_as_new,
-            [] an_object_is_given_the_channels_that_it_declares;
+            [] an_object_is_given_the_channels_that_it_declares,
+            [] the_clock_of_a_cpu_does_not_fall;
         library: [] what_programs_write_is_in_the_files,
             [] a_new_channel_is_empty,
             [] bytes_are_stored_and_copied_inside_the_buffer_alone,
@@ -168,7 +169,9 @@ fn main() {
             [] an_event_of_many_is_removed_from_a_session;
         contexts: [] every_call_is_accounted_for_by_kind,
             [KPROBES] every_call_of_a_function_of_the_kernel_is_accounted_for,
+            [] a_program_that_does_nothing_is_skipped_as_often,
             [] every_pass_of_a_static_probe_is_accounted_for,
+            [] every_sample_is_accounted_for,
             [] all_kinds_at_once_account_for_every_call,
             [] snapshots_of_all_kinds_are_sound;
         overwrite: [] live_snapshots_are_consistent,

@@ -33,7 +33,7 @@ fn record_dd(arguments: &[&str], count: u32) -> Trace {
 
 pub(crate) fn every_record_is_read_by_babeltrace2() {
     // Then a while in which CPUs are quiet and are flushed.
-    let work_and_rest = "ls -R /usr/lib > /dev/null; sleep 0.3";
+    let work_and_rest = "dd if=/dev/zero of=/dev/null bs=1 count=1000 status=none; sleep 0.3";
     let trace = record(&["-e", "sched:*,raw_syscalls:*", "--", "sh", "-c", work_and_rest]);
     assert_eq!(trace.total("lost"), 0, "{}", trace.summary);
     assert!(trace.total("recorded") > 1000, "{}", trace.summary);

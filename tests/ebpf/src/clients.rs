@@ -199,3 +199,31 @@ fn state(_ctx: RawTracePointContext) {
     }
     CHECKED.flush();
 }
+
+// What is measured of the kernel itself.
+
+/// What the kernel does at a hook by itself.
+#[raw_tracepoint]
+fn nothing(_ctx: RawTracePointContext) {}
+
+/// Readings of the clock by one run.
+const READINGS: u32 = 1000;
+
+/// How often the clock of a CPU was behind the reading before, and by how much at most.
+#[btf_map]
+static FALLS: PerCpuArray<[BpfWord; 2], 1> = PerCpuArray::new();
+
+/// Reads the clock again and again.
+#[raw_tracepoint]
+fn read_clock(_ctx: RawTracePointContext) {
+    let Some([falls, furthest]) = FALLS.get(0) else { return };
+    let mut last = sys::clock();
+    for _ in 0..READINGS {
+        let now = sys::clock();
+        if now < last {
+            falls.count(1);
+            let _ = furthest.swap(furthest.peek().max(last - now));
+        }
+        last = now;
+    }
+}
