@@ -8,6 +8,12 @@ use std::{
 
 use relay_tests::channel::run_on;
 
+/// Makes one. A function of its own, for probes.
+#[inline(never)]
+fn measured_call() {
+    let _ = rustix::process::getppid();
+}
+
 /// Makes so many calls on each CPU, on all at once; returns how many nanoseconds one took, on average.
 pub(crate) fn make(cpus: &[u32], calls: u64) -> f64 {
     let all_are_there = Arc::new(Barrier::new(cpus.len()));
@@ -18,7 +24,7 @@ pub(crate) fn make(cpus: &[u32], calls: u64) -> f64 {
             all_are_there.wait();
             let start = Instant::now();
             for _ in 0..calls {
-                let _ = rustix::process::getppid();
+                measured_call();
             }
             start.elapsed().as_nanos() as f64 / calls as f64
         })

@@ -126,7 +126,7 @@ fn measure_calls(cli: &Cli, scenario: &'static str, cpus: &[u32], report: &mut r
 }
 
 /// Has every one of the CPUs make system calls while a recorder runs. A record that is not there was lost, whatever the recorder says of it.
-fn measure(kind: Recorder, events: Events, cpus: &[u32], calls: u64, options: &[String]) -> Result<Run> {
+fn measure(kind: Recorder, events: Events<'_>, cpus: &[u32], calls: u64, options: &[String]) -> Result<Run> {
     let folder = tempfile::tempdir().context("making a directory for what is recorded")?;
     let running =
         Running::start(kind, events, options, folder.path()).with_context(|| format!("starting {}", kind.name()))?;

@@ -107,29 +107,32 @@ impl Recorder {
 
 /// What is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Events {
+pub(crate) enum Events<'a> {
     /// `raw_syscalls:sys_enter`.
     Calls,
     /// The same, and so few that all have room: who reads can do so at the end.
     FewCalls,
     /// `sched:*`.
     Scheduling,
+    /// What relayd alone can record.
+    Of(&'a str),
 }
 
-impl Events {
+impl<'a> Events<'a> {
     /// As relayd and perf call them.
-    fn name(self) -> &'static str {
+    fn name(self) -> &'a str {
         match self {
             Self::Calls | Self::FewCalls => "raw_syscalls:sys_enter",
             Self::Scheduling => "sched:*",
+            Self::Of(name) => name,
         }
     }
 
     /// Where they are in tracefs.
     fn folder(self) -> &'static str {
         match self {
-            Self::Calls | Self::FewCalls => "events/raw_syscalls/sys_enter",
             Self::Scheduling => "events/sched",
+            _ => "events/raw_syscalls/sys_enter",
         }
     }
 }
@@ -162,7 +165,7 @@ impl Drop for Running {
 
 impl Running {
     /// Starts a recorder, relayd with these options, and returns when it records.
-    pub(crate) fn start(kind: Recorder, events: Events, options: &[String], folder: &Path) -> Result<Self> {
+    pub(crate) fn start(kind: Recorder, events: Events<'_>, options: &[String], folder: &Path) -> Result<Self> {
         let mut running = Self { kind, children: Vec::new(), output: folder.join("output"), instance: None };
         let output = running.output.clone();
         match kind {

@@ -138,7 +138,14 @@ enum Task {
 #[derive(Debug, Subcommand)]
 enum Bench {
     /// How many instructions a record costs, counted in QEMU: to compare builds, without noise.
-    Icount,
+    Icount {
+        /// On this kernel: 6.1, 6.12, 6.12-full or 7.2.
+        #[arg(long, default_value = "6.12")]
+        kernel: String,
+        /// And by this relayd, of another build.
+        #[arg(long)]
+        beside: Option<PathBuf>,
+    },
     /// How long it takes to print a trace, beside babeltrace2 and perf script.
     Read {
         /// About so many records.
@@ -175,7 +182,9 @@ fn main() -> ExitCode {
         Task::Loom => proofs::loom().map(|()| ExitCode::SUCCESS),
         Task::Miri => proofs::miri().map(|()| ExitCode::SUCCESS),
         Task::Bench { what: None, arguments } => bench::record(&arguments).map(|()| ExitCode::SUCCESS),
-        Task::Bench { what: Some(Bench::Icount), .. } => vm::count_instructions().map(|()| ExitCode::SUCCESS),
+        Task::Bench { what: Some(Bench::Icount { kernel, beside }), .. } => {
+            vm::count_instructions(&kernel, beside.as_deref()).map(|()| ExitCode::SUCCESS)
+        }
         Task::Bench { what: Some(Bench::Read { records, rounds }), .. } => {
             bench::read(records, rounds).map(|()| ExitCode::SUCCESS)
         }

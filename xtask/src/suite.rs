@@ -2,8 +2,23 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::{Result, bail};
+
 /// Kernel tests that run on no machine of the matrix, and why.
 const MAY_BE_IGNORED: [(&str, &str); 0] = [];
+
+/// What a guest need not have for a test, as the test says it, and why.
+const NOT_IN_GUESTS: [(&str, &str); 9] = [
+    ("no cc", "a guest has no compiler"),
+    ("no perf", "Debian's for arm64 is not unpacked: on x86-64 stacks are the same programs"),
+    ("no bpftrace", "likewise"),
+    ("no python3-bt2", "a guest has no Python: the library reads traces of the running kernel"),
+    ("no Python packages: cargo xtask kernel installs them", "likewise: exports do not depend on the kernel"),
+    ("a kernel that has kprobes", "what is said without them is tested where there are none"),
+    ("a kernel without fprobes", "6.1 has none"),
+    ("fewer than three CPUs", "emulated CPUs of x86-64 run by turns, so there are two; on arm64 there are four"),
+    ("a kernel that is not locked down", "there is no way back: that test runs last, by itself"),
+];
 
 /// What is known of tests, by their names.
 #[derive(Clone, Debug, Default)]
@@ -76,6 +91,23 @@ impl Suite {
         self.passed().map(|name| format!("test {name} ... ok"))
     }
 
+    /// Says which tests a guest could not run. One for whose reason nobody answers is a failure.
+    pub(crate) fn report_left_out(&self, kernel: &str) -> Result<()> {
+        let mut by_reason = BTreeMap::<&str, Vec<&str>>::new();
+        for (name, state) in &self.tests {
+            if let State::Ignored(reason) = state {
+                by_reason.entry(reason).or_default().push(name);
+            }
+        }
+        for (reason, names) in by_reason {
+            let Some((_, why)) = NOT_IN_GUESTS.iter().find(|(known, _)| *known == reason) else {
+                bail!("tests were not run on {kernel} ({reason}), and suite.rs does not say why: {}", names.join(", "));
+            };
+            println!("not run on {kernel}: {reason} ({why}): {}", names.join(", "));
+        }
+        Ok(())
+    }
+
     /// Tests that ran nowhere and should have, and why they did not where they were seen last.
     pub(crate) fn never_run(&self) -> Vec<(&str, &str)> {
         let is_allowed = |name: &str| MAY_BE_IGNORED.iter().any(|(test, _)| *test == name);
@@ -110,6 +142,10 @@ mod tests {
         elsewhere.read("test probes::three ... ok");
         suite.add(&elsewhere);
         assert_eq!(suite.never_run(), [("compare::two", "no perf")]);
+        suite.report_left_out("1.0").unwrap();
+        suite.read("test [no time] probes::six ... ignored");
+        let unknown = suite.report_left_out("1.0").unwrap_err().to_string();
+        assert!(unknown.contains("no time") && unknown.contains("probes::six"), "{unknown}");
         assert_eq!(
             suite.lines().collect::<Vec<_>>(),
             ["test probes::five ... ok", "test probes::one ... ok", "test probes::three ... ok"]

@@ -73,8 +73,13 @@ pub(crate) fn assignment() -> String {
 }
 
 /// That, as a guest's is: where it is emulated, all takes tens of times as long.
-pub(crate) fn assignment_in_guest() -> String {
-    format!("{SIZE}={}", if is_full() { ALL } else { HUNDREDTH })
+pub(crate) fn assignment_in_guest(is_emulated: bool) -> String {
+    let size = match (is_full(), is_emulated) {
+        (false, _) => HUNDREDTH,
+        (true, true) => TENTH,
+        (true, false) => ALL,
+    };
+    format!("{SIZE}={size}")
 }
 
 /// Checks the account of `records` records in each mode.
@@ -110,11 +115,15 @@ const TOGETHER: [&str; 8] = [
     "relay-tests",
 ];
 
+fn together(cargo: &mut Command) -> &mut Command {
+    cargo.args(TOGETHER.iter().flat_map(|package| ["--package", package]))
+}
+
 impl Programs {
     /// cargo that builds them for this machine, or for another.
     pub(crate) fn command(target: Option<Target>) -> Command {
         let mut build = target.map_or_else(cargo, Target::cargo);
-        build.args(["build", "--locked"]).args(TOGETHER.iter().flat_map(|package| ["--package", package]));
+        together(build.args(["build", "--locked"]));
         if let Some(target) = target {
             // A target directory of its own: cargo locks it while it builds, and the other checks would wait.
             build.arg("--target-dir").arg(ebpf::target_dir().join("guest").join(target.triple));
@@ -140,6 +149,12 @@ impl Programs {
 /// Builds the benchmarks, and returns their program.
 pub(crate) fn benchmarks() -> Result<PathBuf> {
     one_of_tests("bench", &["--bench", "bench"])
+}
+
+/// The same, built as the tests are: where instructions in the kernel are counted.
+pub(crate) fn instructions() -> Result<PathBuf> {
+    let built = executables(together(cargo().args(["build", "--locked"])).args(["--bench", "bench"]))?;
+    built.into_iter().next().context("cargo has built no benchmark")
 }
 
 /// Builds a program of the tests' package, and returns it.

@@ -6,16 +6,16 @@
 mod boot;
 mod guest;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use relay_build::ebpf;
 
 use self::boot::{Boot, Outcome};
 use crate::{
-    CannotRun, cargo,
+    CannotRun,
     debian::{self, Apt},
-    dist, exec, setup,
+    dist, setup,
     suite::Suite,
     targets::{self, Target},
     tests::{self, Programs},
@@ -175,18 +175,20 @@ fn run_on(kernel: &Kernel, filter: &[String]) -> Result<()> {
     } else {
         kernel.tests.concat()
     };
-    let mut runs: Vec<_> = names.into_iter().map(tests::in_shell).collect();
+    let folder = folder(kernel.name);
+    let accelerator = boot::accelerator(kernel.machine, &image, &folder)?;
+    let size = tests::assignment_in_guest(!accelerator.contains(&"kvm"));
+    let mut runs = vec![format!("export {size}")];
+    runs.extend(names.into_iter().map(tests::in_shell));
     if filter.is_empty() {
         runs.push(IN_LOCKDOWN.to_owned());
     }
     let mut finished = Suite::default();
-    let folder = folder(kernel.name);
-    let accelerator = boot::accelerator(kernel.machine, &image, &folder)?;
     let guest = Boot { image: &image, accelerator, line: kernel.options };
     for is_second in [false, true] {
         let initrd = guest::initrd(kernel.machine, kernel.suite, &folder, &programs, &runs, &finished)?;
         match guest.run(kernel.machine, &initrd, &mut finished)? {
-            Outcome::Passed => return Ok(()),
+            Outcome::Passed => return finished.report_left_out(kernel.name),
             Outcome::Failed => bail!("tests have failed on {}", kernel.name),
             Outcome::Hung { is_known: true } if !is_second => {
                 say(
@@ -208,19 +210,27 @@ fn say(kernel: &Kernel, text: &str) {
     eprintln!("xtask: {}: {text}", kernel.name);
 }
 
-/// Counts the instructions of a record on the newer kernel, on one CPU whose clock advances by a nanosecond with each instruction.
-pub(crate) fn count_instructions() -> Result<()> {
+/// Counts the instructions of a record on a kernel, on one CPU whose clock advances by a nanosecond with each instruction; by another relayd too,
+/// if one is given.
+pub(crate) fn count_instructions(kernel: &str, beside: Option<&Path>) -> Result<()> {
+    let is_it = |known: &&Kernel| known.name == kernel && known.machine.is_here();
+    let kernel = KERNELS.iter().find(is_it).with_context(|| format!("no such kernel here; there are {}", names()))?;
     setup::ebpf_toolchain()?;
     setup::test_tools()?;
     setup::vm_tools()?;
-    let kernel = KERNELS.iter().find(|kernel| kernel.name == "6.12").context("no kernel")?;
     let image = kernel.image()?;
-    exec(cargo().args(["build", "--locked", "--release", "--package", "relay-daemon"]))?;
-    let programs = [(tests::benchmarks()?, "bench"), (ebpf::target_dir().join("release/relayd"), "relayd")];
-    let runs = ["mount -t tracefs tracefs /sys/kernel/tracing && bench --count".to_owned()];
-    let initrd = guest::initrd(kernel.machine, kernel.suite, &folder("icount"), &programs, &runs, &Suite::default())?;
+    // Programs in the kernel are the same in every build of relayd, and what the load takes by itself is taken off.
+    let mut programs = vec![(tests::instructions()?, "bench"), (Programs::build(None)?.relayd, "relayd")];
+    let mut runs = vec!["mount -t tracefs tracefs /sys/kernel/tracing && bench --count".to_owned()];
+    if let Some(beside) = beside {
+        programs.push((beside.to_owned(), "beside"));
+        runs.push(format!("echo {} && RELAYD=/usr/bin/beside bench --count", beside.display()));
+    }
+    let folder = folder("icount");
+    let initrd = guest::initrd(kernel.machine, kernel.suite, &folder, &programs, &runs, &Suite::default())?;
     let accelerator = &["-accel", "tcg,thread=single", "-icount", "shift=0", "-smp", "1"];
-    match (Boot { image: &image, accelerator, line: "" }).run(kernel.machine, &initrd, &mut Suite::default())? {
+    let guest = Boot { image: &image, accelerator, line: kernel.options };
+    match guest.run(kernel.machine, &initrd, &mut Suite::default())? {
         Outcome::Passed => Ok(()),
         Outcome::Failed => bail!("the benchmark has failed"),
         Outcome::Hung { .. } => bail!("the guest did not come to its end"),

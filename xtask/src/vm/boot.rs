@@ -36,9 +36,9 @@ pub(super) enum Outcome {
 }
 
 /// Longest that the tests may take on one kernel, in seconds: the chosen ones, and all.
-const TIME_LIMIT: [&str; 2] = ["1200", "7200"];
-/// A guest that says nothing for so long hangs: no test takes half of that.
-const SILENCE: Duration = Duration::from_secs(240);
+const TIME_LIMIT: [&str; 2] = ["1200", "14400"];
+/// A guest that says nothing for so long hangs: no test takes half of that, nor of the second where sizes are larger.
+const SILENCE: [Duration; 2] = [Duration::from_secs(240), Duration::from_secs(1200)];
 /// After that a guest is asked where its CPUs are, and has so long to say so.
 const LAST_WORDS: Duration = Duration::from_secs(20);
 /// What a kernel prints every half a minute while one of its CPUs hangs, and how often that is waited for.
@@ -74,8 +74,9 @@ fn watch(child: &mut Child, monitor: &Path, finished: &mut Suite) -> Result<Outc
     let (said, lines) = mpsc::channel();
     thread::spawn(move || console.split(b'\n').map_while(Result::ok).try_for_each(|line| said.send(line)));
     let (mut failed, mut lockups, mut is_patching, mut is_asked) = (None, 0, false, false);
+    let silence = SILENCE[usize::from(tests::is_full())];
     loop {
-        match lines.recv_timeout(if is_asked { LAST_WORDS } else { SILENCE }) {
+        match lines.recv_timeout(if is_asked { LAST_WORDS } else { silence }) {
             Ok(line) => {
                 let line = String::from_utf8_lossy(&line).replace('\r', "");
                 println!("{line}");
@@ -87,7 +88,7 @@ fn watch(child: &mut Child, monitor: &Path, finished: &mut Suite) -> Result<Outc
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
             Err(mpsc::RecvTimeoutError::Timeout) if is_asked => stop(child)?,
             Err(mpsc::RecvTimeoutError::Timeout) => {
-                eprintln!("xtask: the guest has said nothing for {} s", SILENCE.as_secs());
+                eprintln!("xtask: the guest has said nothing for {} s", silence.as_secs());
                 lockups = LOCKUP.1;
             }
         }

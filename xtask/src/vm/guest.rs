@@ -15,12 +15,26 @@ use crate::{
     debian::{self, Apt},
     exec, find, root,
     suite::Suite,
-    tests,
 };
 
 /// The real ones, where busybox's differ, or have another name once they are copied.
-const PROGRAMS: [&str; 12] =
-    ["babeltrace2", "bash", "bpftrace", "cat", "dd", "ldd", "ls", "perf", "sh", "sleep", "timeout", "true"];
+const PROGRAMS: [&str; 15] = [
+    "babeltrace2",
+    "bash",
+    "bpftrace",
+    "cat",
+    "chrt",
+    "dd",
+    "ldd",
+    "ls",
+    "perf",
+    "setpriv",
+    "sh",
+    "sleep",
+    "timeout",
+    "true",
+    "unshare",
+];
 /// What babeltrace2 opens by its path.
 const PLUGINS: &str = "/usr/lib/x86_64-linux-gnu/babeltrace2/plugins";
 /// Libraries in a folder of packages, and what loads them.
@@ -31,7 +45,7 @@ const LOADER: &str = "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2";
 const ARM64_PACKAGES: [&str; 7] =
     ["babeltrace2", "bash", "busybox-static", "coreutils", "dash", "libc-bin", "util-linux"];
 /// What tests on a kernel of another suite are compared with, and what ours are linked with.
-const X86_64_PACKAGES: [&str; 12] = [
+const X86_64_PACKAGES: [&str; 13] = [
     "babeltrace2",
     "base-files",
     "bash",
@@ -44,6 +58,7 @@ const X86_64_PACKAGES: [&str; 12] = [
     "libgcc-s1",
     "linux-perf",
     "strace",
+    "util-linux",
 ];
 
 /// Where the programs of an x86-64 guest are taken from.
@@ -173,11 +188,10 @@ fn paths(listed: &[u8]) -> Vec<PathBuf> {
 /// What runs in the guest.
 fn script(runs: &[String]) -> String {
     let runs: String = runs.iter().map(|run| format!("{run} || failures=$((failures+1))\n")).collect();
-    let size = tests::assignment_in_guest();
     format!(
         "#!/bin/busybox sh\n\
          /bin/busybox --install -s /bin 2>/dev/null\n\
-         export PATH=/bin:/usr/bin RELAYD=/usr/bin/relayd RUST_BACKTRACE=0 RELAY_TESTS_FINISHED=/finished {size}\n\
+         export PATH=/bin:/usr/bin RELAYD=/usr/bin/relayd RUST_BACKTRACE=0 RELAY_TESTS_FINISHED=/finished\n\
          mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev; mount -t tmpfs tmp /tmp; mount -t debugfs debugfs /sys/kernel/debug\n\
          ln -s /proc/self/fd /dev/fd\n\
          uname -r\nfailures=0\n\
