@@ -37,36 +37,32 @@ const EVENTS: [(&[&str], &str); 11] = [
 ];
 /// The same at a function of this program.
 const PROBES: [(&[&str], &str); 3] = [(&[], "uprobe"), (&[], "uretprobe"), (&["--latency"], "uretprobe")];
-/// So many records have room in any of their buffers.
-const CALLS: u64 = 10_000;
-/// The least of so many counts: the guest has other things to do now and then.
-const TIMES: u32 = 3;
+/// So many calls, and the least of so many counts: the guest has other things to do now and then. All of their records have room in any of the buffers.
+const CALLS: (u64, u64) = (4000, 4);
 
 /// Prints instructions of a record, on the first CPU.
 pub(crate) fn print() -> Result<()> {
     let cpus = machine::online_cpus()?;
     let least = |kind: Recorder, events: Events<'_>, options: &[&str]| -> Result<f64> {
         let options: Vec<_> = options.iter().map(ToString::to_string).collect();
-        let mut least = f64::MAX;
-        for _ in 0..TIMES {
-            let run = measure(kind, events, &cpus[..1], CALLS, &options);
-            least = least.min(run.with_context(|| format!("{} {events:?}", kind.name()))?.per_call);
-        }
-        Ok(least)
+        let run = measure(kind, events, &cpus[..1], CALLS, &options);
+        Ok(run.with_context(|| format!("{} {events:?}", kind.name()))?.per_call)
     };
-    println!("{:<52} {:>12}", "recorder", "instructions");
-    let alone = least(Recorder::Nothing, Events::FewCalls, &[])?;
+    let mut counts = Vec::new();
     for kind in KINDS {
-        println!("{:<52} {:>12.0}", kind.name(), least(kind, Events::FewCalls, &[])? - alone);
+        counts.push((kind.name().to_owned(), least(kind, Events::FewCalls, &[])?));
     }
     let function = measured_call()?;
     let probes = PROBES.map(|(options, kind)| (options, format!("{kind}:{function}"), kind));
     let events = EVENTS.map(|(options, event)| (options, event.to_owned(), event));
     for (options, event, name) in events.into_iter().chain(probes) {
-        let name = [options, &[name]].concat().join(" ");
-        println!("{name:<52} {:>12.0}", least(Recorder::Flight, Events::Of(&event), options)? - alone);
+        counts.push(([options, &[name]].concat().join(" "), least(Recorder::Flight, Events::Of(&event), options)?));
     }
-    for (name, instructions) in batches::count(cpus[0])? {
+    // Not first: a guest that has just been booted has other things to do.
+    let alone = least(Recorder::Nothing, Events::FewCalls, &[])?;
+    println!("{:<52} {:>12}", "recorder", "instructions");
+    let batches = batches::count(cpus[0])?.into_iter().map(|(name, instructions)| (name.to_owned(), instructions));
+    for (name, instructions) in counts.into_iter().map(|(name, count)| (name, count - alone)).chain(batches) {
         println!("{name:<52} {instructions:>12.0}");
     }
     Ok(())
