@@ -124,6 +124,10 @@ fn allowed<T>(call: &str, result: io::Result<T>) -> Result<()> {
             ": a seccomp filter is the likely cause: start the container with --security-opt seccomp=unconfined or a profile that \
              allows bpf and perf_event_open, or in a unit add both to SystemCallFilter="
         }
+        Some(libc::EACCES) if is_paranoid() => {
+            ": kernel.perf_event_paranoid is above 2, with which Debian's kernels ask for CAP_SYS_ADMIN: \
+             sysctl kernel.perf_event_paranoid=2"
+        }
         Some(libc::EPERM | libc::EACCES) => {
             return Err(error).context(format!("{call} is refused{}", security_module()));
         }
@@ -131,6 +135,12 @@ fn allowed<T>(call: &str, result: io::Result<T>) -> Result<()> {
         _ => "",
     };
     bail!("{call} is refused ({error}){advice}")
+}
+
+/// Whether perf events are for CAP_SYS_ADMIN alone, as a patch of Debian's has it: there is no such level elsewhere.
+fn is_paranoid() -> bool {
+    let level = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").unwrap_or_default();
+    level.trim().parse::<i32>().is_ok_and(|level| level > 2)
 }
 
 /// What a security module has to do with a refusal that nothing else explains.

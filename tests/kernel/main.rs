@@ -169,7 +169,7 @@ fn main() {
             [] an_event_of_many_is_removed_from_a_session;
         contexts: [] every_call_is_accounted_for_by_kind,
             [KPROBES] every_call_of_a_function_of_the_kernel_is_accounted_for,
-            [] a_program_that_does_nothing_is_skipped_as_often,
+            [] every_call_of_a_raw_tracepoint_is_accounted_for_without_statistics,
             [] every_pass_of_a_static_probe_is_accounted_for,
             [] every_sample_is_accounted_for,
             [] all_kinds_at_once_account_for_every_call,

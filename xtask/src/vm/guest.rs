@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The real ones, where busybox's differ, or have another name once they are copied.
-const PROGRAMS: [&str; 15] = [
+const PROGRAMS: [&str; 17] = [
     "babeltrace2",
     "bash",
     "bpftrace",
@@ -27,12 +27,14 @@ const PROGRAMS: [&str; 15] = [
     "dd",
     "ldd",
     "ls",
+    "mount",
     "perf",
     "setpriv",
     "sh",
     "sleep",
     "timeout",
     "true",
+    "umount",
     "unshare",
 ];
 /// What babeltrace2 opens by its path.
@@ -45,7 +47,7 @@ const LOADER: &str = "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2";
 const ARM64_PACKAGES: [&str; 7] =
     ["babeltrace2", "bash", "busybox-static", "coreutils", "dash", "libc-bin", "util-linux"];
 /// What tests on a kernel of another suite are compared with, and what ours are linked with.
-const X86_64_PACKAGES: [&str; 13] = [
+const X86_64_PACKAGES: [&str; 14] = [
     "babeltrace2",
     "base-files",
     "bash",
@@ -57,6 +59,7 @@ const X86_64_PACKAGES: [&str; 13] = [
     "libc6",
     "libgcc-s1",
     "linux-perf",
+    "mount",
     "strace",
     "util-linux",
 ];
@@ -106,9 +109,10 @@ fn of_packages(root: &Path, packages: &Path) -> Result<()> {
 
 /// A root of [`PROGRAMS`] with what these and ours are linked with.
 fn of_programs(root: &Path, source: &Source, ours: &[(PathBuf, &str)]) -> Result<()> {
-    for folder in ["usr/bin", "usr/lib", "usr/lib64"] {
+    for folder in ["etc", "usr/bin", "usr/lib", "usr/lib64"] {
         fs::create_dir_all(root.join(folder)).with_context(|| format!("making {}", root.display()))?;
     }
+    fs::write(root.join("etc/group"), "daemon:x:1:\n").context("writing the guest's groups")?;
     // As Debian has it.
     for folder in ["bin", "lib", "lib64"] {
         symlink(format!("usr/{folder}"), root.join(folder)).with_context(|| format!("linking {folder}"))?;
@@ -194,6 +198,7 @@ fn script(runs: &[String]) -> String {
          export PATH=/bin:/usr/bin RELAYD=/usr/bin/relayd RUST_BACKTRACE=0 RELAY_TESTS_FINISHED=/finished\n\
          mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev; mount -t tmpfs tmp /tmp; mount -t debugfs debugfs /sys/kernel/debug\n\
          ln -s /proc/self/fd /dev/fd\n\
+         echo 2 > /proc/sys/kernel/perf_event_paranoid\n\
          uname -r\nfailures=0\n\
          {runs}echo {RESULT} $failures\npoweroff -f\n"
     )
