@@ -90,10 +90,15 @@ fn capabilities() -> Result<String> {
     Ok(NEEDED.to_owned())
 }
 
+const SYS_ADMIN: u32 = 21;
+
+fn capability_set(name: &str) -> u64 {
+    status(name).and_then(|hex| u64::from_str_radix(&hex, 16).ok()).unwrap_or(0)
+}
+
 /// Which of the capabilities that are needed a set of this process lacks.
 fn lacking(set: &str) -> Vec<&'static str> {
-    const SYS_ADMIN: u32 = 21;
-    let set = status(set).and_then(|hex| u64::from_str_radix(&hex, 16).ok()).unwrap_or(0);
+    let set = capability_set(set);
     let has = |capability: u32| set >> capability & 1 == 1 || set >> SYS_ADMIN & 1 == 1;
     [(39, "CAP_BPF"), (38, "CAP_PERFMON")].into_iter().filter(|(bit, _)| !has(*bit)).map(|(_, name)| name).collect()
 }
@@ -137,10 +142,10 @@ fn allowed<T>(call: &str, result: io::Result<T>) -> Result<()> {
     bail!("{call} is refused ({error}){advice}")
 }
 
-/// Whether perf events are for CAP_SYS_ADMIN alone, as a patch of Debian's has it: there is no such level elsewhere.
+/// Whether perf events are for CAP_SYS_ADMIN alone, which this process has not: a patch of Debian's has such a level.
 fn is_paranoid() -> bool {
     let level = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").unwrap_or_default();
-    level.trim().parse::<i32>().is_ok_and(|level| level > 2)
+    level.trim().parse::<i32>().is_ok_and(|level| level > 2) && capability_set("CapEff:") >> SYS_ADMIN & 1 == 0
 }
 
 /// What a security module has to do with a refusal that nothing else explains.
