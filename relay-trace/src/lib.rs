@@ -10,4 +10,3 @@ pub mod form;
 pub mod read;
 pub mod show;
 pub mod similar;
-mod sys;

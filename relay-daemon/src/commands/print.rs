@@ -62,7 +62,7 @@ pub(crate) struct Arguments {
     /// Print comma-separated values, with a line of names first; losses are left out.
     #[arg(long)]
     csv: bool,
-    /// Go on with what is being recorded until recording ends.
+    /// Go on with what is being recorded until recording ends, through all pieces that follow.
     #[arg(short, long)]
     follow: bool,
     /// Use colours.
@@ -165,23 +165,25 @@ fn pace<'t>(
     move || {
         loop {
             let settled = if follow { Instant::now().monotonic.saturating_sub(SETTLED) } else { u64::MAX };
-            // Looked at before the files: what is written until then is in them.
-            // If that cannot be told, it lives until the session says that it has ended.
-            let lives = follow && traces[0].is_being_recorded().unwrap_or(true);
-            let ended = follow && (traces[0].has_ended()? || !lives);
             if let Some(slice) = slicer.next(settled)? {
                 return Ok(Some(slice));
             }
             if !follow {
                 return Ok(None);
             }
-            if ended {
+            // Asked only when there is nothing more. What was written until now is read before the end.
+            // If it cannot be told whether the recorder lives, it does until the session says that it has ended.
+            let lives = match traces[0].is_being_recorded() {
+                Ok(lives) => lives,
+                Err(_) => !traces[0].has_ended()?,
+            };
+            slicer.look_for_cpus(|cpu| chosen.wants_cpu(cpu))?;
+            if lives {
+                sleep(POLL);
+            } else {
                 follow = false;
                 slicer.finish();
-            } else {
-                sleep(POLL);
             }
-            slicer.look_for_cpus(|cpu| chosen.wants_cpu(cpu))?;
         }
     }
 }

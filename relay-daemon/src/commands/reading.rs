@@ -5,9 +5,13 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use relay_daemon::kernel::choice::parse_cpus;
+use relay_daemon::{
+    host::{Namespace, is_in_own},
+    kernel::choice::parse_cpus,
+};
 use relay_trace::{
     form::archive::{Progress, is_archive},
+    form::clock::Instant,
     read::{
         choice::Choice,
         slices::{Slicer, Window},
@@ -37,7 +41,7 @@ pub(crate) struct Chosen {
     /// Only of these processes.
     #[arg(short, long = "pid", value_name = "PID", value_delimiter = ',', help_heading = "Which records")]
     pids: Vec<u32>,
-    /// Only from this time on: 1.5s or 300ms after the start, -2s before the end, @123.456 as printed, or of the clock, like
+    /// Only from this time on: 1.5s or 300ms after the start, -2s before the end (of what is being recorded: before now), @123.456 as printed, or of the clock, like
     /// 13:31:25 or '2026-01-02 13:31:25'.
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, help_heading = "Which records")]
     since: Option<String>,
@@ -64,8 +68,11 @@ impl Chosen {
         Choice::new(traces, &self.events, &self.pids)
     }
 
+    /// Opens the files. `follow`: those of one trace that is being recorded.
     pub(crate) fn slicer<'t>(&self, traces: &'t [Trace], follow: bool) -> Result<Slicer<'t>> {
-        let moment = |text: &Option<String>| text.as_deref().map(|text| time::parse(text, &traces[0])).transpose();
+        let is_recorded = follow || traces[0].is_being_recorded().unwrap_or(false);
+        let now = is_recorded.then(|| Instant::now().monotonic);
+        let moment = |text: &Option<String>| text.as_deref().map(|text| time::parse(text, &traces[0], now)).transpose();
         let window = Window {
             since: moment(&self.since).context("--since").map_err(misuse)?.unwrap_or(0),
             until: moment(&self.until).context("--until").map_err(misuse)?.unwrap_or(u64::MAX),
@@ -79,7 +86,12 @@ impl Chosen {
                 bail!("--cpu: {} has no file of CPU {cpu}", trace.path.display());
             }
         }
-        Slicer::new(traces, |cpu| self.wants_cpu(cpu), window, follow)
+        let wanted = |cpu| self.wants_cpu(cpu);
+        if follow {
+            Slicer::following(&traces[0], wanted, window, name_of)
+        } else {
+            Slicer::new(traces, wanted, window)
+        }
     }
 
     pub(crate) fn wants_cpu(&self, cpu: u32) -> bool {
@@ -123,6 +135,12 @@ impl Chosen {
             }
         }
     }
+}
+
+/// What a thread is called that lives. A container calls threads otherwise than records do.
+fn name_of(tid: u32) -> Option<Vec<u8>> {
+    let comm = std::fs::read(format!("/proc/{tid}/comm")).ok().filter(|_| !is_in_own(Namespace::Pid))?;
+    Some(comm.strip_suffix(b"\n").unwrap_or(&comm).to_vec())
 }
 
 /// What could not be read.

@@ -36,6 +36,7 @@ use relay_channel::{
     sys::MappedBuffer,
 };
 use relay_trace::form::{
+    self,
     clock::Instant,
     directory::{self, TraceDirectory},
     session::Session,
@@ -178,7 +179,7 @@ impl Recording {
     /// Ends the piece that is being written, begins the next, and returns where the one that has ended is.
     fn end_piece(&mut self) -> Result<PathBuf> {
         let (trace, channel) = (self.pieces.trace().to_path_buf(), Arc::clone(&self.standing.channel));
-        let path = pieces::path(&trace, self.session.pieces + 1);
+        let path = form::pieces::path(&trace, self.session.pieces + 1);
         let mut piece = TraceDirectory::create(&path, false)?;
         piece.write_metadata(&self.standing.metadata()?)?;
         let before = self.session.clone();
@@ -371,7 +372,7 @@ fn open(output: &Path) -> Result<(Standing, TraceDirectory, Session)> {
     make_files_of_group(group).with_context(|| format!("making files of the group {group} (needs CAP_SETGID)"))?;
     let path = output.display();
     let private = directory.own_files();
-    if private.len_of(relay_trace::form::session::FILE).is_none() {
+    if private.len_of(form::session::FILE).is_none() {
         bail!("{path}: its recorder was killed before it began to record; remove it, or replace it with --force");
     }
     let mut session = Session::read(private)?;

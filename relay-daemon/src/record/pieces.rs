@@ -1,5 +1,4 @@
-//! The pieces of a trace on the disk: when one ends, what it is called, which are kept, and how they are compressed. What is in them is
-//! `rotation`'s.
+//! The pieces of a trace on the disk: when one ends, which are kept, and how they are compressed. What is in them is `rotation`'s.
 
 use std::{
     collections::VecDeque,
@@ -13,14 +12,11 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use relay_trace::form::{archive, directory, folder_of};
+use relay_trace::form::{
+    archive, directory,
+    pieces::{PARTIAL, archive as archive_of, numbers, path},
+};
 
-/// What stands between a trace's name and a piece's number.
-const PIECE: &str = "-piece-";
-/// What a compressed piece ends with.
-const ARCHIVE: &str = ".tar.zst";
-/// What one ends with that is being written.
-const PARTIAL: &str = ".partial";
 /// How often the disk is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long to wait before a piece that could not be made is tried once more.
@@ -209,29 +205,6 @@ pub(crate) fn clear(trace: &Path, rules: &Rules, known: u64, force: bool) -> Res
     }
 }
 
-/// Where a trace's piece of this number is.
-pub(crate) fn path(trace: &Path, number: u64) -> PathBuf {
-    let mut path = trace.as_os_str().to_owned();
-    path.push(format!("{PIECE}{number:06}"));
-    path.into()
-}
-
-/// The numbers of a trace's pieces, compressed or not, sorted.
-fn numbers(trace: &Path) -> Result<Vec<u64>> {
-    let folder = folder_of(trace);
-    let start = format!("{}{PIECE}", trace.file_name().unwrap_or_default().to_string_lossy());
-    let mut numbers = Vec::new();
-    for entry in fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        let Some(rest) = name.strip_prefix(&start) else { continue };
-        let rest = rest.strip_suffix(PARTIAL).unwrap_or(rest);
-        numbers.extend(rest.strip_suffix(ARCHIVE).unwrap_or(rest).parse::<u64>());
-    }
-    numbers.sort_unstable();
-    numbers.dedup();
-    Ok(numbers)
-}
-
 /// Bytes that a piece alone has on the disk, compressed or not.
 fn size_of(trace: &Path, number: u64) -> u64 {
     let piece = path(trace, number);
@@ -291,10 +264,6 @@ fn remove_directory(piece: &Path) -> Result<()> {
         directory::remove(&partial)?;
     }
     Ok(())
-}
-
-fn archive_of(piece: &Path, end: &str) -> PathBuf {
-    with_end(piece, &format!("{ARCHIVE}{end}"))
 }
 
 fn with_end(path: &Path, end: &str) -> PathBuf {

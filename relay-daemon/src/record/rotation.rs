@@ -14,13 +14,14 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use relay_common::Buffer as _;
 
-use super::{ending::told_by, pieces};
+use super::ending::told_by;
 use crate::session::Standing;
 use relay_channel::{channel::Channel, consumer::Consumer, output::CpuFile};
 use relay_trace::{
     form::{
         clock::Instant,
         directory::{self, TraceDirectory},
+        pieces,
         session::{self, Cpu, Session},
     },
     read::{trace::Trace, verify},

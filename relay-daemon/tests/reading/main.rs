@@ -8,6 +8,7 @@
 mod archives;
 mod choices;
 mod damage;
+mod following;
 mod golden;
 mod hostile;
 

@@ -127,6 +127,15 @@ impl Folder {
         is_file.then(|| u64::try_from(there.st_size).unwrap_or_default())
     }
 
+    /// Whether an open file is the one of this name now.
+    #[must_use]
+    pub fn has(&self, name: &str, file: &File) -> bool {
+        let there = self.fd().and_then(|fd| Ok(statat(fd, name, AtFlags::SYMLINK_NOFOLLOW)?));
+        let there = there.map(|stat| (stat.st_dev, stat.st_ino));
+        let open = fstat(file).map(|stat| (stat.st_dev, stat.st_ino));
+        matches!((there, open), (Ok(there), Ok(open)) if there == open)
+    }
+
     /// Whether it is what a path leads to now.
     #[must_use]
     pub fn is_at(&self, path: &Path) -> bool {

@@ -9,6 +9,7 @@ pub mod format;
 pub mod kallsyms;
 pub mod metadata;
 pub mod new;
+pub mod pieces;
 pub mod session;
 pub mod tasks;
 

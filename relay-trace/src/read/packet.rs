@@ -35,6 +35,11 @@ pub enum Flaw {
         /// How many.
         missing: u64,
     },
+    /// While the trace was followed, pieces went before they were read.
+    #[error(
+        "{0} packets before it could not be followed: their pieces were removed or compressed before they were read"
+    )]
+    Missed(u64),
     /// A record does not fit into its packet.
     #[error("a record of {length} bytes does not fit into its packet")]
     TooLong {

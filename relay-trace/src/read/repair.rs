@@ -63,7 +63,7 @@ pub fn repair(trace: &Trace, output: &Path, mut progress: impl FnMut(u64)) -> Re
         let part = copy(trace, cpu, &mut file, &mut saved, |bytes| progress(done + bytes))
             .and_then(|part| Ok((part, file.flush()?)))
             .with_context(|| format!("saving {}", path.display()))?;
-        done += trace.stream(cpu, false)?.len();
+        done += trace.stream(cpu)?.len();
         saved.records += part.0.records;
         parts.insert(cpu, part.0);
     }
@@ -87,7 +87,7 @@ fn copy(
     mut progress: impl FnMut(u64),
 ) -> Result<Part> {
     let traces = std::slice::from_ref(trace);
-    let mut slicer = Slicer::new(traces, |other| other == cpu, Window::default(), false)?;
+    let mut slicer = Slicer::new(traces, |other| other == cpu, Window::default())?;
     let mut part = Part::default();
     while let Some(mut slice) = slicer.next(u64::MAX)? {
         copy_slice(&slice, file, &mut part)?;

@@ -2,7 +2,12 @@
 //! and put together in order. Everything in the files is looked at here, once, and checked; what is damaged is left out and
 //! named.
 
-use std::{cmp::Reverse, collections::BinaryHeap, mem, sync::Arc};
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashSet},
+    mem,
+    sync::Arc,
+};
 
 use anyhow::Result;
 
@@ -13,6 +18,7 @@ use super::{
     stream::{Damage, Packet, Step, Stream},
     trace::Trace,
 };
+use crate::form::session::Cpu;
 
 /// Bytes of records in a slice, at least, unless there are no more.
 const SLICE: usize = 256 << 10;
@@ -131,8 +137,32 @@ pub struct Slicer<'t> {
     /// Gaps whose ends no slice has reached yet: other CPUs may have records before.
     gaps: Vec<Gap>,
     window: Window,
+    /// Something may be added to the files.
     follow: bool,
+    living: Option<Living>,
     done: u64,
+}
+
+/// What a living thread of this machine is called, if that can be told.
+pub type NameOf = fn(u32) -> Option<Vec<u8>>;
+
+/// The threads that a trace names only when it ends.
+#[derive(Debug)]
+struct Living {
+    name_of: NameOf,
+    asked: HashSet<u32>,
+}
+
+impl Living {
+    /// Names a thread that has no name yet; once, since it may be gone.
+    fn name(&mut self, tid: u32, names: [&mut Names; 2]) {
+        if names[0].get(tid).is_none()
+            && self.asked.insert(tid)
+            && let Some(name) = (self.name_of)(tid)
+        {
+            names.into_iter().for_each(|names| names.set(tid, &name));
+        }
+    }
 }
 
 /// A part of time, in nanoseconds of the common clock.
@@ -162,6 +192,12 @@ struct Source {
     newest: u64,
     before: Option<Before>,
     ended: bool,
+    /// Of a trace that is followed: the number of the first piece that the file can become.
+    piece: Option<u64>,
+    /// Whether it has become one: then another file follows.
+    moved: bool,
+    /// Whether nothing has been read of the one that followed.
+    fresh: bool,
 }
 
 /// What the packet before this one said.
@@ -183,19 +219,33 @@ struct Walk<'t> {
 }
 
 impl<'t> Slicer<'t> {
-    /// Opens the files of traces, of the CPUs that `wanted` says. `follow`: the first trace is being recorded.
+    /// Opens the files of traces, of the CPUs that `wanted` says.
     ///
     /// # Errors
     /// When a file cannot be opened.
-    pub fn new(traces: &'t [Trace], wanted: impl Fn(u32) -> bool, window: Window, follow: bool) -> Result<Self> {
+    pub fn new(traces: &'t [Trace], wanted: impl Fn(u32) -> bool, window: Window) -> Result<Self> {
+        Self::open(traces, wanted, window, None)
+    }
+
+    /// Opens the files of a trace that is being recorded. Threads that it does not name yet are asked for.
+    ///
+    /// # Errors
+    /// When a file cannot be opened.
+    pub fn following(trace: &'t Trace, wanted: impl Fn(u32) -> bool, window: Window, name_of: NameOf) -> Result<Self> {
+        let living = Living { name_of, asked: HashSet::new() };
+        Self::open(std::slice::from_ref(trace), wanted, window, Some(living))
+    }
+
+    fn open(traces: &'t [Trace], wanted: impl Fn(u32) -> bool, window: Window, living: Option<Living>) -> Result<Self> {
+        let follow = living.is_some();
         let mut sources = Vec::new();
-        for (trace, of) in traces.iter().enumerate() {
-            for stream in of.streams(follow)?.into_iter().filter(|stream| wanted(stream.cpu())) {
-                sources.push(Source::new(trace, stream));
+        for (index, trace) in traces.iter().enumerate() {
+            for stream in trace.streams(follow)?.into_iter().filter(|stream| wanted(stream.cpu())) {
+                sources.push(Source::new(index, stream, follow.then_some(trace.session.pieces + 1)));
             }
         }
         let names = traces.iter().map(|trace| trace.names.clone()).collect();
-        Ok(Self { traces, sources, names, gaps: Vec::new(), window, follow, done: 0 })
+        Ok(Self { traces, sources, names, gaps: Vec::new(), window, follow, living, done: 0 })
     }
 
     /// Bytes of all files, as they were known last.
@@ -210,9 +260,11 @@ impl<'t> Slicer<'t> {
     /// When one cannot be opened.
     pub fn look_for_cpus(&mut self, wanted: impl Fn(u32) -> bool) -> Result<()> {
         let Some(trace) = self.traces.first() else { return Ok(()) };
-        for stream in trace.streams(true)? {
-            if wanted(stream.cpu()) && self.sources.iter().all(|source| source.id.cpu != stream.cpu()) {
-                self.sources.push(Source::new(0, stream));
+        for cpu in trace.cpus()?.into_iter().filter(|cpu| wanted(*cpu)) {
+            if self.sources.iter().all(|source| source.id.cpu != cpu)
+                && let Some(stream) = trace.growing_stream(cpu)?
+            {
+                self.sources.push(Source::new(0, stream, Some(trace.session.pieces + 1)));
             }
         }
         Ok(())
@@ -266,7 +318,10 @@ impl<'t> Slicer<'t> {
             for (source, (_, runs)) in self.sources.iter_mut().zip(&mut slice.sources) {
                 let index = source.id.trace;
                 let trace = &self.traces[index];
-                let mut learn = |event: &Event, payload: &[u8]| {
+                let mut learn = |record: &Record<'_>, event: &Event, payload: &[u8]| {
+                    if let Some(living) = &mut self.living {
+                        living.name(record.tid, [&mut self.names[index], &mut slice.names[index]]);
+                    }
                     self.names[index].learn(trace.tellings_of(event), event, payload);
                 };
                 let walk = Walk { trace, limit, window: self.window };
@@ -288,9 +343,20 @@ impl<'t> Slicer<'t> {
 }
 
 impl Source {
-    fn new(trace: usize, stream: Stream) -> Self {
+    fn new(trace: usize, stream: Stream, piece: Option<u64>) -> Self {
         let id = SourceId { trace, cpu: stream.cpu() };
-        Self { id, stream, packet: None, at: 0, newest: 0, before: None, ended: false }
+        Self {
+            id,
+            stream,
+            packet: None,
+            at: 0,
+            newest: 0,
+            before: None,
+            ended: false,
+            piece,
+            moved: false,
+            fresh: false,
+        }
     }
 
     /// Gets the next packet that reaches into the window, unless there is one at hand.
@@ -312,6 +378,7 @@ impl Source {
                 continue;
             }
             match self.stream.take_next()? {
+                Step::End if self.goes_on(trace)? => {}
                 Step::End => {
                     self.ended = !follow;
                     break;
@@ -324,6 +391,7 @@ impl Source {
                 }
                 Step::Packet(packet) if trace.common(packet.header.begin) > window.until => self.ended = true,
                 Step::Packet(packet) => {
+                    slice.damages.extend(self.missed(&packet));
                     self.note_gaps(trace, &packet.header, gaps);
                     self.before = Some(Before::from(&packet.header));
                     slice.packets.push(PacketSeen { source: self.id, packet: Arc::clone(&packet) });
@@ -335,11 +403,45 @@ impl Source {
         Ok(())
     }
 
+    /// At the end of a file of a trace that is followed: whether there is more to come in this one, which has become a piece's, or in the next.
+    fn goes_on(&mut self, trace: &Trace) -> Result<bool> {
+        let Some(piece) = &mut self.piece else { return Ok(false) };
+        if self.moved {
+            let Some(next) = trace.after(&self.stream, piece)? else { return Ok(false) };
+            (self.stream, self.moved, self.fresh) = (next, false, true);
+            return Ok(true);
+        }
+        self.moved = trace.has_moved(&self.stream);
+        if self.moved {
+            // What was written until then is in it.
+            self.stream.finish();
+        }
+        Ok(self.moved)
+    }
+
+    /// Of a trace that is followed: what was in pieces that went before they were read.
+    fn missed(&mut self, packet: &Packet) -> Option<Damage> {
+        let before = self.before.as_mut().filter(|_| mem::take(&mut self.fresh))?;
+        let missed = packet.header.sequence.saturating_sub(before.sequence?.saturating_add(1));
+        if missed == 0 {
+            return None;
+        }
+        before.sequence = None;
+        Some(Damage {
+            path: Arc::clone(self.stream.path()),
+            offset: packet.offset,
+            flaw: Flaw::Missed(missed),
+            skipped: 0,
+        })
+    }
+
     /// What was lost between the last packet and this one.
     fn note_gaps(&self, trace: &Trace, header: &Header, gaps: &mut Vec<Gap>) {
-        let start = Before { end: trace.session.clock.start.monotonic, sequence: None, discarded: 0 };
-        // Before the first packet there is nothing but what was overwritten; its number is the count.
-        let first = self.before.is_none();
+        let (session, cpu) = (&trace.session, self.id.cpu);
+        let in_pieces = session.before.iter().find(|before| before.cpu == cpu).map_or(0, Cpu::told);
+        let start = Before { end: session.clock.start.monotonic, sequence: None, discarded: in_pieces };
+        // Before the first packet there is nothing but what was overwritten, or is in pieces; its number is the count.
+        let first = self.before.is_none() && session.pieces == 0;
         let before = self.before.unwrap_or(start);
         let overrun = match before.sequence {
             Some(sequence) => header.sequence.saturating_sub(sequence.saturating_add(1)),
@@ -363,7 +465,7 @@ impl Source {
     fn advance(
         &mut self,
         walk: &Walk<'_>,
-        learn: &mut dyn FnMut(&Event, &[u8]),
+        learn: &mut dyn FnMut(&Record<'_>, &Event, &[u8]),
         runs: &mut Vec<Run>,
         damages: &mut Vec<Damage>,
     ) -> Result<usize> {
@@ -393,7 +495,7 @@ impl Source {
                             return Ok(at - begin);
                         }
                         self.newest = record.timestamp;
-                        learn(event, payload);
+                        learn(&record, event, payload);
                         if time < walk.window.since || time > walk.window.until {
                             end_run(from, at);
                             from = records.at();

@@ -1,17 +1,18 @@
-//! The packets of one `cpuN` file, mapped one by one, so that memory does not grow with the file. What is damaged is stepped over up to the
+//! The packets of one `cpuN` file, copied one by one, so that memory does not grow with the file. What is damaged is stepped over up to the
 //! next packet that can be found.
+//!
+//! They are not mapped: a file that is cut would end the reader by SIGBUS, and bytes could change after they were checked.
 
 use std::{fmt, fs::File, io, path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, Result};
-use memmap2::Mmap;
 use rustix::{
+    buffer::spare_capacity,
     fs::{SeekFrom, seek},
-    io::Errno,
+    io::{Errno, pread},
 };
 
 use super::packet::{Flaw, HEADER, Header, mark};
-use crate::sys::map_file;
 
 /// Bytes that are searched at a time for the next packet.
 const SEARCH: u64 = 1 << 20;
@@ -49,14 +50,14 @@ pub struct Packet {
     pub header: Header,
     /// Where it begins in its file, in bytes.
     pub offset: u64,
-    mapping: Mmap,
+    bytes: Vec<u8>,
 }
 
 impl Packet {
     /// Its bytes, header included; fewer than the header says when the file was cut off.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        &self.mapping
+        &self.bytes
     }
 }
 
@@ -106,6 +107,10 @@ impl Stream {
         &self.path
     }
 
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Bytes of the file, as they were known last.
     #[must_use]
     pub fn len(&self) -> u64 {
@@ -142,8 +147,7 @@ impl Stream {
     /// # Errors
     /// When the file cannot be read.
     pub fn peek(&mut self) -> io::Result<Option<Header>> {
-        let mut header = [0; HEADER];
-        Ok(match self.read_header(&mut header)? {
+        Ok(match self.read_header()? {
             Some(Ok(header)) if header.len <= self.len - self.at => Some(header),
             _ => None,
         })
@@ -166,17 +170,19 @@ impl Stream {
     }
 
     fn step(&mut self) -> io::Result<Step> {
-        let mut bytes = [0; HEADER];
-        let flaw = match self.read_header(&mut bytes)? {
+        let flaw = match self.read_header()? {
             None => return Ok(Step::End),
             Some(Ok(header)) => {
                 let there = header.len.min(self.len - self.at);
                 if there < header.len && self.growing {
                     return Ok(Step::End);
                 }
-                let mapping = map_file(&self.file, self.at, usize::try_from(there).map_err(io::Error::other)?)?;
-                let packet = Packet { header, offset: self.at, mapping };
-                self.at += there;
+                let packet = Packet { header, offset: self.at, bytes: self.copy(self.at, there)? };
+                self.at += packet.bytes.len() as u64;
+                if (packet.bytes.len() as u64) < there {
+                    // It was cut meanwhile.
+                    self.len = self.at;
+                }
                 return Ok(Step::Packet(Arc::new(packet)));
             }
             Some(Err(flaw)) => flaw,
@@ -188,23 +194,39 @@ impl Stream {
     }
 
     /// The header at the present place; `None` when there is nothing.
-    fn read_header(&mut self, bytes: &mut [u8; HEADER]) -> io::Result<Option<Result<Header, Flaw>>> {
+    fn read_header(&mut self) -> io::Result<Option<Result<Header, Flaw>>> {
         if self.len - self.at < HEADER as u64 {
             self.len = self.file.metadata()?.len().max(self.at);
         }
-        let there = self.len - self.at;
+        let bytes = self.copy(self.at, (self.len - self.at).min(HEADER as u64))?;
+        let there = bytes.len() as u64;
         if there == 0 || (there < HEADER as u64 && self.growing) {
             return Ok(None);
         }
         if there < HEADER as u64 {
             return Ok(Some(Err(Flaw::CutOff { missing: HEADER as u64 - there })));
         }
-        std::os::unix::fs::FileExt::read_exact_at(&*self.file, bytes, self.at)?;
-        let header = Header::parse(bytes, self.uuid, self.cpu);
-        if header.as_ref().is_ok_and(|header| header.len > there) {
+        let header = Header::parse(&bytes, self.uuid, self.cpu);
+        if header.as_ref().is_ok_and(|header| header.len > self.len - self.at) {
             self.len = self.file.metadata()?.len().max(self.at);
         }
         Ok(Some(header))
+    }
+
+    /// Copies `len` bytes from a place on; fewer when the file was cut meanwhile.
+    fn copy(&self, from: u64, len: u64) -> io::Result<Vec<u8>> {
+        let len = usize::try_from(len).map_err(io::Error::other)?;
+        let mut bytes = Vec::with_capacity(len);
+        while bytes.len() < len {
+            let at = from + bytes.len() as u64;
+            match pread(&self.file, spare_capacity(&mut bytes), at) {
+                Ok(0) => break,
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        bytes.truncate(len);
+        Ok(bytes)
     }
 
     /// Where the next packet begins at or after `from`; the file's end when none does.
@@ -223,7 +245,7 @@ impl Stream {
                 Err(error) => return Err(error.into()),
             };
             let len = (self.len - at).min(SEARCH);
-            let window = map_file(&self.file, at, usize::try_from(len).map_err(io::Error::other)?)?;
+            let window = self.copy(at, len)?;
             if let Some(found) = finder.find(&window) {
                 return Ok(at + found as u64);
             }

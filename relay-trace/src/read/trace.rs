@@ -18,7 +18,9 @@ use crate::{
         clock::Instant,
         directory,
         folder::Folder,
+        folder_of,
         metadata::parse_uuid,
+        pieces,
         session::{self, Clock, Session},
         tasks,
     },
@@ -202,19 +204,70 @@ impl Trace {
     /// # Errors
     /// When one cannot be opened.
     pub fn streams(&self, growing: bool) -> Result<Vec<Stream>> {
-        self.cpus()?.into_iter().map(|cpu| self.stream(cpu, growing)).collect()
+        let open = |cpu| if growing { self.growing_stream(cpu).transpose() } else { Some(self.stream(cpu)) };
+        self.cpus()?.into_iter().filter_map(open).collect()
+    }
+
+    /// Opens the file of one CPU of a trace that is being recorded; `None` when it has just become a piece's, and the next is not there yet.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub(crate) fn growing_stream(&self, cpu: u32) -> Result<Option<Stream>> {
+        self.open_stream(&self.folder, cpu, true)
     }
 
     /// Opens the file of one CPU.
     ///
     /// # Errors
     /// When it cannot be opened.
-    pub fn stream(&self, cpu: u32, growing: bool) -> Result<Stream> {
+    pub fn stream(&self, cpu: u32) -> Result<Stream> {
+        let stream = self.open_stream(&self.folder, cpu, false)?;
+        stream.with_context(|| format!("{} is missing", self.path.join(directory::cpu_file(cpu)).display()))
+    }
+
+    /// Opens the file of one CPU in the trace's directory, or in that of a piece; `None` when there is none.
+    fn open_stream(&self, folder: &Folder, cpu: u32, growing: bool) -> Result<Option<Stream>> {
         let name = directory::cpu_file(cpu);
-        let path = self.path.join(&name);
-        let file = self.folder.file(&name).with_context(|| format!("opening {}", path.display()))?;
-        let file = file.with_context(|| format!("{} is missing", path.display()))?;
-        Stream::new(file, path, cpu, self.uuid, growing)
+        let path = folder.path().join(&name);
+        let file = folder.file(&name).with_context(|| format!("opening {}", path.display()))?;
+        file.map(|file| Stream::new(file, path, cpu, self.uuid, growing)).transpose()
+    }
+
+    /// Whether a CPU's file, of a trace that is being recorded, has become a piece's.
+    #[must_use]
+    pub(crate) fn has_moved(&self, stream: &Stream) -> bool {
+        !self.folder.has(&directory::cpu_file(stream.cpu()), stream.file())
+    }
+
+    /// Opens the file that follows one that has become a piece's: that of the next piece that is there, or the one that is being written. `piece`
+    /// is the number of the first piece that the one before can have become, and then that of the one that follows. `None` when there is none yet.
+    pub(crate) fn after(&self, stream: &Stream, piece: &mut u64) -> Result<Option<Stream>> {
+        let place = self.folder.place().and_then(std::fs::canonicalize);
+        let place = place.with_context(|| format!("finding {}", self.path.display()))?;
+        let (cpu, name) = (stream.cpu(), directory::cpu_file(stream.cpu()));
+        let mut in_pieces = || -> Result<Option<Stream>> {
+            let beside = Folder::open(folder_of(&place)).with_context(|| format!("opening {}", place.display()))?;
+            // One that is compressed, or was removed meanwhile, is passed over.
+            let open = |number| beside.folder(&pieces::path(&place, number).file_name()?.to_string_lossy()).ok();
+            let mut numbers = pieces::numbers(&place)?;
+            numbers.retain(|number| *number >= *piece);
+            let is_it = |number: &&u64| open(**number).is_some_and(|folder| folder.has(&name, stream.file()));
+            *piece = numbers.iter().find(is_it).map_or(*piece, |number| number + 1);
+            for number in numbers.into_iter().filter(|number| *number >= *piece) {
+                let Some(folder) = open(number) else { continue };
+                if let Some(next) = self.open_stream(&folder, cpu, false)? {
+                    *piece = number;
+                    return Ok(Some(next));
+                }
+            }
+            Ok(None)
+        };
+        if let Some(next) = in_pieces()? {
+            return Ok(Some(next));
+        }
+        let newest = self.open_stream(&self.folder, cpu, true)?;
+        // By now that may be another one, and the one before it a piece's.
+        Ok(in_pieces()?.or(newest))
     }
 
     /// Where an event tells the names of threads.

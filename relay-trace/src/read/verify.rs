@@ -52,10 +52,10 @@ pub fn verify(trace: &Trace, mut progress: impl FnMut(u64)) -> Result<Report> {
     let mut report = Report { findings: trace.flaws.clone(), ..Report::default() };
     let traces = std::slice::from_ref(trace);
     for cpu in trace.cpus()? {
-        let bytes = trace.stream(cpu, false)?.len();
+        let bytes = trace.stream(cpu)?.len();
         report.cpus.insert(cpu, Walked { bytes, ..Walked::default() });
     }
-    let mut slicer = Slicer::new(traces, |_| true, Window::default(), false)?;
+    let mut slicer = Slicer::new(traces, |_| true, Window::default())?;
     let worker = || move |slice: Slice| Part::of(&slice, trace);
     pipeline::run(
         move || slicer.next(u64::MAX),

@@ -5,12 +5,12 @@ use jiff::{Timestamp, Zoned, civil, tz::TimeZone};
 
 use crate::read::trace::Trace;
 
-/// A moment of the trace: `1.5s` after its start, `-2s` before its end, `@123.456` as relayd print shows it, or the time of the day or the
+/// A moment of the trace: `1.5s` after its start, `-2s` before its end, or before `now` while it is being recorded, `@123.456` as relayd print shows it, or the time of the day or the
 /// date, in the local time zone unless another is given.
 ///
 /// # Errors
 /// When it is none of these.
-pub fn parse(text: &str, trace: &Trace) -> Result<u64> {
+pub fn parse(text: &str, trace: &Trace, now: Option<u64>) -> Result<u64> {
     let clock = &trace.session.clock;
     if let Some(seconds) = text.strip_prefix('@') {
         return parse_seconds(seconds).with_context(|| format!("'{text}' is no time in seconds, like @123.456"));
@@ -18,8 +18,9 @@ pub fn parse(text: &str, trace: &Trace) -> Result<u64> {
     if let Some(before) = text.strip_prefix('-')
         && let Some(before) = parse_span(before)
     {
-        let end = clock.end.context("the recording was not ended in order: its end is not known")?;
-        return Ok(end.monotonic.saturating_sub(before));
+        let end = clock.end.map(|end| end.monotonic).or(now);
+        let end = end.context("the recording was not ended in order: its end is not known")?;
+        return Ok(end.saturating_sub(before));
     }
     if let Some(after) = parse_span(text.strip_prefix('+').unwrap_or(text)) {
         return Ok(clock.start.monotonic.saturating_add(after));

@@ -48,7 +48,7 @@ fuzz_target!(|bytes: &[u8]| {
     let traces = [Trace::open(&path, &mut |_, _| ()).expect("the session is sound")];
     let choice = Choice::new(&traces, &[], &[]).expect("everything");
     let style = Style { time: TimeForm::Monotonic, colours: false, fields: Vec::new() };
-    let mut slicer = Slicer::new(&traces, |_| true, Window::default(), false).expect("the files are there");
+    let mut slicer = Slicer::new(&traces, |_| true, Window::default()).expect("the files are there");
     let (mut text, mut json) = (TextWriter::new(&traces, &style), JsonWriter::new(&traces, &style));
     let mut records = 0;
     while let Some(slice) = slicer.next(u64::MAX).expect("the files can be read") {
