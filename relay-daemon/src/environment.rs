@@ -40,13 +40,15 @@ pub fn conditions() -> Vec<Condition> {
         let ok = found.is_ok();
         Condition { name, ok, detail: found.unwrap_or_else(|error| format!("{error:#}")) }
     };
-    let capabilities = condition("capabilities", capabilities());
+    let capabilities = condition(CAPABILITIES, capabilities());
     // Without capabilities they are refused anyway.
     let system_calls = capabilities.ok.then(|| condition("system calls", system_calls()));
     let rest = [condition("lockdown", lockdown()), condition("tracefs", tracefs()), condition("bpffs", bpffs())];
     [condition(KERNEL, kernel()), capabilities].into_iter().chain(system_calls).chain(rest).collect()
 }
 
+/// The name of the condition that this process has the rights.
+pub const CAPABILITIES: &str = "capabilities";
 /// Programs that exchange words of memory, and get to know what was there, arm64 compiles since 5.18 (arch/arm64/net/bpf_jit_comp.c, commit
 /// 1902472b4fa9); cookies of perf events came with 5.15.
 const OLDEST: (u32, u32) = if cfg!(target_arch = "aarch64") { (5, 18) } else { (5, 15) };

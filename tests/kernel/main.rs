@@ -247,6 +247,7 @@ fn main() {
             [BABELTRACE] a_pair_has_all_its_bytes;
         reading: [BT2] print_shows_what_babeltrace_reads,
             [] a_trace_is_followed_while_it_is_recorded,
+            [] a_trace_in_pieces_is_followed_to_its_end,
             [] what_a_killed_recorder_has_left_is_saved;
         recovery: [] what_was_recorded_survives_kills,
             [LAST_PID] the_number_of_a_killed_recorder_is_no_reason_to_leave_events_out,
@@ -272,6 +273,7 @@ fn main() {
             [] following_ends_when_the_recorder_is_killed;
         pieces: [BABELTRACE] pieces_are_whole_traces_and_lose_nothing_between_them,
             [BABELTRACE] the_oldest_pieces_give_way_to_the_newest,
+            [BABELTRACE] a_full_disk_ends_no_recording_that_has_old_pieces,
             [] pieces_share_the_kernels_symbols,
             [] pieces_are_whole_with_one_sub_buffer,
             [BABELTRACE] a_compressed_piece_is_the_piece,

@@ -75,6 +75,12 @@ pub(crate) fn pieces_are_whole_traces_and_lose_nothing_between_them() {
         let bytes = total(&session(piece), "bytes");
         assert!((1 << 20..20 << 20).contains(&bytes), "{} has {bytes} bytes", piece.display());
     }
+    // Alone, none shows what the others have as missing.
+    for piece in &by_size {
+        let shown = text(&succeed(relayd().arg("print").arg(piece)).stdout);
+        let missing = shown.lines().find(|line| line.contains(" OVERRUN ") || line.contains(" LOST "));
+        assert_eq!(missing, None, "{}", piece.display());
+    }
     // All together, for whoever reads them so.
     let together = succeed(Command::new("babeltrace2").args(&by_size));
     let apart: u64 = by_size.iter().map(|piece| total(&session(piece), "recorded")).sum();
@@ -96,7 +102,30 @@ fn check_removed(path: &Path) -> u64 {
     let session = session(path);
     let (ended, removed) = (session["pieces"].as_u64().unwrap(), session["pieces_removed"].as_u64().unwrap_or(0));
     assert_eq!(all.len() as u64 - 1 + removed, ended, "{session}");
+    let recorded = |account: &serde_json::Value| account["recorded"].as_u64().unwrap();
+    let before: u64 = session["before"].as_array().unwrap().iter().map(recorded).sum();
+    let there: u64 = all.iter().map(|piece| total(&self::session(piece), "recorded")).sum();
+    let gone = session["records_removed"].as_u64().unwrap_or(0);
+    assert_eq!(before + total(&session, "recorded"), there + gone, "{session}");
     removed
+}
+
+/// A disk of its own.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn mount(folder: &Path, size: &std::ffi::CStr) -> Self {
+        let disk = folder.join("disk");
+        fs::create_dir(&disk).unwrap();
+        rustix::mount::mount("tmpfs", &disk, "tmpfs", rustix::mount::MountFlags::empty(), size).unwrap();
+        Self(disk)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+    }
 }
 
 fn bytes_of(folder: &Path) -> u64 {
@@ -112,16 +141,28 @@ pub(crate) fn the_oldest_pieces_give_way_to_the_newest() {
     assert!(check_removed(&kept) > 0);
     let bytes: u64 = pieces(&kept).iter().rev().skip(1).map(|piece| bytes_of(piece)).sum();
     assert!(bytes <= 2 << 20, "{bytes}");
-    // A disk of its own, of which three quarters are to stay free.
-    let disk = folder.path().join("disk");
-    fs::create_dir(&disk).unwrap();
-    rustix::mount::mount("tmpfs", &disk, "tmpfs", rustix::mount::MountFlags::empty(), c"size=16M").unwrap();
-    let free = disk.join("free");
+    // Of a disk three quarters are to stay free.
+    let disk = Disk::mount(folder.path(), c"size=16M");
+    let free = disk.0.join("free");
     succeed(&mut record(&free, &["--rotate-size", "512K", "--min-free", "75%", "-d", "4s"]));
     load.stop();
-    let removed = check_removed(&free);
-    rustix::mount::unmount(&disk, rustix::mount::UnmountFlags::DETACH).unwrap();
-    assert!(removed > 0);
+    assert!(check_removed(&free) > 0);
+}
+
+/// Whatever the rule is by which old pieces go: when the disk is full, one goes and the write is made.
+pub(crate) fn a_full_disk_ends_no_recording_that_has_old_pieces() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Disk::mount(folder.path(), c"size=6M");
+    let path = disk.0.join("trace");
+    let load = Numbers::start(&machine::online_cpus().unwrap(), PAUSE);
+    succeed(&mut record(&path, &["--rotate-size", "512K", "--keep", "1000000", "-d", "5s"]));
+    assert!(check_removed(&path) > 0);
+    pieces(&path).iter().for_each(|piece| fs::remove_dir_all(piece).unwrap());
+    // Where none is to go, recording stops.
+    let said = fail(&mut record(&path, &["--rotate-size", "512K", "-d", "20s"]), 1);
+    load.stop();
+    assert!(said.contains("No space left"), "{said}");
+    assert!(pieces(&path).len() > 4, "one was removed");
 }
 
 pub(crate) fn pieces_share_the_kernels_symbols() {

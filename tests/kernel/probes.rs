@@ -503,4 +503,7 @@ pub(crate) fn a_kind_that_the_kernel_lacks_is_refused_with_one_that_works() {
         assert!(said.contains("would work here") || said.contains("work here"), "{event}: {said}");
     }
     assert!(!PathBuf::from("/tmp/relayd-refused").exists());
+    let said = text(&succeed(relayd().arg("check")).stdout);
+    let fentry = said.lines().find(|line| line.contains("fentry, fexit")).unwrap();
+    assert!(fentry.contains("not for want of capabilities") && fentry.contains("instead"), "{fentry}");
 }

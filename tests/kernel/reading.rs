@@ -7,6 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use relay_channel::machine;
 use relay_tests::{
     Running, Trace, fail, record, relayd, session, succeed, text, trace::print, verify, wait_until_it_records,
 };
@@ -81,6 +82,49 @@ pub(crate) fn a_trace_is_followed_while_it_is_recorded() {
     let (followed, printed): (Vec<_>, Vec<_>) = (followed.collect(), printed.collect());
     let differs = followed.iter().zip(&printed).find(|(followed, printed)| followed != printed);
     assert_eq!((differs, followed.len()), (None, printed.len()));
+}
+
+pub(crate) fn a_trace_in_pieces_is_followed_to_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace");
+    let mut recorder = relayd();
+    recorder
+        .args(["trace", "-q", "-e", "raw_syscalls:sys_enter", "--rotate-time", "100ms", "-d", "3s", "-o"])
+        .arg(&path);
+    let mut recorder = recorder.spawn().unwrap();
+    wait_until_it_records(&path);
+    let mut printing = relayd();
+    let printing = printing.args(["print", "--json", "-f"]).arg(&path).stdout(Stdio::piped()).spawn().unwrap();
+    // A thread that the trace names at its end.
+    let late = "for i in $(seq 60); do ls / > /dev/null; sleep 0.05; done";
+    let mut load = Command::new("bash").args(["-c", &format!("printf late > /proc/$$/comm; {late}")]).spawn().unwrap();
+    let output = printing.wait_with_output().unwrap();
+    load.wait().unwrap();
+    assert!(recorder.wait().unwrap().success() && output.status.success());
+    let followed: Vec<Value> = text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let named = |pid| followed.iter().find(|line| line["pid"] == pid).map(|line| line["comm"].clone());
+    assert_eq!(named(load.id()), Some("late".into()));
+    let mut pieces: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    pieces.sort();
+    // The pieces' names are longer, so the newest is the first of them.
+    pieces.rotate_left(1);
+    assert!(pieces.len() > 10, "{pieces:?}");
+    let unnamed = |mut record: Value| {
+        record.as_object_mut().unwrap().remove("comm");
+        record
+    };
+    let followed: Vec<_> = followed.into_iter().map(unnamed).collect();
+    let printed: Vec<_> = pieces.iter().flat_map(|piece| print(piece, &[])).map(unnamed).collect();
+    assert!(followed.len() > 2000, "{} records", followed.len());
+    // Each CPU's file ends at its own moment.
+    for cpu in machine::online_cpus().unwrap() {
+        let of = |all: &[Value]| all.iter().filter(|record| record["cpu"] == cpu).cloned().collect::<Vec<_>>();
+        let (followed, printed) = (of(&followed), of(&printed));
+        // What was recorded before the files were opened may be in a piece already.
+        let printed = &printed[printed.len().saturating_sub(followed.len())..];
+        let differs = followed.iter().zip(printed).find(|(followed, printed)| followed != printed);
+        assert_eq!((differs, followed.len()), (None, printed.len()), "cpu {cpu}");
+    }
 }
 
 pub(crate) fn what_a_killed_recorder_has_left_is_saved() {

@@ -1,6 +1,11 @@
 //! `relayd check`: what this machine has and lacks for each kind of probe.
 
-use std::{io::Write as _, path::Path, process::ExitCode};
+use std::{
+    error::Error,
+    io::{self, Write as _},
+    path::Path,
+    process::ExitCode,
+};
 
 use anyhow::{Context as _, Result};
 use aya::{programs::ProgramType, sys::is_program_supported};
@@ -38,7 +43,9 @@ struct Finding {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let findings: Vec<Finding> = base().into_iter().chain(probes()).collect();
+    let base = base();
+    let has_rights = base.iter().any(|finding| finding.name == environment::CAPABILITIES && finding.ok);
+    let findings: Vec<Finding> = base.into_iter().chain(probes(has_rights)).collect();
     let ready = findings.iter().all(|finding| finding.ok || !finding.needed);
     let text = if arguments.json {
         serde_json::to_string_pretty(&findings)? + "\n"
@@ -50,7 +57,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         let verdict = if ready { "relayd trace can record here" } else { "relayd trace cannot record here" };
         findings.iter().map(line).collect::<String>() + verdict + "\n"
     };
-    std::io::stdout().write_all(text.as_bytes()).context("writing the findings")?;
+    io::stdout().write_all(text.as_bytes()).context("writing the findings")?;
     Ok(if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -65,15 +72,12 @@ fn base() -> Vec<Finding> {
     needed.chain([exists("BTF of the kernel", "/sys/kernel/btf/vmlinux", false)]).collect()
 }
 
-/// What each kind of probe needs.
-fn probes() -> Vec<Finding> {
+/// What each kind of probe needs. `has_rights`: for want of capabilities nothing is refused.
+fn probes(has_rights: bool) -> Vec<Finding> {
     let program = |name, kind, needed| match is_program_supported(kind) {
         Ok(true) => Finding { name, ok: true, detail: "the kernel loads its programs".to_owned(), needed },
         Ok(false) => Finding { name, ok: false, detail: "the kernel has no such programs".to_owned(), needed },
-        Err(error) => {
-            let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-            Finding { name, ok: false, detail: format!("the kernel refuses its programs: {cause}"), needed }
-        }
+        Err(error) => Finding { name, ok: false, detail: refusal(kind, &error, has_rights), needed },
     };
     let mut tracepoint = program("tracepoint", ProgramType::TracePoint, true);
     if tracepoint.ok
@@ -90,6 +94,22 @@ fn probes() -> Vec<Finding> {
         program("fentry, fexit", ProgramType::Tracing, false),
         program("perf event", ProgramType::PerfEvent, false),
     ]
+}
+
+/// Why the kernel does not load programs of a kind.
+fn refusal(kind: ProgramType, error: &(dyn Error + 'static), has_rights: bool) -> String {
+    let cause = error.source().unwrap_or(error);
+    let is_denied =
+        cause.downcast_ref().is_some_and(|cause: &io::Error| cause.kind() == io::ErrorKind::PermissionDenied);
+    if !(is_denied && has_rights && matches!(kind, ProgramType::Tracing)) {
+        return format!("the kernel refuses its programs: {cause}");
+    }
+    // Linux itself refuses them for want of capabilities, or where a security module says so (kernel/bpf/syscall.c, `bpf_prog_load`).
+    let instead = if host::has_kprobes() { "kprobe: and kretprobe:" } else { "tracepoints" };
+    format!(
+        "the kernel refuses its programs ({cause}), and not for want of capabilities: a security module, or a patch of this kernel, forbids \
+         trampolines at its functions; record {instead} instead"
+    )
 }
 
 fn uprobes() -> Finding {

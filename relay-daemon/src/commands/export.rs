@@ -1,26 +1,23 @@
 //! `relayd export`: traces in the forms that other programs open.
 
 use std::{
-    fs,
     io::BufWriter,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use relay_trace::{
     export::{Job, chrome, folded, perfetto},
-    form::{
-        folder_of,
-        new::{NewDirectory, NewFile},
-    },
-    read::{stream::Damage, trace::Trace},
+    form::new::{NewDirectory, NewFile},
+    read::stream::Damage,
 };
 
 use super::{
     misuse,
-    reading::{Chosen, Damages, progress_bar},
+    reading::{Chosen, Damages, check_place, progress_bar},
+    signals::leave_nothing_behind,
 };
 
 /// Write traces in the form of another program.
@@ -62,8 +59,11 @@ enum Form {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    leave_nothing_behind()?;
     let traces = arguments.chosen.open()?;
-    check_place(&arguments.output, &traces)?;
+    if arguments.output != Path::new("-") {
+        traces.iter().try_for_each(|trace| check_place(&arguments.output, trace))?;
+    }
     let choice = arguments.chosen.choice(&traces)?;
     let slicer = arguments.chosen.slicer(&traces, false)?;
     let bar = progress_bar(&traces.iter().collect::<Vec<_>>(), false)?;
@@ -107,27 +107,11 @@ impl Arguments {
         if self.output == Path::new("-") {
             return Err(misuse(anyhow!("parquet is a directory with a file for each event: give one with -o")));
         }
-        let directory = NewDirectory::create(&self.output, self.force, "parquet")?;
+        let directory = NewDirectory::create(&self.output, self.force.then_some("parquet"))?;
         let damages = parquet(job, directory.path())?;
         directory.put()?;
         Ok(damages)
     }
-}
-
-/// That an output does not come to lie in a trace that is read.
-fn check_place(output: &Path, traces: &[Trace]) -> Result<()> {
-    if output == Path::new("-") {
-        return Ok(());
-    }
-    let parent = folder_of(output);
-    let parent = fs::canonicalize(parent).with_context(|| format!("finding {}", parent.display()))?;
-    let place = output.file_name().map_or_else(|| parent.clone(), |name| parent.join(name));
-    for trace in traces {
-        let path = &trace.path;
-        let input = fs::canonicalize(path).with_context(|| format!("finding {}", path.display()))?;
-        ensure!(!place.starts_with(&input), "{} would be inside the trace {}", output.display(), path.display());
-    }
-    Ok(())
 }
 
 #[cfg(feature = "parquet")]

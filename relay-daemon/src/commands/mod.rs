@@ -10,6 +10,7 @@ pub(crate) mod print;
 pub(crate) mod reading;
 pub(crate) mod recover;
 pub(crate) mod repair;
+pub(crate) mod signals;
 pub(crate) mod snapshot;
 pub(crate) mod start;
 pub(crate) mod stat;

@@ -1,8 +1,12 @@
 //! What the commands that read traces have in common: which traces and records, and what is said of damage.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use relay_daemon::{
@@ -10,8 +14,11 @@ use relay_daemon::{
     kernel::choice::parse_cpus,
 };
 use relay_trace::{
-    form::archive::{Progress, is_archive},
-    form::clock::Instant,
+    form::{
+        archive::{Progress, is_archive},
+        clock::Instant,
+        folder_of,
+    },
     read::{
         choice::Choice,
         slices::{Slicer, Window},
@@ -139,7 +146,7 @@ impl Chosen {
 
 /// What a thread is called that lives. A container calls threads otherwise than records do.
 fn name_of(tid: u32) -> Option<Vec<u8>> {
-    let comm = std::fs::read(format!("/proc/{tid}/comm")).ok().filter(|_| !is_in_own(Namespace::Pid))?;
+    let comm = fs::read(format!("/proc/{tid}/comm")).ok().filter(|_| !is_in_own(Namespace::Pid))?;
     Some(comm.strip_suffix(b"\n").unwrap_or(&comm).to_vec())
 }
 
@@ -192,6 +199,17 @@ pub(crate) fn with_bar<T>(quiet: bool, open: impl FnOnce(&mut Progress<'_>) -> R
     });
     bar.finish_and_clear();
     opened
+}
+
+/// That an output does not come to lie in a trace that is read.
+pub(crate) fn check_place(output: &Path, trace: &Trace) -> Result<()> {
+    let parent = folder_of(output);
+    let parent = fs::canonicalize(parent).with_context(|| format!("finding {}", parent.display()))?;
+    let place = output.file_name().map_or_else(|| parent.clone(), |name| parent.join(name));
+    let path = &trace.path;
+    let input = fs::canonicalize(path).with_context(|| format!("finding {}", path.display()))?;
+    ensure!(!place.starts_with(&input), "{} would be inside the trace {}", output.display(), path.display());
+    Ok(())
 }
 
 /// A bar for as many bytes as the files of the traces have; on a terminal alone.

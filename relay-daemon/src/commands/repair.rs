@@ -6,11 +6,14 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::Args;
 use relay_trace::read::{repair, trace::Trace};
 
-use super::reading::{Damages, progress_bar, with_bar};
+use super::{
+    reading::{Damages, check_place, progress_bar, with_bar},
+    signals::leave_nothing_behind,
+};
 
 /// Save every whole record of a damaged trace into a new one.
 #[derive(Debug, Args)]
@@ -30,10 +33,9 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    leave_nothing_behind()?;
     let trace = with_bar(false, |progress| Trace::open(&arguments.trace, progress))?;
-    if arguments.output.starts_with(&arguments.trace) {
-        bail!("{} is within the damaged trace; give another directory", arguments.output.display());
-    }
+    check_place(&arguments.output, &trace)?;
     let bar = progress_bar(&[&trace], false)?;
     let saved = repair::repair(&trace, &arguments.output, |bytes| bar.set_position(bytes))?;
     bar.finish_and_clear();

@@ -19,6 +19,8 @@ use relay_trace::{
     similar::did_you_mean,
 };
 
+use super::signals::leave_nothing_behind;
+
 /// How often to ask whether a record has stopped a session.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -177,6 +179,7 @@ pub(crate) fn explain(name: &str, error: OpenError) -> anyhow::Error {
 
 fn take(standing: &Standing, name: &str, output: Option<&Path>) -> Result<Session> {
     let output = output.map_or_else(|| default_output(name), Path::to_path_buf);
+    leave_nothing_behind()?;
     let session = snapshot::write(standing, &output).with_context(|| format!("taking a snapshot of {name}"))?;
     let total = |count: fn(&Cpu) -> u64| session.cpus.iter().map(count).sum::<u64>();
     say!(

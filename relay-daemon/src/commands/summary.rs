@@ -32,6 +32,7 @@ struct Summary<'a> {
     /// Of a trace in pieces: how many there are before this one, and what they have.
     pieces: u64,
     pieces_removed: u64,
+    records_removed: u64,
     recorded_before: u64,
     lost_before: u64,
     cpus: &'a [Cpu],
@@ -82,6 +83,7 @@ pub(crate) fn print(path: &Path, session: &Session, json: bool, quiet: bool) -> 
         bytes: total(|cpu| cpu.bytes),
         pieces: session.pieces,
         pieces_removed: session.pieces_removed,
+        records_removed: session.records_removed,
         recorded_before: session.before.iter().map(|cpu| cpu.recorded).sum(),
         lost_before: session.before.iter().map(Cpu::lost).sum(),
         cpus: &session.cpus,
@@ -112,10 +114,13 @@ fn text(summary: &Summary<'_>) -> Result<String> {
     let total = |count: fn(&Cpu) -> u64| summary.cpus.iter().map(count).sum::<u64>();
     writeln!(text, "account ({:.3} s, {} events):", summary.seconds, summary.events)?;
     if summary.pieces > 0 {
-        let Summary { pieces, pieces_removed, recorded_before, lost_before, .. } = summary;
+        let Summary { pieces, pieces_removed, records_removed, recorded_before, lost_before, .. } = summary;
         writeln!(text, "  before, in {pieces} pieces: recorded {recorded_before}, lost {lost_before}")?;
         if *pieces_removed > 0 {
-            writeln!(text, "  {pieces_removed} of these pieces were removed to keep within their room")?;
+            writeln!(
+                text,
+                "  {pieces_removed} of these pieces, with {records_removed} records, were removed to keep within their room"
+            )?;
         }
     }
     writeln!(text, "  recorded {}", summary.recorded)?;

@@ -26,7 +26,9 @@ use tokio::{
 };
 
 use super::{
-    misuse, summary,
+    misuse,
+    signals::Ending,
+    summary,
     what::{Size, What, Whose, event_help},
 };
 
@@ -82,7 +84,8 @@ pub(crate) struct Arguments {
     /// Remove the oldest pieces when they have more bytes together, like 20G [default: never].
     #[arg(long, value_name = "SIZE", value_parser = super::parse_size, requires = "rotates", help_heading = "In pieces")]
     keep_size: Option<u64>,
-    /// Remove the oldest pieces while the file system has less room than that, like 2G or 5% [default: never]. When it is full all the same, recording stops.
+    /// Remove the oldest pieces while the file system has less room than that, like 2G or 5% [default: never]. With this, --keep or --keep-size, one
+    /// gives way when the disk is full, too; recording stops when there is none.
     #[arg(long, value_name = "SIZE|N%", value_parser = parse_free, requires = "rotates", help_heading = "In pieces")]
     min_free: Option<Free>,
     /// Compress each piece when it has ended, into DIR-piece-000001.tar.zst; relayd reads it as it is, and tar -xf unpacks it.
@@ -198,7 +201,7 @@ async fn finish(recording: Recording, path: &Path, signals: &mut Signals) -> Res
     let finishing = tokio::task::spawn_blocking(|| recording.finish());
     tokio::select! {
         finished = finishing => finished.context("ending the trace")?,
-        _ = signals.interrupt.recv() => {
+        () = signals.ending.interrupted() => {
             say!("relayd: interrupted while it ended the trace: `relayd recover {}` completes it", path.display());
             // Returning would wait for what is under way.
             std::process::exit(128 + rustix::process::Signal::INT.as_raw());
@@ -256,32 +259,17 @@ fn begin(arguments: &Arguments) -> Result<(Recording, Option<Notices>)> {
 
 /// What relayd is told by signals.
 struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    /// The terminal is gone; unless that was to be ignored, as `nohup` has it.
-    hangup: Option<Signal>,
+    ending: Ending,
     user: Signal,
 }
 
 impl Signals {
     fn listen() -> Result<Self> {
         Ok(Self {
-            interrupt: signal(SignalKind::interrupt()).context("listening for SIGINT")?,
-            terminate: signal(SignalKind::terminate()).context("listening for SIGTERM")?,
-            hangup: if ignores_hangup() {
-                None
-            } else {
-                Some(signal(SignalKind::hangup()).context("listening for SIGHUP")?)
-            },
+            ending: Ending::listen()?,
             user: signal(SignalKind::user_defined1()).context("listening for SIGUSR1")?,
         })
     }
-}
-
-fn ignores_hangup() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
-    ignored.is_some_and(|ignored| ignored & 1 != 0)
 }
 
 /// At SIGUSR1. That it cannot be taken is no reason to stop recording.
@@ -325,9 +313,7 @@ async fn wait(
             }
         };
         tokio::select! {
-            _ = signals.interrupt.recv() => return Ok(Stop::Asked),
-            _ = signals.terminate.recv() => return Ok(Stop::Asked),
-            () = hung_up(&mut signals.hangup) => return Ok(Stop::Asked),
+            _ = signals.ending.next() => return Ok(Stop::Asked),
             _ = signals.user.recv() => status.suspend(|| snapshot(recording)),
             () = &mut time_is_over => return Ok(Stop::Asked),
             ended = command_ends => return Ok(Stop::Ended(ended.context("waiting for the command")?)),
@@ -345,13 +331,6 @@ async fn wait(
                 }
             }
         }
-    }
-}
-
-async fn hung_up(hangup: &mut Option<Signal>) {
-    match hangup {
-        Some(hangup) => drop(hangup.recv().await),
-        None => std::future::pending().await,
     }
 }
 

@@ -23,23 +23,29 @@ use relay_trace::form::{
 #[error("{0}; nothing of it is left")]
 pub struct Removed(String);
 
-/// Ends a trace: of the consumers, drains those that can go on.
+/// Drains those consumers that can go on, and returns what was in the way.
+pub(crate) fn drain_all(consumers: &mut [(Consumer, bool)], channel: &Channel) -> Vec<String> {
+    let mut errors = Vec::new();
+    for (consumer, can_go_on) in consumers {
+        let drained = if *can_go_on { drain(consumer, channel) } else { channel.flush(consumer.buffer().cpu()) };
+        errors.extend(drained.err().map(|error| format!("{error:#}")));
+        // What else the end writes may need the room that is set aside.
+        consumer.finish();
+    }
+    errors
+}
+
+/// Ends a trace whose consumers are drained.
 pub(crate) fn end_trace(
     mut standing: Standing,
     directory: TraceDirectory,
     mut session: Session,
     (mut addresses, mut tasks): (Addresses, Tasks),
-    mut consumers: Vec<(Consumer, bool)>,
+    consumers: Vec<(Consumer, bool)>,
     end: Instant,
     mut errors: Vec<String>,
 ) -> Result<Session> {
     let channel = Arc::clone(&standing.channel);
-    for (consumer, can_go_on) in &mut consumers {
-        let drained = if *can_go_on { drain(consumer, &channel) } else { channel.flush(consumer.buffer().cpu()) };
-        errors.extend(drained.err().map(|error| format!("{error:#}")));
-        // What else the end writes may need the room that is set aside.
-        consumer.finish();
-    }
     session.clock.end = Some(end);
     // Before the links are gone: they know what they have missed.
     standing.count(&mut session)?;

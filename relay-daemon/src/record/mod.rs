@@ -1,8 +1,10 @@
 //! Records one trace, from the first map to the last line of the account; or takes up one whose recorder was killed.
 
 mod addresses;
+mod archive;
 mod builds;
 mod ending;
+mod kept;
 pub mod pieces;
 mod rotation;
 pub mod snapshot;
@@ -22,7 +24,8 @@ use relay_common::Mode;
 
 use self::{
     addresses::Addresses,
-    ending::{end_trace, save_names},
+    ending::{drain_all, end_trace, save_names},
+    kept::{Kept, Yielding},
     pieces::{Pieces, Rules},
     rotation::resume_at,
     tasks::Tasks,
@@ -39,6 +42,7 @@ use relay_trace::form::{
     self,
     clock::Instant,
     directory::{self, TraceDirectory},
+    new::NewDirectory,
     session::Session,
 };
 
@@ -110,13 +114,14 @@ impl Recording {
         let tasks = Tasks::watch(context, channel.possible());
         let standing = prepared.attach(0, Some((path.clone(), record_self)))?;
         let session = standing.description.session.clone();
+        let pieces = Pieces::new(rotation, path, 0)?;
         let mut recording = Self {
             addresses: Addresses::watch(&session.events, standing.description.context, channel.possible()),
             tasks,
-            readers: start_readers(&standing, &directory.path())?,
+            readers: start_readers(&standing, &directory.path(), pieces.kept().clone())?,
             snapshots: 0,
             session,
-            pieces: Pieces::new(rotation, path, 0)?,
+            pieces,
             trouble: None,
             standing,
             directory,
@@ -151,9 +156,9 @@ impl Recording {
             (Addresses::watch(&session.events, context, cpus), Tasks::watch(context, cpus));
         addresses.add_known(directory.own_files());
         tasks.add_known(directory.own_files());
-        let readers = start_readers(&standing, &directory.path())?;
+        let pieces = Pieces::new(rotation, trace, session.pieces)?;
+        let readers = start_readers(&standing, &directory.path(), pieces.kept().clone())?;
         standing.start()?;
-        let pieces = Pieces::new(rotation, trace, session.pieces_removed)?;
         Ok(Self { standing, directory, addresses, tasks, readers, snapshots: 0, session, pieces, trouble: None })
     }
 
@@ -165,12 +170,16 @@ impl Recording {
         let bytes = self.readers.statistics().values().map(|statistics| statistics.bytes.load(Relaxed)).sum();
         if self.pieces.is_due(bytes) {
             self.pieces.follow(self.directory.absolute()?);
-            let piece = self.end_piece().inspect_err(|_| self.pieces.failed())?;
-            self.pieces.ended(piece)?;
+            match self.end_piece() {
+                Ok(piece) => self.pieces.ended(piece)?,
+                Err(error) => {
+                    self.pieces.failed(&error);
+                    return Err(error);
+                }
+            }
         }
         self.pieces.keep_free()?;
-        if self.session.pieces_removed != self.pieces.removed() {
-            self.session.pieces_removed = self.pieces.removed();
+        if self.pieces.kept().tell(&mut self.session) {
             self.session.write(&self.directory.private())?;
         }
         Ok(())
@@ -178,7 +187,7 @@ impl Recording {
 
     /// Ends the piece that is being written, begins the next, and returns where the one that has ended is.
     fn end_piece(&mut self) -> Result<PathBuf> {
-        let (trace, channel) = (self.pieces.trace().to_path_buf(), Arc::clone(&self.standing.channel));
+        let (trace, channel) = (self.pieces.trace(), Arc::clone(&self.standing.channel));
         let path = form::pieces::path(&trace, self.session.pieces + 1);
         let mut piece = TraceDirectory::create(&path, false)?;
         piece.write_metadata(&self.standing.metadata()?)?;
@@ -192,8 +201,8 @@ impl Recording {
         piece.set_aside(self.room_for_account(written))?;
         piece.keep();
         let end = Instant::now();
-        let (from, to) = (trace, path.clone());
-        let parts = self.readers.each(move |consumer| rotation::cut(consumer, &channel, &before, (&from, &to)));
+        let (from, to, kept) = (trace, path.clone(), self.pieces.kept().clone());
+        let parts = self.readers.each(move |consumer| rotation::cut(consumer, &channel, &before, (&from, &to), kept));
         // A file that cannot be moved goes on in the next piece.
         let moved = |(cpu, part): (u32, Result<_>)| {
             let part = part.inspect_err(|error| log::error!("cpu {cpu} is not in {}: {error:#}", path.display()));
@@ -303,17 +312,20 @@ impl Recording {
         if self.standing.channel.mode() != Mode::Overwrite {
             bail!("there is nothing to take a snapshot of: without --overwrite the files hold everything");
         }
-        let mut directory = TraceDirectory::create(&self.next_snapshot(), false)?;
+        let path = self.next_snapshot();
+        let new = NewDirectory::create(&path, None)?;
+        let mut directory = TraceDirectory::create(new.path(), false)?;
         let session = snapshot::take(&self.standing, &directory, &mut self.addresses, &mut self.tasks)?;
         directory.keep();
-        Ok((directory.path(), session))
+        new.put()?;
+        Ok((path, session))
     }
 
     /// The first `DIR-snapshot-N` that is not there.
     fn next_snapshot(&mut self) -> PathBuf {
         loop {
             self.snapshots += 1;
-            let mut path = self.pieces.trace().as_os_str().to_owned();
+            let mut path = self.pieces.trace().into_os_string();
             path.push(format!("-snapshot-{}", self.snapshots));
             if fs::symlink_metadata(&path).is_err() {
                 return path.into();
@@ -328,7 +340,7 @@ impl Recording {
     /// # Errors
     /// When the account cannot be had or written; [`Removed`] when there is no place for it any more.
     pub fn finish(self) -> Result<Session> {
-        let Self { standing, directory, addresses, tasks, readers, session, pieces, trouble, .. } = self;
+        let Self { standing, directory, addresses, tasks, readers, mut session, pieces, trouble, .. } = self;
         standing.stop()?;
         let end = Instant::now();
         standing.channel.wait_for_running_programs()?;
@@ -337,6 +349,8 @@ impl Recording {
             consumers.push((stopped.consumer, stopped.result.is_ok()));
             errors.extend(stopped.result.err().map(|error| format!("{error:#}")));
         }
+        errors.extend(drain_all(&mut consumers, &standing.channel));
+        pieces.kept().tell(&mut session);
         let session = end_trace(standing, directory, session, (addresses, tasks), consumers, end, errors);
         pieces.finish();
         session
@@ -361,8 +375,9 @@ pub fn recover(output: &Path) -> Result<Session> {
         let output = CpuFile::resume(&directory.path(), buffer.cpu(), buffer.taken().output)?;
         Ok((Consumer::new(buffer, standing.channel.mode(), Box::new(output)), true))
     };
-    let consumers = standing.channel.buffers().into_iter().map(consumer).collect::<Result<_>>()?;
-    end_trace(standing, directory, session, names, consumers, end, Vec::new())
+    let mut consumers = standing.channel.buffers().into_iter().map(consumer).collect::<Result<Vec<_>>>()?;
+    let errors = drain_all(&mut consumers, &standing.channel);
+    end_trace(standing, directory, session, names, consumers, end, errors)
 }
 
 /// Opens the session of a trace whose recorder was killed.
@@ -407,7 +422,7 @@ fn open(output: &Path) -> Result<(Standing, TraceDirectory, Session)> {
 }
 
 /// Starts the readers of a trace, each where the one before it has ended, if there was one.
-fn start_readers(standing: &Standing, folder: &Path) -> Result<Readers> {
+fn start_readers(standing: &Standing, folder: &Path, kept: Kept) -> Result<Readers> {
     let (folder, channel) = (folder.to_path_buf(), Arc::clone(&standing.channel));
     Readers::start(Arc::clone(&standing.channel), move |cpu| {
         let buffer = channel.buffer(cpu).with_context(|| format!("cpu {cpu} has no buffer"))?;
@@ -415,6 +430,7 @@ fn start_readers(standing: &Standing, folder: &Path) -> Result<Readers> {
         if buffer.reader().produced() == 0 && !buffer.reader().is_open() {
             channel.mark(cpu)?;
         }
-        Ok(Box::new(CpuFile::resume(&folder, cpu, buffer.taken().output)?) as Box<dyn Output>)
+        let file = CpuFile::resume(&folder, cpu, buffer.taken().output)?;
+        Ok(Box::new(Yielding::new(file, kept.clone())) as Box<dyn Output>)
     })
 }

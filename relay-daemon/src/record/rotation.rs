@@ -14,7 +14,10 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use relay_common::Buffer as _;
 
-use super::ending::told_by;
+use super::{
+    ending::told_by,
+    kept::{Kept, Yielding},
+};
 use crate::session::Standing;
 use relay_channel::{channel::Channel, consumer::Consumer, output::CpuFile};
 use relay_trace::{
@@ -47,6 +50,7 @@ pub(crate) fn cut(
     channel: &Channel,
     session: &Session,
     (trace, piece): (&Path, &Path),
+    kept: Kept,
 ) -> Result<Part> {
     let cpu = consumer.buffer().cpu();
     let before = before(session, cpu);
@@ -75,7 +79,7 @@ pub(crate) fn cut(
     let (from, to) = (trace.join(&name), piece.join(&name));
     fs::rename(&from, &to).with_context(|| format!("moving {} to {}", from.display(), to.display()))?;
     match CpuFile::create(trace, cpu) {
-        Ok(file) => consumer.replace_output(Box::new(file)),
+        Ok(file) => consumer.replace_output(Box::new(Yielding::new(file, kept))),
         Err(error) => {
             // The consumer still has the old one.
             fs::rename(&to, &from).with_context(|| format!("moving {} back", to.display()))?;

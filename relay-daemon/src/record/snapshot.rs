@@ -28,7 +28,7 @@ use relay_channel::{
     sys::MappedBuffer,
 };
 use relay_trace::{
-    form::{clock::Instant, directory::TraceDirectory, metadata, session::Session},
+    form::{clock::Instant, directory::TraceDirectory, metadata, new::NewDirectory, session::Session},
     read::packet,
 };
 
@@ -75,11 +75,13 @@ fn lock(file: &Shared) -> MutexGuard<'_, CutFile> {
 /// When the directory cannot be made or a file not be written, a buffer is corrupt, or writers leave no pause for a second. Nothing stays
 /// behind then.
 pub fn write(standing: &Standing, path: &Path) -> Result<Session> {
-    let mut directory = TraceDirectory::create(path, false)?;
+    let new = NewDirectory::create(path, None)?;
+    let mut directory = TraceDirectory::create(new.path(), false)?;
     let description = &standing.description;
     let mut addresses = Addresses::watch(&description.session.events, description.context, &[]);
     let session = take(standing, &directory, &mut addresses, &mut Tasks::new(description.context))?;
     directory.keep();
+    new.put()?;
     Ok(session)
 }
 

@@ -170,6 +170,7 @@ pub(crate) fn describe(
         kprobes_missed: None,
         pieces: 0,
         pieces_removed: 0,
+        records_removed: 0,
         before: Vec::new(),
         error: None,
         repaired: None,

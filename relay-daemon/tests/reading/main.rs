@@ -11,6 +11,7 @@ mod damage;
 mod following;
 mod golden;
 mod hostile;
+mod kills;
 
 use std::{
     fs,
@@ -30,6 +31,16 @@ fn relayd_on(command: &str, path: impl AsRef<Path>) -> Command {
     relayd.current_dir(folder()).env("TZ", "UTC").env_remove("RUST_LOG").env_remove("RUST_BACKTRACE");
     relayd.stdin(Stdio::null()).arg(command).arg(path.as_ref());
     relayd
+}
+
+/// How often something random is done that is done `full` times at full size, as `RELAY_TESTS` says.
+fn repeats(full: u32) -> u32 {
+    match std::env::var("RELAY_TESTS").as_deref() {
+        Err(_) | Ok("all") => full,
+        Ok("tenth") => (full / 10).max(1),
+        Ok("hundredth") => (full / 100).max(1),
+        Ok(other) => panic!("RELAY_TESTS={other}: it can be all, tenth or hundredth"),
+    }
 }
 
 fn folder() -> PathBuf {

@@ -25,7 +25,7 @@ use tar::{EntryType, Header};
 use super::{
     directory::{self, METADATA, NAMES, PRIVATE},
     folder::{Folder, open_file},
-    session,
+    session::{self, Session},
 };
 
 /// The default of zstd itself.
@@ -75,6 +75,31 @@ pub fn open(path: &Path, progress: &mut Progress<'_>) -> Result<Opened> {
 #[must_use]
 pub fn is_archive(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|there| there.is_file())
+}
+
+/// The session of a trace in an archive, in which it comes first. Nothing else is unpacked.
+///
+/// # Errors
+/// When the archive cannot be read, or has none.
+pub fn session(path: &Path) -> Result<Session> {
+    let opening = || format!("opening {}", path.display());
+    let mut file = open_file(CWD, path, OFlags::NOFOLLOW).with_context(opening)?.with_context(opening)?;
+    let len = file.metadata().with_context(opening)?.len();
+    let data = end_of_data(&file, len).with_context(opening)?;
+    file.rewind().with_context(opening)?;
+    let nobody = &mut |_, _| {};
+    let mut archive = tar::Archive::new(Bounded::new(file, data, nobody).with_context(opening)?);
+    for member in archive.entries().with_context(opening)? {
+        let member = member.with_context(opening)?;
+        if member.header().entry_type() == EntryType::Regular
+            && member.path().is_ok_and(|name| name.ends_with(Path::new(PRIVATE).join(session::FILE)))
+        {
+            let mut text = Vec::new();
+            member.take(session::LONGEST).read_to_end(&mut text).with_context(opening)?;
+            return Session::parse(&text);
+        }
+    }
+    bail!("{} has no {}", path.display(), session::FILE)
 }
 
 /// Writes a trace's directory into an archive. What describes the trace comes first: without it, the rest of an archive that is cut off means nothing.

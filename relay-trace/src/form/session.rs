@@ -14,7 +14,7 @@ pub const FORMAT: u32 = 1;
 /// Its name in the trace's own folder.
 pub const FILE: &str = "session.json";
 /// The most bytes that it can have: every event of a kernel takes a tenth of that.
-const LONGEST: u64 = 32 << 20;
+pub const LONGEST: u64 = 32 << 20;
 
 /// The session's own event: its events have changed.
 pub const CHANGE: &str = "relayd:change";
@@ -66,6 +66,9 @@ pub struct Session {
     /// How many of them the recorder has removed to keep within its room.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub pieces_removed: u64,
+    /// How many records those had.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub records_removed: u64,
     /// What they have in all, by CPU.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub before: Vec<Cpu>,

@@ -20,6 +20,7 @@ use super::{
 use crate::form::{
     directory::{self, TraceDirectory},
     metadata,
+    new::NewDirectory,
     session::{Cpu, Repaired, Session},
 };
 
@@ -47,17 +48,18 @@ struct Part {
     end: u64,
 }
 
-/// Copies every whole record of a trace into a new directory. `progress` is told how many bytes are done.
+/// Copies every whole record of a trace into a new directory, which is there when it is whole. `progress` is told how many bytes are done.
 ///
 /// # Errors
-/// When a file cannot be read or written; the new directory is then removed.
+/// When a file cannot be read or written; nothing stays behind then.
 pub fn repair(trace: &Trace, output: &Path, mut progress: impl FnMut(u64)) -> Result<Saved> {
-    let mut directory = TraceDirectory::create(output, false)?;
+    let new = NewDirectory::create(output, None)?;
+    let mut directory = TraceDirectory::create(new.path(), false)?;
     let mut saved = Saved::default();
     let mut parts = BTreeMap::new();
     let mut done = 0;
     for cpu in trace.cpus()? {
-        let path = output.join(directory::cpu_file(cpu));
+        let path = new.path().join(directory::cpu_file(cpu));
         let file = OpenOptions::new().write(true).create_new(true).mode(0o640).open(&path);
         let mut file = BufWriter::new(file.with_context(|| format!("making {}", path.display()))?);
         let part = copy(trace, cpu, &mut file, &mut saved, |bytes| progress(done + bytes))
@@ -75,6 +77,7 @@ pub fn repair(trace: &Trace, output: &Path, mut progress: impl FnMut(u64)) -> Re
     }
     session.write(&directory.private())?;
     directory.keep();
+    new.put()?;
     Ok(saved)
 }
 

@@ -255,3 +255,35 @@ impl Stream {
         Ok(self.len)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use relay_common::trace::{STREAM_ID_AT, UUID_AT};
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_cut_while_it_is_read_ends_there() {
+        let recorded = include_bytes!("../../../relay-daemon/tests/traces/lossy/cpu0");
+        let at = |word: u64| usize::try_from(word).unwrap();
+        let uuid = recorded[at(UUID_AT)..at(STREAM_ID_AT)].try_into().unwrap();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(recorded).unwrap();
+        let mut stream = Stream::new(Arc::new(file.try_clone().unwrap()), "cpu0".into(), 0, uuid, false).unwrap();
+        let mut packet = || match stream.take_next().unwrap() {
+            Step::Packet(packet) => Some(packet),
+            Step::End => None,
+            Step::Damage(damage) => panic!("{damage}"),
+        };
+        let first = packet().unwrap();
+        file.set_len(first.header.len + 100).unwrap();
+        let second = packet().unwrap();
+        assert!(second.header.len > 100 && second.bytes().len() == 100);
+        file.set_len(0).unwrap();
+        assert_eq!(first.bytes(), &recorded[..first.bytes().len()]);
+        assert_eq!(second.bytes(), &recorded[first.bytes().len()..][..100]);
+        assert!(packet().is_none());
+    }
+}
