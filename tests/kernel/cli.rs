@@ -142,9 +142,10 @@ pub(crate) fn the_commands_exit_status_is_passed_on() {
 pub(crate) struct SmallDisk(pub(crate) tempfile::TempDir);
 
 impl SmallDisk {
-    pub(crate) fn new() -> Self {
+    /// Of `size`, like 2M.
+    pub(crate) fn new(size: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        succeed(Command::new("mount").args(["-t", "tmpfs", "-o", "size=2M", "tmpfs"]).arg(folder.path()));
+        succeed(Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(folder.path()));
         Self(folder)
     }
 }
@@ -156,7 +157,7 @@ impl Drop for SmallDisk {
 }
 
 pub(crate) fn a_full_disk_stops_recording_and_the_trace_stays_valid() {
-    let disk = SmallDisk::new();
+    let disk = SmallDisk::new("2M");
     let command = ["-e", "raw_syscalls:*", "-q", "--", "dd", "if=/dev/zero", "of=/dev/null", "bs=1", "count=100000000"];
     let said = fail(&mut trace(&disk.0, &command), 1);
     assert!(said.contains("No space left on device"), "{said}");

@@ -11,7 +11,7 @@ use std::{
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread::{self, sleep},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use relay_channel::{machine, pins::Folder};
@@ -461,7 +461,7 @@ pub(crate) fn a_snapshot_that_fills_the_disk_leaves_nothing_and_the_session_goes
     // More than the disk has room for.
     storm.wait_for_reads(50_000);
     drop(storm);
-    let disk = SmallDisk::new();
+    let disk = SmallDisk::new("2M");
     let path = disk.0.path().join("snapshot");
     let said = fail(relayd().args(["snapshot", "test-full", "-o"]).arg(&path), 1);
     assert!(said.contains("No space left on device"), "{said}");
@@ -475,6 +475,44 @@ pub(crate) fn a_snapshot_that_fills_the_disk_leaves_nothing_and_the_session_goes
     assert!(flight.status()["recorded"].as_u64().unwrap() > before);
     let folder = tempfile::tempdir().unwrap();
     flight.snapshot(&folder.path().join("whole"));
+}
+
+pub(crate) fn a_snapshot_that_is_killed_is_whole_or_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let flight = Flight::start("test-killed", &["-e", "raw_syscalls:*", "-b", "256K", "-n", "16"]);
+    let storm = Storm::start(&machine::online_cpus().unwrap());
+    storm.wait_for_reads(100_000);
+    let path = folder.path().join("snapshot");
+    let begin = Instant::now();
+    flight.snapshot(&path);
+    let whole = begin.elapsed();
+    fs::remove_dir_all(&path).unwrap();
+    let entries = || fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    let (mut killed, rounds) = (0, repeats(50));
+    for round in 0..rounds {
+        let before = entries().len();
+        let mut relayd =
+            relayd().args(["snapshot", "test-killed", "-o"]).arg(&path).stderr(Stdio::null()).spawn().unwrap();
+        // Half of them when something of it is there.
+        while round % 2 == 1 && entries().len() == before && relayd.try_wait().unwrap().is_none() {}
+        sleep(whole / 2 * round / rounds);
+        relayd.kill().unwrap();
+        killed += u32::from(!relayd.wait().unwrap().success());
+        if path.exists() {
+            verify(&path);
+            fs::remove_dir_all(&path).unwrap();
+        }
+    }
+    assert!(killed > 0, "each was quicker than its kill");
+    drop(storm);
+    // The session goes on, and what is left behind is said.
+    let left = entries();
+    let output = succeed(relayd().args(["snapshot", "test-killed", "-o"]).arg(&path));
+    verify(&path);
+    for left in left {
+        let named = format!("{} was left by a relayd that was killed", left.display());
+        assert!(text(&output.stderr).contains(&named), "{}", text(&output.stderr));
+    }
 }
 
 /// As the unit file has it: nothing more is needed.

@@ -263,6 +263,7 @@ fn main() {
             [LAST_PID] the_number_of_an_ended_process_is_chosen_for_no_other,
             [] sessions_that_cannot_be_used_are_told_apart,
             [] a_snapshot_that_fills_the_disk_leaves_nothing_and_the_session_goes_on,
+            [] a_snapshot_that_is_killed_is_whole_or_not_there,
             [KPROBES] a_slow_call_stops_the_recording,
             [SETPRIV] a_session_needs_no_more_capabilities_than_its_unit_names;
         others: [] a_trace_that_is_recorded_is_not_replaced,

@@ -17,6 +17,8 @@ use relay_tests::{
     verify, wait_until_it_records,
 };
 
+use crate::cli::SmallDisk;
+
 /// Of the load, after a hundred calls: some megabytes a second are recorded.
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -110,24 +112,6 @@ fn check_removed(path: &Path) -> u64 {
     removed
 }
 
-/// A disk of its own.
-struct Disk(PathBuf);
-
-impl Disk {
-    fn mount(folder: &Path, size: &std::ffi::CStr) -> Self {
-        let disk = folder.join("disk");
-        fs::create_dir(&disk).unwrap();
-        rustix::mount::mount("tmpfs", &disk, "tmpfs", rustix::mount::MountFlags::empty(), size).unwrap();
-        Self(disk)
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
-    }
-}
-
 fn bytes_of(folder: &Path) -> u64 {
     let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().metadata().unwrap());
     files.filter(fs::Metadata::is_file).map(|file| file.len()).sum()
@@ -142,8 +126,8 @@ pub(crate) fn the_oldest_pieces_give_way_to_the_newest() {
     let bytes: u64 = pieces(&kept).iter().rev().skip(1).map(|piece| bytes_of(piece)).sum();
     assert!(bytes <= 2 << 20, "{bytes}");
     // Of a disk three quarters are to stay free.
-    let disk = Disk::mount(folder.path(), c"size=16M");
-    let free = disk.0.join("free");
+    let disk = SmallDisk::new("16M");
+    let free = disk.0.path().join("free");
     succeed(&mut record(&free, &["--rotate-size", "512K", "--min-free", "75%", "-d", "4s"]));
     load.stop();
     assert!(check_removed(&free) > 0);
@@ -151,9 +135,8 @@ pub(crate) fn the_oldest_pieces_give_way_to_the_newest() {
 
 /// Whatever the rule is by which old pieces go: when the disk is full, one goes and the write is made.
 pub(crate) fn a_full_disk_ends_no_recording_that_has_old_pieces() {
-    let folder = tempfile::tempdir().unwrap();
-    let disk = Disk::mount(folder.path(), c"size=6M");
-    let path = disk.0.join("trace");
+    let disk = SmallDisk::new("6M");
+    let path = disk.0.path().join("trace");
     let load = Numbers::start(&machine::online_cpus().unwrap(), PAUSE);
     succeed(&mut record(&path, &["--rotate-size", "512K", "--keep", "1000000", "-d", "5s"]));
     assert!(check_removed(&path) > 0);

@@ -21,19 +21,28 @@ fn left_in(folder: &Path) -> Vec<PathBuf> {
     names.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with(".relayd-")).collect()
 }
 
-/// Runs a command and sends it a signal, again and again, each time after a longer part of the time that it takes; returns how often it was ended
-/// by that, and not by itself. `check` looks at what is there after each, and is told whether the command came to its end.
-fn kill(command: impl Fn() -> Command, signal: Signal, mut check: impl FnMut(bool)) -> u32 {
+/// Runs a command that makes something in a folder and sends it a signal, again and again: after a longer and longer part of the time that it takes,
+/// and of that in which it makes something. Returns how often it was ended by that, and not by itself. `check` looks at what is there after
+/// each, and is told whether the command came to its end.
+fn kill(command: impl Fn() -> Command, folder: &Path, signal: Signal, mut check: impl FnMut(bool)) -> u32 {
+    let names = || fs::read_dir(folder).unwrap().count();
     let begin = Instant::now();
     succeed(&mut command());
     let whole = begin.elapsed();
     check(true);
     let (kills, mut killed) = (repeats(KILLS), 0);
     for round in 0..kills {
+        let before = names();
         let mut child = command().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        thread::sleep(whole * round / kills);
-        // It is a zombie at least: nobody else has its number.
-        let _ = kill_process(Pid::from_child(&child), signal);
+        let mut span = whole;
+        if round % 2 == 1 {
+            while names() == before && child.try_wait().unwrap().is_none() {}
+            span = whole / 10;
+        }
+        thread::sleep(span * round / kills);
+        if child.try_wait().unwrap().is_none() {
+            kill_process(Pid::from_child(&child), signal).unwrap();
+        }
         let done = child.wait().unwrap().success();
         killed += u32::from(!done);
         check(done);
@@ -78,6 +87,7 @@ fn an_export_is_what_was_there_or_what_is_new() {
         let old = make_old();
         let killed = kill(
             || export(form, &place),
+            root.path(),
             Signal::KILL,
             |done| {
                 let there = content(&place);
@@ -115,7 +125,12 @@ fn what_is_interrupted_leaves_nothing() {
             assert!(status.success() || status.code() == Some(128 + signal.as_raw()), "{signal:?}: {status}");
             assert_eq!(left_in(root.path()), Vec::<PathBuf>::new(), "{form}, {signal:?}");
         }
-        kill(|| export(form, &place), Signal::INT, |_| assert_eq!(left_in(root.path()), Vec::<PathBuf>::new()));
+        kill(
+            || export(form, &place),
+            root.path(),
+            Signal::INT,
+            |_| assert_eq!(left_in(root.path()), Vec::<PathBuf>::new()),
+        );
     }
 }
 
@@ -134,7 +149,7 @@ fn a_repaired_trace_is_whole_or_not_there() {
         relayd.arg(&output);
         relayd
     };
-    let killed = kill(repair, Signal::KILL, |done| {
+    let killed = kill(repair, root.path(), Signal::KILL, |done| {
         assert!(output.exists() || !done);
         if output.exists() {
             succeed(&mut relayd_on("verify", &output));
