@@ -152,7 +152,7 @@ pub(crate) fn pieces_share_the_kernels_symbols() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("trace");
     let load = Numbers::start(&machine::online_cpus().unwrap(), PAUSE);
-    succeed(&mut record(&path, &["--context", "kstack", "--rotate-time", "200ms", "-d", "1500ms"]));
+    succeed(&mut record(&path, &["--context", "kstack", "--rotate-time", "200ms", "-d", "3s"]));
     load.stop();
     let pieces = pieces(&path);
     let files = pieces.iter().map(|piece| fs::metadata(piece.join(".relayd/kallsyms")).unwrap());
