@@ -213,7 +213,7 @@ fn say(kernel: &Kernel, text: &str) {
 /// Counts the instructions of a record on a kernel, on one CPU whose clock advances by a nanosecond with each instruction; by another relayd too,
 /// if one is given.
 pub(crate) fn count_instructions(kernel: &str, beside: Option<&Path>) -> Result<()> {
-    let is_it = |known: &&Kernel| known.name == kernel && known.machine.is_here();
+    let is_it = |known: &&Kernel| known.name == kernel && known.machine.target.is_here();
     let kernel = KERNELS.iter().find(is_it).with_context(|| format!("no such kernel here; there are {}", names()))?;
     setup::ebpf_toolchain()?;
     setup::test_tools()?;
