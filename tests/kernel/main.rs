@@ -18,6 +18,7 @@ mod environment;
 mod events;
 mod examples;
 mod exports;
+mod fields;
 mod flight;
 mod guards;
 mod library;
@@ -64,6 +65,7 @@ enum Need {
 const BABELTRACE: Need = Need::Program("babeltrace2");
 const PERF: Need = Need::Program("perf");
 const BPFTRACE: Need = Need::Program("bpftrace");
+const STRACE: Need = Need::Program("strace");
 const SETPRIV: Need = Need::Program("setpriv");
 const COMPILER: Need = Need::Program("cc");
 const BT2: Need = Need::Bt2;
@@ -248,6 +250,7 @@ fn main() {
         reading: [BT2] print_shows_what_babeltrace_reads,
             [] a_trace_is_followed_while_it_is_recorded,
             [] a_trace_in_pieces_is_followed_to_its_end,
+            [] times_before_now_are_of_a_trace_that_is_being_recorded,
             [] what_a_killed_recorder_has_left_is_saved;
         recovery: [] what_was_recorded_survives_kills,
             [LAST_PID] the_number_of_a_killed_recorder_is_no_reason_to_leave_events_out,
@@ -293,6 +296,10 @@ fn main() {
         events: [BABELTRACE] babeltrace2_accepts_the_metadata_of_every_tracepoint,
             [BABELTRACE] every_tracepoint_that_can_be_attached_is_and_is_detached,
             [] most_words_of_print_formats_are_known;
+        fields: [] ftrace_shows_the_same_fields,
+            [] constant_texts_of_the_kernel_are_shown,
+            [COMPILER, STRACE] strace_has_the_same_words,
+            [] system_calls_without_tracepoints_of_their_own_are_named;
         list: [] every_tracepoint_is_listed,
             [] arguments_are_listed_as_they_can_be_written,
             [] what_is_listed_can_be_recorded,

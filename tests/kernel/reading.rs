@@ -5,11 +5,14 @@ use std::{
     io::{BufRead as _, BufReader},
     path::Path,
     process::{Command, Stdio},
+    thread::sleep,
+    time::Duration,
 };
 
 use relay_channel::machine;
 use relay_tests::{
-    Running, Trace, fail, record, relayd, session, succeed, text, trace::print, verify, wait_until_it_records,
+    Recording, Running, Trace, fail, record, relayd, session, succeed, text, trace::print, verify, wait_until,
+    wait_until_it_records,
 };
 use serde_json::Value;
 
@@ -125,6 +128,23 @@ pub(crate) fn a_trace_in_pieces_is_followed_to_its_end() {
         let differs = followed.iter().zip(printed).find(|(followed, printed)| followed != printed);
         assert_eq!((differs, followed.len()), (None, printed.len()), "cpu {cpu}");
     }
+}
+
+pub(crate) fn times_before_now_are_of_a_trace_that_is_being_recorded() {
+    let recording = Recording::start(&["-e", "sched:sched_switch", "--bpf-stats"]);
+    let lately = |span: &str| {
+        let mut relayd = relayd();
+        let relayd = relayd.args(["print", "--json", "--since", span]).arg(&recording.path);
+        text(&succeed(relayd).stdout).lines().count()
+    };
+    wait_until("records are in the files", || lately("-60s") > 0);
+    sleep(Duration::from_millis(500));
+    assert!(lately("-10ms") < lately("-60s"), "what came before is shown too");
+    recording.stop().adds_up();
+    let trace = record(&["-e", "sched:sched_switch", "-d", "0.5"]);
+    let clock = &trace.session["clock"];
+    let lasted = clock["end"]["monotonic"].as_u64().unwrap() - clock["start"]["monotonic"].as_u64().unwrap();
+    assert!((500_000_000..5_000_000_000).contains(&lasted), "{lasted} ns");
 }
 
 pub(crate) fn what_a_killed_recorder_has_left_is_saved() {

@@ -17,10 +17,11 @@ struct Tool {
 }
 
 /// Programs that the tests compare with. The last is a library of Debian's own Python.
-const TEST_TOOLS: [Tool; 5] = [
+const TEST_TOOLS: [Tool; 6] = [
     Tool { program: "babeltrace2", package: "babeltrace2" },
     Tool { program: "perf", package: "linux-perf" },
     Tool { program: "bpftrace", package: "bpftrace" },
+    Tool { program: "strace", package: "strace" },
     Tool { program: "pip3", package: "python3-pip" },
     Tool { program: "/usr/lib/python3/dist-packages/bt2/__init__.py", package: "python3-bt2" },
 ];

@@ -57,12 +57,10 @@ fn share_with(group: Option<&str>, session: Option<&Standing>) -> Result<()> {
     make(gid.with_context(|| format!("there is no group '{group}'"))?, group)
 }
 
-/// A time, like 500ms or 2m; seconds without a unit.
-fn parse_duration(text: &str) -> std::result::Result<std::time::Duration, humantime::DurationError> {
-    match text.parse::<u32>() {
-        Ok(seconds) => Ok(std::time::Duration::from_secs(seconds.into())),
-        Err(_) => humantime::parse_duration(text),
-    }
+/// A time, like 500ms or 2m; seconds without a unit, like 2 or 0.5.
+fn parse_duration(text: &str) -> std::result::Result<std::time::Duration, &'static str> {
+    let nanoseconds = relay_trace::show::time::parse_span(text);
+    nanoseconds.map(std::time::Duration::from_nanos).ok_or("this is no time, like 2, 0.5, 500ms or 1m 30s")
 }
 
 /// A size in bytes, like 64K or 1M.

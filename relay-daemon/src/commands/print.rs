@@ -3,7 +3,10 @@
 use std::{
     io::{self, IsTerminal as _, Write as _},
     process::ExitCode,
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     thread::sleep,
     time::Duration,
 };
@@ -25,6 +28,7 @@ use relay_trace::{
         csv::{Columns, CsvWriter},
         json::JsonWriter,
         text::{Style, TextWriter, TimeForm},
+        time::{WallClock, zone},
     },
 };
 
@@ -59,7 +63,7 @@ pub(crate) struct Arguments {
     /// Print a JSON object a line.
     #[arg(long, conflicts_with = "csv")]
     json: bool,
-    /// Print comma-separated values, with a line of names first; losses are left out.
+    /// Print comma-separated values, with a line of names first; losses and stacks are left out.
     #[arg(long)]
     csv: bool,
     /// Go on with what is being recorded until recording ends, through all pieces that follow.
@@ -77,7 +81,7 @@ enum Times {
     Monotonic,
     /// Seconds since recording began
     Relative,
-    /// Seconds since 1970
+    /// The time of the wall clock and its zone ($TZ), as ISO 8601 has it
     Wall,
 }
 
@@ -126,16 +130,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let slicer = arguments.chosen.slicer(&traces, arguments.follow)?;
     // Texts that can be written over: to ask the system for memory each time would cost a fault for every page.
     let written: Mutex<Vec<Vec<u8>>> = Mutex::default();
+    let losses = AtomicU64::new(0);
     let worker = || {
         let mut writer = match &columns {
             Some(columns) => Writer::Csv(CsvWriter::new(&traces, columns, &style)),
             None if arguments.json => Writer::Json(JsonWriter::new(&traces, &style)),
             None => Writer::Text(TextWriter::new(&traces, &style)),
         };
-        let (traces, choice, written) = (&traces, &choice, &written);
+        let (traces, choice, written, losses) = (&traces, &choice, &written, &losses);
         move |mut slice: Slice| {
             let mut text = written.lock().ok().and_then(|mut written| written.pop()).unwrap_or_default();
-            choice.show(&slice, traces, |item, names| writer.write(&item, names, &mut text));
+            choice.show(&slice, traces, |item, names| {
+                if let Item::Gap(_) = item {
+                    losses.fetch_add(1, Ordering::Relaxed);
+                }
+                writer.write(&item, names, &mut text);
+            });
             (text, std::mem::take(&mut slice.damages))
         }
     };
@@ -149,10 +159,23 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         damages.add(found);
         Ok(())
     })?;
+    if arguments.csv {
+        say_left_out(&traces, losses.into_inner());
+    }
     // What was followed has ended meanwhile.
     let traces = if arguments.follow { arguments.chosen.open()? } else { traces };
     arguments.chosen.compare_with_account(&traces, &mut damages);
     Ok(damages.finish())
+}
+
+/// Says what CSV has no columns for.
+fn say_left_out(traces: &[Trace], losses: u64) {
+    if traces.iter().any(|trace| trace.session.context.iter().any(|of| of == "kstack" || of == "ustack")) {
+        say!("relayd: left out: stacks; --json has them");
+    }
+    if losses > 0 {
+        say!("relayd: left out: {losses} places where records were lost; --json has them");
+    }
 }
 
 /// Gets slices; those of a trace that is being recorded when they are there.
@@ -203,8 +226,9 @@ impl Arguments {
             time: match self.time {
                 Times::Monotonic => TimeForm::Monotonic,
                 Times::Relative => TimeForm::Since(start.monotonic),
-                Times::Wall => TimeForm::Wall(start.realtime.saturating_sub(start.monotonic)),
+                Times::Wall => TimeForm::Wall,
             },
+            wall: WallClock::new(traces, zone()?),
             colours: match self.color {
                 When::Always => true,
                 When::Never => false,

@@ -2,6 +2,7 @@
 //!
 //! A kind is a [`Room`]; an event of it has a [`Probe`]. [`Finder`] and [`listing`] ask the room, `session` loads the programs and asks the probe.
 
+mod enumerators;
 mod event;
 mod functions;
 mod kprobe;
@@ -26,6 +27,7 @@ use anyhow::{Context as _, Result, bail};
 use relay_common::recipe::{Fetch, FetchKind, MAX_STRING};
 
 use self::{
+    enumerators::Enumerators,
     listing::{Listed, Lister},
     symbols::Symbols,
     tracepoint::Catalogue,
@@ -117,6 +119,8 @@ pub struct Finder {
     tracepoints: Catalogue,
     kernel: OnceCell<Kernel>,
     symbols: OnceCell<Symbols>,
+    /// `None` where the kernel does not tell its types.
+    enumerators: OnceCell<Option<Enumerators>>,
     /// Returns are recorded with the time since the entry.
     latency: bool,
 }
@@ -145,7 +149,13 @@ impl Finder {
     /// When tracefs cannot be read.
     pub fn new(latency: bool) -> Result<Self> {
         let tracepoints = Catalogue::read(&machine::tracefs()?).context("listing tracepoints")?;
-        Ok(Self { tracepoints, kernel: OnceCell::new(), symbols: OnceCell::new(), latency })
+        Ok(Self {
+            tracepoints,
+            kernel: OnceCell::new(),
+            symbols: OnceCell::new(),
+            enumerators: OnceCell::new(),
+            latency,
+        })
     }
 
     /// The tracepoints.

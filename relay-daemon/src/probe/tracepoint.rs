@@ -15,6 +15,7 @@ use relay_trace::{
 
 use super::{
     Event, Finder, Probe, Room,
+    enumerators::{self, Enumerators},
     listing::{Declared, Listed, Lister},
     wanted::Wanted,
     without_arguments,
@@ -90,9 +91,17 @@ impl Probe for Tracepoint {
     }
 }
 
+/// Tracepoints as the kernel describes them, with values in place of enumerators' names.
 fn find(finder: &Finder, spec: &Spec) -> Result<Vec<Event>> {
     without_arguments(spec)?;
-    finder.tracepoints.select(std::slice::from_ref(&spec.target))
+    let mut events = finder.tracepoints.select(std::slice::from_ref(&spec.target))?;
+    for event in events.iter_mut().filter(|event| enumerators::has_names(&event.text)) {
+        let known = finder.enumerators.get_or_init(|| Some(Enumerators::of(finder.kernel().ok()?.vmlinux())));
+        if let Some(known) = known {
+            event.text = known.replace(&event.text);
+        }
+    }
+    Ok(events)
 }
 
 fn list(lister: &Lister, spec: &Spec) -> Result<Vec<Listed>> {

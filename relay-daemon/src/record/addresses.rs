@@ -9,20 +9,22 @@ use anyhow::{Context as _, Result};
 use relay_common::recipe::context;
 
 use super::builds::Builds;
-use relay_trace::form::{folder::Folder, kallsyms, replace, session::SessionEvent, share};
+use relay_channel::machine;
+use relay_trace::form::{folder::Folder, kallsyms, replace, session::SessionEvent, share, strings};
 
 const KALLSYMS: &str = "/proc/kallsyms";
 
 /// What has been seen so far, of what the context asks for.
 #[derive(Default)]
 pub(crate) struct Addresses {
-    kernel: Option<Symbols>,
+    kernel: Option<Kept>,
+    strings: Option<Kept>,
     builds: Option<Builds>,
 }
 
-/// The kernel's symbols: megabytes that seldom change.
+/// A text of the kernel: its symbols are megabytes that seldom change.
 #[derive(Default)]
-struct Symbols {
+struct Kept {
     known: String,
     /// Where they are written as they are known.
     written: Option<PathBuf>,
@@ -32,15 +34,19 @@ impl Addresses {
     /// Begins to collect; of what happens from now on, what happens on `cpus`.
     pub(crate) fn watch(events: &[SessionEvent], context: u32, cpus: &[u32]) -> Self {
         let wanted = context & context::KSTACK != 0 || events.iter().any(SessionEvent::prints_symbols);
-        let kernel = wanted.then(Symbols::default);
+        let kernel = wanted.then(Kept::default);
+        let strings = events.iter().any(SessionEvent::prints_strings).then(Kept::default);
         let builds = (context & context::USTACK != 0).then(|| Builds::watch(cpus));
-        Self { kernel, builds }
+        Self { kernel, strings, builds }
     }
 
     /// Adds what a recorder that was killed had saved: modules and programs may be gone.
     pub(crate) fn add_known(&mut self, folder: &Folder) {
         if let (Some(kernel), Ok(Some(known))) = (&mut self.kernel, kallsyms::read(folder)) {
             kernel.known = known;
+        }
+        if let (Some(texts), Ok(Some(known))) = (&mut self.strings, strings::read(folder)) {
+            texts.known = known;
         }
         if let Some(builds) = &mut self.builds {
             builds.add_known(folder);
@@ -57,7 +63,16 @@ impl Addresses {
     /// Writes all that is known now, what was known before included, into the trace's own folder.
     pub(crate) fn save(&mut self, folder: &Path) -> Result<()> {
         if let Some(kernel) = &mut self.kernel {
-            kernel.save(folder)?;
+            kernel.update(symbols(&kernel.known)?);
+            kernel.save(&folder.join(kallsyms::FILE))?;
+        }
+        if let Some(texts) = &mut self.strings {
+            let path = machine::tracefs()?.join(strings::FILE);
+            match fs::read_to_string(&path) {
+                Ok(now) => texts.update(strings::merge(&texts.known, &now)),
+                Err(error) => log::warn!("reading {}: {error}: addresses of texts stay numbers", path.display()),
+            }
+            texts.save(&folder.join(strings::FILE))?;
         }
         if let Some(builds) = &mut self.builds {
             builds.poll();
@@ -68,27 +83,34 @@ impl Addresses {
     }
 }
 
-impl Symbols {
-    fn save(&mut self, folder: &Path) -> Result<()> {
-        let now = fs::read_to_string(KALLSYMS).with_context(|| format!("reading {KALLSYMS}"))?;
-        match kallsyms::excerpt(&now).map(|now| kallsyms::merge(&self.known, &now)) {
-            Some(known) if known == self.known => {}
-            Some(known) => (self.known, self.written) = (known, None),
-            None => {
-                log::warn!("the kernel hides its addresses (sysctl kernel.kptr_restrict): they will have no names")
-            }
+/// The kernel's symbols now, and those of modules that it had before.
+fn symbols(known: &str) -> Result<String> {
+    let now = fs::read_to_string(KALLSYMS).with_context(|| format!("reading {KALLSYMS}"))?;
+    let excerpt = kallsyms::excerpt(&now);
+    if excerpt.is_none() {
+        log::warn!("the kernel hides its addresses (sysctl kernel.kptr_restrict): they will have no names");
+    }
+    Ok(excerpt.map_or_else(|| known.to_owned(), |now| kallsyms::merge(known, &now)))
+}
+
+impl Kept {
+    fn update(&mut self, now: String) {
+        if now != self.known {
+            (self.known, self.written) = (now, None);
         }
-        let path = folder.join(kallsyms::FILE);
+    }
+
+    fn save(&mut self, path: &Path) -> Result<()> {
         let is_there = match &self.written {
-            Some(written) if *written == path => fs::symlink_metadata(&path).is_ok(),
+            Some(written) if written == path => fs::symlink_metadata(path).is_ok(),
             // Of the pieces of a trace each is whole, and most have the same symbols.
-            Some(written) => share(written, &path).is_ok(),
+            Some(written) => share(written, path).is_ok(),
             None => false,
         };
         if !is_there {
-            replace(&path, self.known.as_bytes()).with_context(|| format!("writing {}", path.display()))?;
+            replace(path, self.known.as_bytes()).with_context(|| format!("writing {}", path.display()))?;
         }
-        self.written = Some(path);
+        self.written = Some(path.to_path_buf());
         Ok(())
     }
 }

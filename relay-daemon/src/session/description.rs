@@ -153,6 +153,7 @@ pub(crate) fn describe(
         uuid: metadata::uuid_text(uuid),
         host,
         kernel,
+        machine: std::env::consts::ARCH.to_owned(),
         boot_id: host::boot_id().context("reading the boot id")?,
         command,
         mode: match channel.mode() {

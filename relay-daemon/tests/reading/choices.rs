@@ -36,6 +36,39 @@ fn print_is_in_the_order_of_time_and_complete() {
     assert!(state.starts_with(['R', 'S', 'D', 'I', 'Z', 'X', 'T', 't', 'P']), "{switch}");
 }
 
+/// What date(1) makes of nanoseconds since 1970 in a zone.
+fn date(zone: &str, wall: u64) -> String {
+    let (second, fraction) = (wall / 1_000_000_000, wall % 1_000_000_000);
+    let mut date = Command::new("date");
+    date.env("TZ", zone).args(["-d", &format!("@{second}"), &format!("+%Y-%m-%dT%H:%M:%S.{fraction:09}%:z")]);
+    succeed(&mut date).trim().to_owned()
+}
+
+#[test]
+fn times_of_the_wall_are_those_of_the_zone() {
+    let records = print(MIXED, &[]);
+    let record = &records[records.len() / 2];
+    let of = |zone: &str, arguments: &[&str]| succeed(relayd_on("print", MIXED).env("TZ", zone).args(arguments));
+    let start = &session(MIXED)["clock"]["start"];
+    let wall = number(record, "time") + number(start, "realtime") - number(start, "monotonic");
+    for zone in ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu"] {
+        let lines = values(&of(zone, &["--json"]));
+        let shown = lines[records.len() / 2]["wall"].as_str().unwrap();
+        assert_eq!(shown, date(zone, wall));
+        let printed = of(zone, &["--time", "wall"]);
+        assert!(printed.lines().nth(records.len() / 2).unwrap().contains(&format!("] {shown}: ")), "{shown}");
+        let csv = of(zone, &["--time", "wall", "--csv"]);
+        assert!(csv.lines().nth(records.len() / 2 + 1).unwrap().starts_with(&format!("{shown},")), "{shown}");
+        // What is shown can be asked for, with and without its zone.
+        for since in [shown, &shown[..29], &shown[..29].replace('T', " ")] {
+            let since = values(&of(zone, &["--json", "--since", since]));
+            assert_eq!(since.first().unwrap()["time"], record["time"], "{since:?}");
+        }
+    }
+    let error = fail(relayd_on("print", MIXED).env("TZ", "Europe/Nowhere").arg("--json"));
+    assert!(error.contains("the time zone TZ=Europe/Nowhere"), "{error}");
+}
+
 #[test]
 fn print_shows_what_is_chosen() {
     let all = print(MIXED, &[]);

@@ -64,7 +64,7 @@ impl Keys {
         };
         let value = seen.event.value(index, seen.payload)?;
         let words = &mut self.words[trace][usize::from(seen.event.id)];
-        if let Some(word) = words.of(seen.event, index, value, &mut self.symbols[trace]) {
+        if let Some(word) = words.of(seen.event, index, value, seen.payload, &self.symbols[trace]) {
             return Some(text(&word));
         }
         match value {

@@ -13,7 +13,7 @@ use super::{
     folder::Folder,
     kallsyms, replace,
     session::{self, Session},
-    tasks,
+    strings, tasks,
 };
 
 /// Where the session's own files are: hidden, since CTF readers take every visible file for a stream.
@@ -21,7 +21,7 @@ pub const PRIVATE: &str = ".relayd";
 /// CTF's description of the trace.
 pub const METADATA: &str = "metadata";
 /// The session's own files that names are found in.
-pub const NAMES: [&str; 4] = [tasks::FILE, tasks::CGROUPS_FILE, kallsyms::FILE, builds::FILE];
+pub const NAMES: [&str; 5] = [tasks::FILE, tasks::CGROUPS_FILE, kallsyms::FILE, strings::FILE, builds::FILE];
 
 /// Opens the directory of a trace, and in it the folder of its own files.
 ///

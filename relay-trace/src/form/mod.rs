@@ -11,6 +11,7 @@ pub mod metadata;
 pub mod new;
 pub mod pieces;
 pub mod session;
+pub mod strings;
 pub mod tasks;
 
 use std::{

@@ -33,6 +33,9 @@ pub struct Session {
     pub host: String,
     /// Kernel release.
     pub kernel: String,
+    /// The machine, as uname(1) calls it: `x86_64`, `aarch64`.
+    #[serde(default)]
+    pub machine: String,
     /// The kernel's id of this boot.
     pub boot_id: String,
     /// The command line.
@@ -134,6 +137,17 @@ impl SessionEvent {
     #[must_use]
     pub fn hertz(&self) -> Option<u64> {
         self.name.strip_prefix("profile:hz:")?.parse().ok()
+    }
+
+    /// Whether the kernel prints a field of it as the text that it points to. Those of system calls point into processes.
+    #[must_use]
+    pub fn prints_strings(&self) -> bool {
+        let is_pointer = |line: &str| {
+            line.trim_start()
+                .strip_prefix("field:")
+                .is_some_and(|field| field.starts_with("const char *") || field.starts_with("char *"))
+        };
+        !self.name.starts_with("syscalls:") && self.format.contains("print fmt:") && self.format.lines().any(is_pointer)
     }
 
     /// Whether the kernel prints an address of it by name.

@@ -79,7 +79,7 @@ impl Schema {
             if events.len() <= index {
                 events.resize_with(index + 1, || None);
             }
-            match Event::new(described) {
+            match Event::new(described, &session.machine) {
                 Ok(_) if events[index].is_some() => flaws.push(format!("two events have the id {}", described.id)),
                 Ok(event) => events[index] = Some(event),
                 Err(error) => flaws.push(format!("the description of the event {}: {error:#}", described.name)),
@@ -183,14 +183,14 @@ impl ContextLayout {
 }
 
 impl Event {
-    fn new(described: &SessionEvent) -> Result<Self> {
+    fn new(described: &SessionEvent, machine: &str) -> Result<Self> {
         let Format { fields, .. } = Format::parse(&described.format)?;
         let format = Format { id: 0, fields };
         let fixed = format.payload_size();
         if fixed != described.size {
             bail!("its fields take {fixed} bytes, and its size is {}", described.size);
         }
-        let print_format = PrintFormat::parse(&described.format, &format.fields);
+        let print_format = PrintFormat::of(&described.name, machine, &described.format, &format.fields);
         Ok(Self { id: described.id, name: described.name.clone(), fields: format.fields, print_format, fixed })
     }
 

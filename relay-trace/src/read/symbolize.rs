@@ -8,7 +8,7 @@ mod binaries;
 
 use std::{
     borrow::Cow,
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -17,17 +17,21 @@ use anyhow::{Result, bail};
 use regex::bytes::{Captures, Regex};
 
 use self::binaries::Binaries;
+use super::print_format::Lookup;
 use crate::form::{
     archive::{self, Opened, Progress},
     builds,
     folder::Folder,
     kallsyms::{self, Kallsyms},
+    strings,
 };
 
 /// What a trace has kept to name its addresses by.
 #[derive(Debug, Default)]
 pub struct SymbolSources {
     kernel: Kallsyms,
+    /// The kernel's constant texts, by address.
+    strings: HashMap<u64, String>,
     /// Path where it was recorded, by build id.
     files: BTreeMap<String, PathBuf>,
     /// Where the recording machine's files are.
@@ -61,7 +65,8 @@ impl SymbolSources {
             let path = private.path().join(kallsyms::FILE);
             log::warn!("{}: {} lines are no symbols", path.display(), kernel.skipped());
         }
-        Ok(Self { kernel, files: builds::read(private)?, root: root.to_path_buf() })
+        let strings = strings::parse(&strings::read(private)?.unwrap_or_default());
+        Ok(Self { kernel, strings, files: builds::read(private)?, root: root.to_path_buf() })
     }
 }
 
@@ -138,6 +143,16 @@ impl Symbols {
             Some(_) => format!("{offset:#x} ({name}, build id {build_id})"),
             None => format!("{offset:#x} ({name})"),
         })
+    }
+}
+
+impl Lookup for Symbols {
+    fn symbol(&self, address: u64) -> Option<String> {
+        self.kernel(address)
+    }
+
+    fn string(&self, address: u64) -> Option<String> {
+        self.sources.strings.get(&address).cloned()
     }
 }
 

@@ -25,7 +25,7 @@ pub enum Number {
 }
 
 impl<'a> Value<'a> {
-    pub(super) fn array(element: Element, bytes: &'a [u8]) -> Self {
+    pub(in crate::read) fn array(element: Element, bytes: &'a [u8]) -> Self {
         match element.display {
             Display::Text => Self::Text(until_nul(bytes)),
             Display::Decimal | Display::Hexadecimal => Self::List(element, bytes),
@@ -44,7 +44,7 @@ impl<'a> Value<'a> {
 
 impl Number {
     #[inline]
-    pub(super) fn new(element: Element, bytes: &[u8]) -> Self {
+    pub(in crate::read) fn new(element: Element, bytes: &[u8]) -> Self {
         let number = unsigned(bytes);
         match element.display {
             Display::Hexadecimal => Self::Address(number),
@@ -68,7 +68,7 @@ impl Number {
 
 /// The little-endian number of at most 8 bytes.
 #[inline]
-pub(super) fn unsigned(bytes: &[u8]) -> u64 {
+pub(in crate::read) fn unsigned(bytes: &[u8]) -> u64 {
     match *bytes {
         [a] => a.into(),
         [a, b] => u16::from_le_bytes([a, b]).into(),
@@ -77,6 +77,6 @@ pub(super) fn unsigned(bytes: &[u8]) -> u64 {
     }
 }
 
-pub(super) fn until_nul(bytes: &[u8]) -> &[u8] {
+pub(in crate::read) fn until_nul(bytes: &[u8]) -> &[u8] {
     memchr::memchr(0, bytes).and_then(|end| bytes.get(..end)).unwrap_or(bytes)
 }

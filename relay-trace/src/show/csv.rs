@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use super::{
     escape::push_escaped,
     text::{Style, Words, push_time},
+    time::WallClock,
 };
 use crate::read::{
     choice::{Choice, comm},
@@ -31,6 +32,7 @@ pub struct Columns {
 #[derive(Debug)]
 pub struct CsvWriter<'t> {
     style: &'t Style,
+    wall: WallClock,
     columns: &'t Columns,
     places: HashMap<&'t str, usize>,
     symbols: Vec<Symbols>,
@@ -74,6 +76,7 @@ impl<'t> CsvWriter<'t> {
         let words = |trace: &Trace| trace.schema.by_id().map(|_| Words::default()).collect();
         Self {
             style,
+            wall: style.wall.clone(),
             columns,
             places: columns.names.iter().enumerate().map(|(place, name)| (name.as_str(), place)).collect(),
             symbols: traces.iter().map(Trace::symbols).collect(),
@@ -93,7 +96,7 @@ impl<'t> CsvWriter<'t> {
     fn record(&mut self, seen: &Seen<'_>, names: &Names) -> Result<Vec<u8>> {
         let trace = seen.source.trace;
         let mut time = Vec::new();
-        push_time(&mut time, self.style.time, seen.time);
+        push_time(&mut time, self.style.time, &mut self.wall, seen.time);
         let host = self.hosts.get(trace).map(|host| host.as_bytes().to_vec());
         let common = [
             time.trim_ascii().to_vec(),
@@ -107,9 +110,10 @@ impl<'t> CsvWriter<'t> {
         let words = &mut self.words[trace][usize::from(seen.event.id)];
         for (index, (field, value)) in seen.event.values(seen.payload).enumerate() {
             let Some(place) = self.places.get(field.name.as_str()) else { continue };
-            fields[*place] = match words.of(seen.event, index, value, &mut self.symbols[trace]) {
-                Some(word) => word.into_owned(),
-                None => plain(value),
+            fields[*place] = match words.of(seen.event, index, value, seen.payload, &self.symbols[trace]) {
+                // A column of numbers stays one.
+                Some(word) if !seen.event.print_format.is_beside(index) => word.into_owned(),
+                _ => plain(value),
             };
         }
         line(host.into_iter().chain(common).chain(fields))

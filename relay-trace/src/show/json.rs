@@ -1,6 +1,9 @@
 //! Records as JSON lines. `docs/reading.md` has the schema, which does not change: keys are only added.
 
-use super::text::{Frame, Style, Words, kernel_frames, push_list, push_number, user_frames};
+use super::{
+    text::{Frame, Style, Words, kernel_frames, push_list, push_number, user_frames},
+    time::WallClock,
+};
 use crate::{
     form::builds,
     read::{
@@ -17,6 +20,7 @@ use crate::{
 #[derive(Debug)]
 pub struct JsonWriter<'t> {
     style: &'t Style,
+    wall: WallClock,
     symbols: Vec<Symbols>,
     /// By trace and event.
     words: Vec<Vec<Words>>,
@@ -36,6 +40,7 @@ impl<'t> JsonWriter<'t> {
         };
         Self {
             style,
+            wall: style.wall.clone(),
             symbols: traces.iter().map(Trace::symbols).collect(),
             words: traces.iter().map(words).collect(),
             hosts: if traces.len() > 1 { traces.iter().map(host).collect() } else { Vec::new() },
@@ -81,7 +86,7 @@ impl<'t> JsonWriter<'t> {
             if !shown(&field.name) || !seen.event.print_format.has_words_for(index) {
                 continue;
             }
-            if let Some(word) = words.of(seen.event, index, value, &mut self.symbols[trace]) {
+            if let Some(word) = words.of(seen.event, index, value, seen.payload, &self.symbols[trace]) {
                 push_key(text, &mut first, &field.name);
                 push_text(text, &word);
             }
@@ -114,7 +119,7 @@ impl<'t> JsonWriter<'t> {
         }
     }
 
-    fn gap(&self, gap: &Gap, text: &mut Vec<u8>) {
+    fn gap(&mut self, gap: &Gap, text: &mut Vec<u8>) {
         self.place(gap.source.trace, gap.until, gap.source.cpu, text);
         text.extend_from_slice(b",\"since\":");
         push_number(text, gap.since);
@@ -127,10 +132,13 @@ impl<'t> JsonWriter<'t> {
         text.extend_from_slice(b"}\n");
     }
 
-    /// `{"time":…,"cpu":…`
-    fn place(&self, trace: usize, time: u64, cpu: u32, text: &mut Vec<u8>) {
+    /// `{"time":…,"wall":…,"cpu":…`
+    fn place(&mut self, trace: usize, time: u64, cpu: u32, text: &mut Vec<u8>) {
         text.extend_from_slice(b"{\"time\":");
         push_number(text, time);
+        text.extend_from_slice(b",\"wall\":\"");
+        self.wall.push(text, time);
+        text.push(b'"');
         if let Some(host) = self.hosts.get(trace) {
             text.extend_from_slice(b",\"host\":");
             text.extend_from_slice(host.as_bytes());

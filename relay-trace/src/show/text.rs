@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, io::Write as _};
 
-use super::escape::{escaped, push_escaped, push_quoted};
+use super::{
+    escape::{escaped, push_escaped, push_quoted},
+    time::WallClock,
+};
 use crate::{
     form::builds,
     read::{
@@ -27,8 +30,8 @@ pub enum TimeForm {
     Monotonic,
     /// Seconds after this.
     Since(u64),
-    /// Seconds since 1970, when the monotonic clock's zero was at this many nanoseconds.
-    Wall(u64),
+    /// The time of the wall clock, as ISO 8601 has it.
+    Wall,
 }
 
 /// How text looks.
@@ -36,6 +39,8 @@ pub enum TimeForm {
 pub struct Style {
     /// How times are shown.
     pub time: TimeForm,
+    /// What says when that was.
+    pub wall: WallClock,
     /// Escape sequences for a terminal's colours.
     pub colours: bool,
     /// Fields that are shown; all when empty.
@@ -46,6 +51,7 @@ pub struct Style {
 #[derive(Debug)]
 pub struct TextWriter<'t> {
     style: &'t Style,
+    wall: WallClock,
     symbols: Vec<Symbols>,
     /// By trace and event.
     events: Vec<Vec<Option<Line>>>,
@@ -75,11 +81,16 @@ impl Words {
         event: &Event,
         field: usize,
         value: Value<'_>,
-        symbols: &mut Symbols,
+        payload: &[u8],
+        symbols: &Symbols,
     ) -> Option<std::borrow::Cow<'w, [u8]>> {
         let decoder = event.print_format.decoder(field)?;
-        let print = || decoder.print(value, &mut |address| symbols.kernel(address));
+        let fields = |index| if index == field { Some(value) } else { event.value(index, payload) };
+        let print = || decoder.print(&fields, symbols);
         let Value::Number(number) = value else { return print().map(Into::into) };
+        if !decoder.is_alone() {
+            return print().map(Into::into);
+        }
         if self.known.len() <= field {
             self.known.resize_with(field + 1, HashMap::new);
         }
@@ -110,7 +121,7 @@ impl<'t> TextWriter<'t> {
         } else {
             Vec::new()
         };
-        Self { style, symbols: traces.iter().map(Trace::symbols).collect(), events, hosts }
+        Self { style, wall: style.wall.clone(), symbols: traces.iter().map(Trace::symbols).collect(), events, hosts }
     }
 
     /// Writes a record or a loss, a line each, and the frames of stacks on lines of their own.
@@ -148,7 +159,12 @@ impl<'t> TextWriter<'t> {
                     continue;
                 }
                 text.extend_from_slice(label.as_bytes());
-                match line.words.of(event, index, value, symbols) {
+                match line.words.of(event, index, value, seen.payload, symbols) {
+                    Some(word) if event.print_format.is_beside(index) => {
+                        push_value(text, value);
+                        text.push(b' ');
+                        push_quoted(text, &word);
+                    }
                     Some(word) => push_quoted(text, &word),
                     None => push_value(text, value),
                 }
@@ -174,7 +190,7 @@ impl<'t> TextWriter<'t> {
         }
     }
 
-    fn gap(&self, gap: &Gap, text: &mut Vec<u8>) {
+    fn gap(&mut self, gap: &Gap, text: &mut Vec<u8>) {
         self.host(gap.source.trace, text);
         text.extend_from_slice(b"                        ");
         self.place(gap.source.cpu, gap.until, text);
@@ -202,7 +218,7 @@ impl<'t> TextWriter<'t> {
     }
 
     /// ` [cpu] seconds: `
-    fn place(&self, cpu: u32, time: u64, text: &mut Vec<u8>) {
+    fn place(&mut self, cpu: u32, time: u64, text: &mut Vec<u8>) {
         text.extend_from_slice(b" [");
         text.extend_from_slice(if cpu < 10 {
             b"00"
@@ -213,17 +229,17 @@ impl<'t> TextWriter<'t> {
         });
         push_number(text, cpu);
         text.extend_from_slice(b"] ");
-        push_time(text, self.style.time, time);
+        push_time(text, self.style.time, &mut self.wall, time);
         text.extend_from_slice(b": ");
     }
 }
 
-/// Seconds with nine digits after the point, right-aligned to 15.
-pub fn push_time(text: &mut Vec<u8>, form: TimeForm, time: u64) {
+/// Seconds with nine digits after the point, right-aligned to 15; or the time of the wall clock.
+pub fn push_time(text: &mut Vec<u8>, form: TimeForm, wall: &mut WallClock, time: u64) {
     let (negative, shown) = match form {
         TimeForm::Monotonic => (false, time),
         TimeForm::Since(start) => (time < start, time.abs_diff(start)),
-        TimeForm::Wall(epoch) => (false, time.saturating_add(epoch)),
+        TimeForm::Wall => return wall.push(text, time),
     };
     let mut seconds = itoa::Buffer::new();
     let seconds = seconds.format(shown / NANOSECONDS);

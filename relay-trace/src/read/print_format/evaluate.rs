@@ -1,57 +1,90 @@
-//! The value of an expression for one value of its field, and how a conversion prints it.
+//! The value of an expression for the fields of one record.
 
-use std::{borrow::Cow, io::Write as _, net::Ipv4Addr, net::Ipv6Addr};
+use std::borrow::Cow;
 
-use super::{Expression, Value, parse::Conversion};
+use super::{
+    Expression, Otherwise, Value,
+    conversion::{bitmap, hex, joined},
+};
+
+/// The values of a record's fields, by their index.
+pub(super) type Fields<'f, 'a> = dyn Fn(usize) -> Option<Value<'a>> + 'f;
 
 /// What an expression can be.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Outcome<'a> {
+pub(super) enum Outcome<'a> {
     Number(i128),
     Text(Cow<'a, [u8]>),
+    /// What a pointer is to.
+    Bytes(&'a [u8]),
+}
+
+impl Outcome<'_> {
+    fn bytes(&self) -> Option<&[u8]> {
+        match self {
+            Self::Number(_) => None,
+            Self::Text(text) => Some(text),
+            Self::Bytes(bytes) => Some(bytes),
+        }
+    }
 }
 
 impl Expression {
-    /// `None` when it has no value, or none that the program knows.
-    pub(crate) fn evaluate<'a>(&'a self, field: Value<'a>) -> Option<Outcome<'a>> {
+    /// `None` when it has no value, or none that is known.
+    pub(super) fn evaluate<'a>(&'a self, fields: &Fields<'_, 'a>) -> Option<Outcome<'a>> {
+        let owned = |text: String| Outcome::Text(Cow::Owned(text.into_bytes()));
         Some(match self {
-            Self::Constant(number) => Outcome::Number(*number),
             Self::Text(text) => Outcome::Text(Cow::Borrowed(text.as_bytes())),
-            Self::Field => match field {
+            Self::Field(index) => match fields(*index)? {
                 Value::Number(number) => Outcome::Number(number.wide()),
                 Value::Text(text) => Outcome::Text(Cow::Borrowed(text)),
-                // Only conversions of pointers to bytes take it as it is.
-                Value::List(element, bytes) if element.size == 1 => Outcome::Text(Cow::Borrowed(bytes)),
-                Value::List(..) => return None,
+                Value::List(_, bytes) => Outcome::Bytes(bytes),
             },
             Self::Choose(condition, yes, no) => {
-                if condition.number(field)? != 0 {
-                    yes.evaluate(field)?
+                if condition.number(fields)? != 0 {
+                    yes.evaluate(fields)?
                 } else {
-                    no.evaluate(field)?
+                    no.evaluate(fields)?
                 }
             }
-            Self::Symbolic(value, table) => {
-                let value = word(value.number(field)?);
-                let name = table.iter().find(|(other, _)| *other == value).map(|(_, name)| name.clone());
-                Outcome::Text(Cow::Owned(name.unwrap_or_else(|| format!("{value:#x}")).into_bytes()))
+            Self::Symbolic(value, table, otherwise) => {
+                let value = word(value.number(fields)?);
+                match table.iter().find(|(other, _)| *other == value) {
+                    Some((_, name)) => Outcome::Text(Cow::Borrowed(name.as_bytes())),
+                    None if *otherwise == Otherwise::Nothing => return None,
+                    None => owned(format!("{value:#x}")),
+                }
             }
-            Self::Flags(value, delimiter, table) => {
-                Outcome::Text(Cow::Owned(flags(word(value.number(field)?), delimiter, table).into_bytes()))
+            Self::Flags(value, delimiter, table) => owned(flags(word(value.number(fields)?), delimiter, table)),
+            Self::Hex { of, len, between } => {
+                let (of, len) = (of.evaluate(fields)?, usize::try_from(len.number(fields)?).ok()?);
+                let of = of.bytes()?.get(..len)?;
+                owned(if *between { joined(of, " ") } else { hex(of) })
             }
-            Self::Unary(..) | Self::Binary(..) | Self::Cast { .. } => Outcome::Number(self.number(field)?),
+            Self::Array { of, count, size } => {
+                let of = of.evaluate(fields)?;
+                let (count, size) =
+                    (usize::try_from(count.number(fields)?).ok()?, usize::try_from(size.number(fields)?).ok()?);
+                let of = of.bytes()?.get(..count.checked_mul(size)?)?;
+                owned(array(of, size)?)
+            }
+            Self::Bitmap(index) => match fields(*index)? {
+                Value::List(_, bytes) => owned(bitmap(bytes, 8 * bytes.len())?),
+                Value::Text(_) | Value::Number(_) => return None,
+            },
+            _ => Outcome::Number(self.number(fields)?),
         })
     }
 
     /// The value of an expression without a field.
-    pub(crate) fn constant(&self) -> Option<u64> {
-        self.number(Value::Text(b"")).map(word)
+    pub(super) fn constant(&self) -> Option<u64> {
+        self.number(&|_| None).map(word)
     }
 
-    fn number(&self, field: Value<'_>) -> Option<i128> {
+    pub(super) fn number(&self, fields: &Fields<'_, '_>) -> Option<i128> {
         match self {
             Self::Unary(operator, of) => {
-                let of = of.number(field)?;
+                let of = of.number(fields)?;
                 Some(match operator {
                     '!' => i128::from(of == 0),
                     '~' => !of,
@@ -59,12 +92,29 @@ impl Expression {
                     _ => of,
                 })
             }
-            Self::Cast { bits, signed, of } => Some(cut(of.number(field)?, *bits, *signed)),
-            Self::Binary(operator, left, right) => binary(operator, left.number(field)?, || right.number(field)),
-            _ => match self.evaluate(field)? {
-                Outcome::Number(number) => Some(number),
-                Outcome::Text(_) => None,
+            Self::Cast { bits, signed, of } => Some(cut(of.number(fields)?, *bits, *signed)),
+            Self::Binary(operator, left, right) => binary(operator, left.number(fields)?, || right.number(fields)),
+            Self::Constant(number) => Some(*number),
+            Self::Field(index) => match fields(*index)? {
+                Value::Number(number) => Some(number.wide()),
+                Value::Text(_) | Value::List(..) => None,
             },
+            Self::Element(index, at) => {
+                let at = usize::try_from(at.number(fields)?).ok()?;
+                fields(*index)?.elements().nth(at).map(|number| number.wide())
+            }
+            Self::Length(index) => match fields(*index)? {
+                Value::List(_, bytes) => i128::try_from(bytes.len()).ok(),
+                Value::Text(_) | Value::Number(_) => None,
+            },
+            Self::Choose(condition, yes, no) => {
+                if condition.number(fields)? != 0 {
+                    yes.number(fields)
+                } else {
+                    no.number(fields)
+                }
+            }
+            _ => None,
         }
     }
 }
@@ -102,17 +152,17 @@ fn binary(operator: &str, left: i128, right: impl FnOnce() -> Option<i128>) -> O
 }
 
 /// The low `bits` bits of a number.
-fn cut(number: i128, bits: u32, signed: bool) -> i128 {
+pub(super) fn cut(number: i128, bits: u32, signed: bool) -> i128 {
     let unused = 128 - bits.clamp(1, 64);
     if signed { number << unused >> unused } else { (number.cast_unsigned() << unused >> unused).cast_signed() }
 }
 
-fn word(number: i128) -> u64 {
+pub(super) fn word(number: i128) -> u64 {
     u64::try_from(cut(number, 64, false)).unwrap_or_default()
 }
 
 /// The names of the bits that are set, and what is left of them (kernel/trace/trace_output.c, trace_print_flags_seq).
-fn flags(mut value: u64, delimiter: &str, table: &[(u64, String)]) -> String {
+fn flags(mut value: u64, delimiter: &str, table: &[(u64, Cow<'static, str>)]) -> String {
     let mut names: Vec<Cow<'_, str>> = Vec::new();
     for (mask, name) in table {
         if value == 0 {
@@ -129,82 +179,11 @@ fn flags(mut value: u64, delimiter: &str, table: &[(u64, String)]) -> String {
     names.join(delimiter)
 }
 
-impl Conversion {
-    /// Prints a value. `None` when this conversion does not take it.
-    pub(crate) fn print(
-        &self,
-        value: &Outcome<'_>,
-        symbol: &mut dyn FnMut(u64) -> Option<String>,
-        text: &mut Vec<u8>,
-    ) -> Option<()> {
-        let printed: Cow<'_, [u8]> = match (self.letter, value) {
-            ('d', Outcome::Number(number)) => {
-                let number = cut(*number, self.bits, true);
-                let sign = if self.plus && number >= 0 { "+" } else { "" };
-                Cow::Owned(format!("{sign}{}", self.padded(&number.to_string())).into_bytes())
-            }
-            ('u' | 'x' | 'X' | 'o', Outcome::Number(number)) => {
-                let number = cut(*number, self.bits, false);
-                Cow::Owned(match (self.letter, self.alternate) {
-                    ('u', _) => self.padded(&number.to_string()).into_bytes(),
-                    ('x', true) if number != 0 => format!("0x{}", self.padded(&format!("{number:x}"))).into_bytes(),
-                    ('x', _) => self.padded(&format!("{number:x}")).into_bytes(),
-                    ('X', _) => self.padded(&format!("{number:X}")).into_bytes(),
-                    (_, true) => format!("0{number:o}").into_bytes(),
-                    (_, false) => self.padded(&format!("{number:o}")).into_bytes(),
-                })
-            }
-            ('c', Outcome::Number(number)) => Cow::Owned(vec![u8::try_from(*number).ok()?]),
-            ('s', Outcome::Text(of)) => {
-                let len = self.precision.map_or(of.len(), |precision| precision.min(of.len()));
-                Cow::Borrowed(of.get(..len)?)
-            }
-            ('p', Outcome::Number(number)) if self.is_symbol() => {
-                let address = word(*number);
-                Cow::Owned(symbol(address).unwrap_or_else(|| format!("{address:#x}")).into_bytes())
-            }
-            ('p', Outcome::Number(number)) if self.pointer.is_empty() => {
-                Cow::Owned(format!("{:#x}", word(*number)).into_bytes())
-            }
-            ('p', Outcome::Text(of)) => Cow::Owned(address(&self.pointer, of)?.into_bytes()),
-            _ => return None,
-        };
-        let fill = self.width.saturating_sub(printed.len());
-        if self.left {
-            text.extend_from_slice(&printed);
-        }
-        text.extend(std::iter::repeat_n(b' ', if self.fills_with_zeros() { 0 } else { fill }));
-        if !self.left {
-            text.extend_from_slice(&printed);
-        }
-        Some(())
+/// `{0x1,0x2}` (kernel/trace/trace_output.c, trace_print_array_seq).
+fn array(of: &[u8], size: usize) -> Option<String> {
+    if !matches!(size, 1 | 2 | 4 | 8) {
+        return None;
     }
-
-    fn fills_with_zeros(&self) -> bool {
-        self.zero && !self.left && matches!(self.letter, 'd' | 'u' | 'x' | 'X' | 'o')
-    }
-
-    /// A number's digits with the zeros that the conversion wants before them.
-    fn padded(&self, digits: &str) -> String {
-        let width = if self.fills_with_zeros() { self.width } else { 0 }.max(self.precision.unwrap_or(0));
-        match digits.strip_prefix('-') {
-            Some(digits) => format!("-{digits:0>width$}", width = width.saturating_sub(1)),
-            None => format!("{digits:0>width$}"),
-        }
-    }
-}
-
-/// The address in a network or of a network card.
-fn address(kind: &str, bytes: &[u8]) -> Option<String> {
-    let mut text = Vec::new();
-    match kind {
-        "I4" => write!(text, "{}", Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?)).ok()?,
-        "I6" | "I6c" => write!(text, "{}", Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?)).ok()?,
-        "M" => {
-            let parts: Vec<_> = bytes.get(..6)?.iter().map(|byte| format!("{byte:02x}")).collect();
-            return Some(parts.join(":"));
-        }
-        _ => return None,
-    }
-    String::from_utf8(text).ok()
+    let elements = of.chunks_exact(size).map(|element| format!("{:#x}", crate::read::value::unsigned(element)));
+    Some(format!("{{{}}}", elements.collect::<Vec<_>>().join(",")))
 }

@@ -1,7 +1,12 @@
 //! Takes a `print fmt` apart: the format string into literals and conversions, the arguments into expressions.
 
-use super::Expression;
-use crate::form::format::{Display, Field, FieldKind};
+use std::borrow::Cow;
+
+use super::{
+    Expression, Otherwise, Table,
+    conversion::{self, Conversion, Size, Token},
+};
+use crate::form::format::Field;
 
 /// Expressions nest no deeper in any kernel; the parser goes no deeper.
 const DEEPEST: u32 = 100;
@@ -27,79 +32,35 @@ const BINARY: [(&str, u32); 18] = [
     ("%", 9),
 ];
 
-/// A part of the format string.
+/// A part of what is printed.
 #[derive(Debug)]
-pub(crate) enum Piece {
+#[expect(clippy::large_enum_variant, reason = "there are a few, while one format is parsed")]
+pub(super) enum Piece {
     Literal(String),
-    /// A conversion and its argument, when that is of one field and understood.
-    Value(Conversion, Option<Argument>),
+    Value(Shown),
 }
 
-/// An argument that depends on one field.
-#[derive(Clone, Debug)]
-pub(crate) struct Argument {
-    /// The field's index.
-    pub(crate) field: usize,
-    pub(crate) expression: Expression,
-}
-
-/// `%[flags][width][.precision][length]conversion`
-#[derive(Clone, Debug, PartialEq, Default)]
-pub(crate) struct Conversion {
-    pub(crate) zero: bool,
-    pub(crate) left: bool,
-    pub(crate) alternate: bool,
-    pub(crate) plus: bool,
-    pub(crate) width: usize,
-    pub(crate) precision: Option<usize>,
-    /// Bits of the argument.
-    pub(crate) bits: u32,
-    /// `d u x X o c s p`
-    pub(crate) letter: char,
-    /// What follows a `p`.
-    pub(crate) pointer: String,
-}
-
-impl Conversion {
-    /// It says no more than the field's type.
-    pub(crate) fn is_plain(&self, field: &Field) -> bool {
-        let formatted = self.zero || self.left || self.alternate || self.width > 0 || self.precision.is_some();
-        match (&field.kind, self.letter) {
-            // A sign makes no difference where the number cannot have the highest bit of what is printed.
-            (FieldKind::Integer(element), 'd' | 'u') if !formatted => {
-                element.signed == (self.letter == 'd')
-                    || (!element.signed && element.size * 8 < self.bits.try_into().unwrap_or(0))
-            }
-            // What a plain %p prints is not even the address.
-            (_, 'p') => !self.is_symbol() && self.pointer.is_empty(),
-            (FieldKind::Array(element) | FieldKind::Dynamic { element, .. }, 's') => element.display == Display::Text,
-            _ => false,
-        }
-    }
-
-    /// The name of an address.
-    pub(crate) fn is_symbol(&self) -> bool {
-        self.letter == 'p' && self.pointer.starts_with(['S', 's', 'B', 'F', 'f'])
-    }
+/// A conversion and its arguments.
+#[derive(Debug)]
+pub(super) struct Shown {
+    pub(super) conversion: Conversion,
+    pub(super) width: Option<Expression>,
+    pub(super) precision: Option<Expression>,
+    /// What is converted; `None` when an argument is not understood.
+    pub(super) value: Option<Expression>,
+    /// The indices of the fields that are shown, each once; those that only say how or how much of them left out.
+    pub(super) fields: Vec<usize>,
 }
 
 /// Takes the text after `print fmt:` apart.
-pub(crate) fn parse(text: &str, fields: &[Field]) -> Vec<Piece> {
-    let mut parser = Parser { rest: text.trim(), fields, field: None };
+pub(super) fn parse(text: &str, fields: &[Field]) -> Vec<Piece> {
+    let mut parser = Parser { rest: text.trim(), fields };
     let Some(format) = parser.string() else { return Vec::new() };
-    let mut pieces = split(&format);
-    for piece in &mut pieces {
-        let Piece::Value(_, argument) = piece else { continue };
-        parser.field = None;
-        let start = parser.rest;
-        let parsed = parser.take(",").and_then(|()| parser.expression(0)).filter(|_| parser.at_argument_end());
-        match (parsed, parser.field) {
-            (Some(expression), Some(field)) => *argument = Some(Argument { field, expression }),
-            (Some(_), None) => {}
-            (None, _) => parser.rest = after_argument(start),
-        }
-    }
-    pieces
+    let tokens = conversion::split(&format).into_iter().map(|token| match token {
+        Token::Literal(literal) => Piece::Literal(literal),
+        Token::Conversion(conversion) => Piece::Value(parser.shown(conversion)),
+    });
+    tokens.collect()
 }
 
 /// What follows the argument that begins with a comma.
@@ -120,97 +81,49 @@ fn after_argument(text: &str) -> &str {
     ""
 }
 
-/// The pieces of a format string, without arguments.
-fn split(format: &str) -> Vec<Piece> {
-    let mut pieces = Vec::new();
-    let mut literal = String::new();
-    let mut rest = format;
-    while let Some((before, after)) = rest.split_once('%') {
-        literal.push_str(before);
-        if let Some(after) = after.strip_prefix('%') {
-            literal.push('%');
-            rest = after;
-            continue;
-        }
-        if !literal.is_empty() {
-            pieces.push(Piece::Literal(std::mem::take(&mut literal)));
-        }
-        let (conversion, stars, after) = conversion(after);
-        // A width that is an argument takes that one first; the conversion is then not understood.
-        for _ in 0..stars {
-            pieces.push(Piece::Value(Conversion::default(), None));
-        }
-        pieces.push(Piece::Value(conversion, None));
-        rest = after;
-    }
-    literal.push_str(rest);
-    if !literal.is_empty() {
-        pieces.push(Piece::Literal(literal));
-    }
-    pieces
-}
-
-/// A conversion after its `%`, how many arguments its width and precision take, and what follows.
-fn conversion(text: &str) -> (Conversion, usize, &str) {
-    let mut conversion = Conversion { bits: 32, ..Conversion::default() };
-    let mut rest = text;
-    let mut stars = 0;
-    while let Some(c) = rest.chars().next().filter(|c| "-+ #0".contains(*c)) {
-        match c {
-            '-' => conversion.left = true,
-            '+' => conversion.plus = true,
-            '#' => conversion.alternate = true,
-            '0' => conversion.zero = true,
-            _ => {}
-        }
-        rest = &rest[1..];
-    }
-    let mut number = |rest: &mut &str| {
-        if let Some(after) = rest.strip_prefix('*') {
-            *rest = after;
-            stars += 1;
-            return None;
-        }
-        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let number = rest[..digits].parse().ok();
-        *rest = &rest[digits..];
-        // Nothing is printed wider.
-        number.map(|number: usize| number.min(128))
-    };
-    conversion.width = number(&mut rest).unwrap_or(0);
-    if let Some(after) = rest.strip_prefix('.') {
-        rest = after;
-        conversion.precision = Some(number(&mut rest).unwrap_or(0));
-    }
-    for (length, bits) in [("hh", 8), ("h", 16), ("ll", 64), ("l", 64), ("z", 64), ("t", 64), ("j", 64), ("L", 64)] {
-        if let Some(after) = rest.strip_prefix(length) {
-            (rest, conversion.bits) = (after, bits);
-            break;
-        }
-    }
-    let letter = rest.chars().next().unwrap_or(' ');
-    rest = rest.get(letter.len_utf8()..).unwrap_or_default();
-    conversion.letter = if letter == 'i' { 'd' } else { letter };
-    if letter == 'p' {
-        let suffix = rest.bytes().take_while(u8::is_ascii_alphanumeric).count();
-        conversion.pointer = rest[..suffix].to_owned();
-        rest = &rest[suffix..];
-    }
-    if stars > 0 {
-        conversion.letter = ' ';
-    }
-    (conversion, stars, rest)
-}
-
 /// Reads C expressions.
 struct Parser<'a> {
     rest: &'a str,
     fields: &'a [Field],
-    /// The one field that the expression is about.
-    field: Option<usize>,
 }
 
 impl Parser<'_> {
+    /// A conversion with the arguments that come next.
+    fn shown(&mut self, conversion: Conversion) -> Shown {
+        let start = self.rest;
+        let mut is_understood = true;
+        let mut argument = |parser: &mut Self| {
+            let parsed = parser.argument();
+            is_understood &= parsed.is_some();
+            parsed
+        };
+        let width = (conversion.width == Size::Argument).then(|| argument(self)).flatten();
+        let precision = (conversion.precision == Some(Size::Argument)).then(|| argument(self)).flatten();
+        let value = argument(self).filter(|_| is_understood);
+        let fields = match &value {
+            Some(value) => value.shows(),
+            None => self.mentioned(&start[..start.len() - self.rest.len()]),
+        };
+        Shown { conversion, width, precision, value, fields }
+    }
+
+    /// The next argument, if it is understood; it is passed over if not.
+    fn argument(&mut self) -> Option<Expression> {
+        let start = self.rest;
+        let parsed = self.take(",").and_then(|()| self.expression(0)).filter(|_| self.at_argument_end());
+        if parsed.is_none() {
+            self.rest = after_argument(start);
+        }
+        parsed
+    }
+
+    /// The fields that have their name in a text, in the order of memory.
+    fn mentioned(&self, text: &str) -> Vec<usize> {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let words: Vec<&str> = text.split(|c| !is_name(c)).collect();
+        (0..self.fields.len()).filter(|index| words.contains(&self.fields[*index].name.as_str())).collect()
+    }
+
     fn skip_space(&mut self) {
         self.rest = self.rest.trim_start();
     }
@@ -272,7 +185,9 @@ impl Parser<'_> {
         if self.take("?").is_none() {
             return Some(condition);
         }
-        let yes = self.expression(depth + 1)?;
+        // `a ?: b` is `a ? a : b`.
+        self.skip_space();
+        let yes = if self.rest.starts_with(':') { condition.clone() } else { self.expression(depth + 1)? };
         self.take(":")?;
         let no = self.expression(depth + 1)?;
         Some(Expression::Choose(Box::new(condition), Box::new(yes), Box::new(no)))
@@ -300,16 +215,29 @@ impl Parser<'_> {
         self.skip_space();
         for operator in ['!', '~', '-', '+'] {
             if self.take(operator.encode_utf8(&mut [0; 4])).is_some() {
-                return Some(Expression::Unary(operator, Box::new(self.unary(depth + 1)?)));
+                let of = self.unary(depth + 1)?;
+                let bits = of.unsigned_bits().filter(|_| operator != '!');
+                let of = Expression::Unary(operator, Box::new(of));
+                return Some(match bits {
+                    Some(bits) => Expression::Cast { bits, signed: false, of: Box::new(of) },
+                    None => of,
+                });
             }
+        }
+        // An array is its own address.
+        if !self.rest.starts_with("&&") && self.take("&").is_some() {
+            return self.unary(depth + 1);
         }
         if self.rest.starts_with('(') {
             let before = self.rest;
-            if let Some((bits, signed)) = self.cast() {
-                let of = Box::new(self.unary(depth + 1)?);
-                return Some(Expression::Cast { bits, signed, of });
+            match self.cast() {
+                Some(Type::Pointer | Type::Unknown) => return self.unary(depth + 1),
+                Some(Type::Integer { bits, signed }) => {
+                    let of = Box::new(self.unary(depth + 1)?);
+                    return Some(Expression::Cast { bits, signed, of });
+                }
+                None => self.rest = before,
             }
-            self.rest = before;
             self.take("(")?;
             let inner = self.expression(depth + 1)?;
             self.take(")")?;
@@ -318,30 +246,15 @@ impl Parser<'_> {
         self.primary(depth)
     }
 
-    /// `(unsigned long)`: its bits, and whether it is signed.
-    fn cast(&mut self) -> Option<(u32, bool)> {
+    /// `(unsigned long)`
+    fn cast(&mut self) -> Option<Type> {
         self.take("(")?;
         let (inside, rest) = self.rest.split_once(')')?;
         let is_type = |c: char| c.is_ascii_alphanumeric() || "_ *".contains(c);
         if !inside.chars().all(is_type) || inside.trim_start().starts_with("REC") {
             return None;
         }
-        let words: Vec<&str> = inside.split_ascii_whitespace().filter(|word| *word != "const").collect();
-        let found = match &words[..] {
-            _ if inside.contains('*') => (64, false),
-            ["bool" | "u8" | "__u8" | "uint8_t"] | ["unsigned", "char"] => (8, false),
-            ["char" | "s8" | "__s8" | "int8_t"] | ["signed", "char"] => (8, true),
-            ["u16" | "__u16" | "uint16_t" | "__le16"] | ["unsigned", "short"] => (16, false),
-            ["short" | "s16" | "__s16" | "int16_t"] => (16, true),
-            ["u32" | "__u32" | "uint32_t" | "unsigned" | "dev_t" | "gfp_t" | "__le32"] | ["unsigned", "int"] => {
-                (32, false)
-            }
-            ["int" | "s32" | "__s32" | "int32_t"] => (32, true),
-            ["u64" | "__u64" | "uint64_t" | "size_t" | "sector_t"] => (64, false),
-            ["unsigned", "long"] | ["unsigned", "long", "long"] => (64, false),
-            ["long" | "s64" | "__s64" | "int64_t" | "ssize_t" | "loff_t"] | ["long", "long"] => (64, true),
-            _ => return None,
-        };
+        let found = Type::named(inside)?;
         self.rest = rest;
         Some(found)
     }
@@ -363,23 +276,57 @@ impl Parser<'_> {
         match self.identifier()?.as_str() {
             "REC" => {
                 self.take("->")?;
-                let name = self.identifier()?;
-                self.use_field(&name)?;
-                // One element is not the field.
-                self.skip_space();
-                (!self.rest.starts_with('[')).then_some(Expression::Field)
+                let field = self.field()?;
+                if self.take("[").is_none() {
+                    return Some(Expression::Field(field));
+                }
+                let at = self.expression(depth + 1)?;
+                self.take("]")?;
+                Some(Expression::Element(field, Box::new(at)))
             }
-            "__get_str" | "__get_rel_str" => {
+            "__get_str"
+            | "__get_rel_str"
+            | "__get_dynamic_array"
+            | "__get_rel_dynamic_array"
+            | "__get_sockaddr"
+            | "__get_rel_sockaddr" => self.of_field(Expression::Field),
+            "__get_dynamic_array_len" | "__get_rel_dynamic_array_len" => self.of_field(Expression::Length),
+            "__get_bitmask" | "__get_rel_bitmask" | "__get_cpumask" | "__get_rel_cpumask" => {
+                self.of_field(Expression::Bitmap)
+            }
+            "sizeof" => {
+                let before = self.rest;
+                if let Some(of) = self.cast() {
+                    return Some(Expression::Constant(i128::from(of.bits()? / 8)));
+                }
+                self.rest = before;
                 self.take("(")?;
-                let name = self.identifier()?;
-                self.use_field(&name)?;
+                self.take("REC")?;
+                self.take("->")?;
+                let field = self.field()?;
                 self.take(")")?;
-                Some(Expression::Field)
+                Some(Expression::Constant(i128::try_from(self.fields[field].bytes.len()).ok()?))
+            }
+            "__builtin_expect" => {
+                self.take("(")?;
+                let value = self.expression(depth + 1)?;
+                self.take(",")?;
+                self.expression(depth + 1)?;
+                self.take(")")?;
+                Some(value)
+            }
+            function @ ("__print_hex" | "__print_hex_str") => {
+                let [of, len] = self.arguments(depth)?;
+                Some(Expression::Hex { of, len, between: function == "__print_hex" })
+            }
+            "__print_array" => {
+                let [of, count, size] = self.arguments(depth)?;
+                Some(Expression::Array { of, count, size })
             }
             "__print_symbolic" | "__print_symbolic_u64" => {
                 self.take("(")?;
                 let value = self.expression(depth + 1)?;
-                Some(Expression::Symbolic(Box::new(value), self.table(depth + 1)?))
+                Some(Expression::Symbolic(Box::new(value), self.table(depth + 1)?, Otherwise::Number))
             }
             "__print_flags" | "__print_flags_u64" => {
                 self.take("(")?;
@@ -392,13 +339,33 @@ impl Parser<'_> {
         }
     }
 
-    fn use_field(&mut self, name: &str) -> Option<()> {
-        let index = self.fields.iter().position(|field| field.name == name)?;
-        (*self.field.get_or_insert(index) == index).then_some(())
+    /// The index of the field that is named next.
+    fn field(&mut self) -> Option<usize> {
+        let name = self.identifier()?;
+        self.fields.iter().position(|field| field.name == name)
+    }
+
+    /// `(field)`
+    fn of_field(&mut self, make: impl FnOnce(usize) -> Expression) -> Option<Expression> {
+        self.take("(")?;
+        let field = self.field()?;
+        self.take(")")?;
+        Some(make(field))
+    }
+
+    /// `(a, b)`
+    fn arguments<const N: usize>(&mut self, depth: u32) -> Option<[Box<Expression>; N]> {
+        let mut arguments = Vec::with_capacity(N);
+        for index in 0..N {
+            self.take(if index == 0 { "(" } else { "," })?;
+            arguments.push(Box::new(self.expression(depth + 1)?));
+        }
+        self.take(")")?;
+        arguments.try_into().ok()
     }
 
     /// `, { 1, "A" }, { 2, "B" }, { 0, ((void *)0) })`
-    fn table(&mut self, depth: u32) -> Option<Vec<(u64, String)>> {
+    fn table(&mut self, depth: u32) -> Option<Table> {
         let mut table = Vec::new();
         while self.take(",").is_some() {
             self.take("{")?;
@@ -406,7 +373,7 @@ impl Parser<'_> {
             self.take(",")?;
             self.skip_space();
             if self.rest.starts_with('"') {
-                table.push((value, self.string()?));
+                table.push((value, Cow::Owned(self.string()?)));
             } else {
                 // No name: the end of the table, written out.
                 self.constant(depth).filter(|name| *name == 0)?;
@@ -414,18 +381,12 @@ impl Parser<'_> {
             self.take("}")?;
         }
         self.take(")")?;
-        Some(table)
+        Some(Cow::Owned(table))
     }
 
-    /// An expression without a field.
+    /// The value of an expression without a field.
     fn constant(&mut self, depth: u32) -> Option<u64> {
-        let field = self.field.take();
-        let expression = self.expression(depth);
-        let found = std::mem::replace(&mut self.field, field);
-        if found.is_some() {
-            return None;
-        }
-        expression?.constant()
+        self.expression(depth)?.constant()
     }
 
     fn number(&mut self) -> Option<Expression> {
@@ -438,6 +399,55 @@ impl Parser<'_> {
             None => digits.parse(),
         };
         self.rest = rest;
-        number.ok().filter(|number| *number <= u64::MAX.into()).map(Expression::Constant)
+        let number = number.ok().filter(|number| *number <= u64::MAX.into()).map(Expression::Constant)?;
+        let suffix = word[digits.len()..].to_ascii_lowercase();
+        let bits = if suffix.contains('l') { 64 } else { 32 };
+        let is_unsigned = suffix.contains('u');
+        Some(if is_unsigned { Expression::Cast { bits, signed: false, of: Box::new(number) } } else { number })
+    }
+}
+
+/// A type of a cast.
+#[derive(Clone, Copy)]
+enum Type {
+    Pointer,
+    /// A typedef of an integer, whose width is not known.
+    Unknown,
+    Integer {
+        bits: u32,
+        signed: bool,
+    },
+}
+
+impl Type {
+    fn named(text: &str) -> Option<Self> {
+        if text.contains('*') {
+            return Some(Self::Pointer);
+        }
+        let words: Vec<&str> = text.split_ascii_whitespace().filter(|word| *word != "const").collect();
+        let (bits, signed) = match &words[..] {
+            ["bool" | "u8" | "__u8" | "uint8_t"] | ["unsigned", "char"] => (8, false),
+            ["char" | "s8" | "__s8" | "int8_t"] | ["signed", "char"] => (8, true),
+            ["u16" | "__u16" | "uint16_t" | "__le16"] | ["unsigned", "short"] => (16, false),
+            ["short" | "s16" | "__s16" | "int16_t"] => (16, true),
+            ["u32" | "__u32" | "uint32_t" | "unsigned" | "dev_t" | "gfp_t" | "__le32"] | ["unsigned", "int"] => {
+                (32, false)
+            }
+            ["int" | "s32" | "__s32" | "int32_t"] => (32, true),
+            ["u64" | "__u64" | "uint64_t" | "size_t" | "sector_t"] => (64, false),
+            ["unsigned", "long"] | ["unsigned", "long", "long"] => (64, false),
+            ["long" | "s64" | "__s64" | "int64_t" | "ssize_t" | "loff_t"] | ["long", "long"] => (64, true),
+            [name] if name.ends_with("_t") => return Some(Self::Unknown),
+            _ => return None,
+        };
+        Some(Self::Integer { bits, signed })
+    }
+
+    fn bits(self) -> Option<u32> {
+        match self {
+            Self::Pointer => Some(64),
+            Self::Unknown => None,
+            Self::Integer { bits, .. } => Some(bits),
+        }
     }
 }
