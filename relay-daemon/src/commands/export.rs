@@ -9,9 +9,8 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use relay_trace::{
-    export::{Job, chrome, folded, perfetto},
+    export::{Exported, Job, chrome, folded, perfetto},
     form::new::{NewDirectory, NewFile},
-    read::stream::Damage,
 };
 
 use super::{
@@ -30,7 +29,7 @@ folded    stacks and how often each was seen: inferno-flamegraph, flamegraph.pl,
 
 With several directories (hosts) all go into one export, brought to the first one's clock by the wall time that each has kept.
 
-Exit status: 0; 1 when something in the files could not be read (what could is exported, the rest is named).
+How much a form has no place for is said. Exit status: 0; 1 when something in the files could not be read (what could is exported, the rest is named).
 
 Examples:
   relayd export DIR --to perfetto -o trace.pftrace
@@ -69,57 +68,60 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let bar = progress_bar(&traces.iter().collect::<Vec<_>>(), false)?;
     let mut progress = |bytes| bar.set_position(bytes);
     let job = Job { traces: &traces, slicer, choice: &choice, progress: &mut progress };
-    let found = match arguments.to {
+    let done = match arguments.to {
         Form::Parquet => arguments.make_directory(job),
         _ if arguments.output == Path::new("-") => arguments.stream(job, BufWriter::new(std::io::stdout().lock())),
         _ => arguments.make_file(job),
     }?;
     bar.finish_and_clear();
     let mut damages = Damages::of(&traces);
-    damages.add(found);
+    damages.add(done.damages);
+    for (what, count) in done.left_out.iter().filter(|(_, count)| *count > 0) {
+        say!("relayd: left out: {count} {what}");
+    }
     arguments.chosen.compare_with_account(&traces, &mut damages);
     Ok(damages.finish())
 }
 
 impl Arguments {
-    fn stream(&self, job: Job<'_>, mut output: impl std::io::Write) -> Result<Vec<Damage>> {
-        let damages = match self.to {
+    fn stream(&self, job: Job<'_>, mut output: impl std::io::Write) -> Result<Exported> {
+        let done = match self.to {
             Form::Perfetto => perfetto::write(job, &mut output),
             Form::Json => chrome::write(job, &mut output),
             Form::Folded => folded::write(job, &mut output),
             Form::Parquet => bail!("parquet needs a directory"),
         }?;
         output.flush()?;
-        Ok(damages)
+        Ok(done)
     }
 
     /// What was there stays until the new file is whole.
-    fn make_file(&self, job: Job<'_>) -> Result<Vec<Damage>> {
+    fn make_file(&self, job: Job<'_>) -> Result<Exported> {
         let mut file = NewFile::create(&self.output, self.force)?;
-        let damages = self
+        let done = self
             .stream(job, BufWriter::new(&mut file))
             .with_context(|| format!("writing {}", self.output.display()))?;
         file.put()?;
-        Ok(damages)
+        Ok(done)
     }
 
-    fn make_directory(&self, job: Job<'_>) -> Result<Vec<Damage>> {
+    fn make_directory(&self, job: Job<'_>) -> Result<Exported> {
         if self.output == Path::new("-") {
             return Err(misuse(anyhow!("parquet is a directory with a file for each event: give one with -o")));
         }
         let directory = NewDirectory::create(&self.output, self.force.then_some("parquet"))?;
-        let damages = parquet(job, directory.path())?;
+        let done = parquet(job, directory.path())?;
         directory.put()?;
-        Ok(damages)
+        Ok(done)
     }
 }
 
 #[cfg(feature = "parquet")]
-fn parquet(job: Job<'_>, path: &Path) -> Result<Vec<Damage>> {
+fn parquet(job: Job<'_>, path: &Path) -> Result<Exported> {
     relay_trace::export::parquet::write(job, path)
 }
 
 #[cfg(not(feature = "parquet"))]
-fn parquet(_: Job<'_>, _: &Path) -> Result<Vec<Damage>> {
+fn parquet(_: Job<'_>, _: &Path) -> Result<Exported> {
     bail!("this relayd was built without the feature `parquet`");
 }

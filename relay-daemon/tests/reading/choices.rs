@@ -284,9 +284,36 @@ fn chromes_json_has_every_record() {
     let of = |phase: &str| events.iter().filter(|event| event["ph"] == phase).count();
     let of_event =
         |names: &[&str]| lines.iter().filter(|line| names.contains(&line["event"].as_str().unwrap())).count();
-    assert_eq!(of("i") + of("X"), lines.len());
-    assert_eq!(of("X"), of_event(&["syscall:openat", "syscall:nanosleep", "syscall:clock_nanosleep"]));
-    assert_eq!(of("E"), of_event(&["sched:sched_switch"]));
+    // What ran on CPUs, by two switches that agree.
+    let mut last: BTreeMap<u64, &Value> = BTreeMap::new();
+    let mut ran = Vec::new();
+    for switch in records(&lines).into_iter().filter(|record| record["event"] == "sched:sched_switch") {
+        let Some(before) = last.insert(number(switch, "cpu"), switch) else { continue };
+        let tid = &before["fields"]["next_pid"];
+        if *tid == switch["fields"]["prev_pid"] && *tid != 0 {
+            let name = format!("{}-{tid}", before["fields"]["next_comm"].as_str().unwrap());
+            let (begin, end) = (number(before, "time") as f64 / 1e3, number(switch, "time") as f64 / 1e3);
+            ran.push((number(switch, "cpu"), name, begin, end - begin));
+        }
+    }
+    let is_bar = |event: &&Value| event["ph"] == "X" && event.get("args").is_none();
+    let mut bars: Vec<_> = events
+        .iter()
+        .filter(is_bar)
+        .map(|bar| {
+            let float = |key: &str| bar[key].as_f64().unwrap();
+            (number(bar, "tid"), bar["name"].as_str().unwrap().to_owned(), float("ts"), float("dur"))
+        })
+        .collect();
+    bars.sort_by(|a, b| (a.2 + a.3).total_cmp(&(b.2 + b.3)));
+    assert!(!bars.is_empty() && bars.len() == ran.len(), "{} bars, and {} turns", bars.len(), ran.len());
+    for (bar, ran) in bars.iter().zip(&ran) {
+        assert_eq!((bar.0, &bar.1), (ran.0, &ran.1));
+        assert!((bar.2 - ran.2).abs() < 0.01 && (bar.3 - ran.3).abs() < 0.01, "{bar:?}, and {ran:?}");
+    }
+    assert_eq!(of("i") + of("X"), lines.len() + bars.len());
+    assert_eq!(of("X") - bars.len(), of_event(&["syscall:openat", "syscall:nanosleep", "syscall:clock_nanosleep"]));
+    assert_eq!(of("E") + of("B"), 0);
     let said = fail(&mut export());
     assert!(said.contains("--force replaces it"), "{said}");
 }

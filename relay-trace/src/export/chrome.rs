@@ -5,19 +5,22 @@ use std::{collections::BTreeMap, io::Write};
 
 use anyhow::Result;
 
-use super::Job;
+use super::{
+    Exported, Job,
+    running::{Cpu, Running, Turn},
+};
 use crate::{
     read::{
         choice::comm,
         names::Names,
         slices::{Gap, GapKind, Item, Seen, Slice},
-        stream::Damage,
+        symbolize::Symbols,
         trace::Trace,
         value::{Number, Value},
     },
     show::{
         json::{push_text, push_value},
-        text::push_number,
+        text::{kernel_frames, push_number, user_frames},
     },
 };
 
@@ -26,86 +29,132 @@ const CPUS: u64 = (1 << 22) + 1;
 /// Traces do not share processes.
 const PER_TRACE: u64 = 1 << 23;
 
-/// A slice's worth of events, and the threads in it.
-type Part = (Vec<u8>, BTreeMap<(usize, u32, u32), Vec<u8>>);
+/// A slice's worth of events, the threads in it, and what its CPUs ran.
+struct Part<'t> {
+    text: Vec<u8>,
+    threads: BTreeMap<(usize, u32, u32), Vec<u8>>,
+    running: Running,
+    /// Turns whose end is not known.
+    endless: u64,
+    symbols: &'t mut [Symbols],
+}
 
-/// Writes the traces. Returns what could not be read.
+/// What is left of it for the one that writes.
+type Written = (Vec<u8>, BTreeMap<(usize, u32, u32), Vec<u8>>, Running, u64);
+
+/// Writes the traces.
 ///
 /// # Errors
 /// When a file cannot be read, or `output` not be written.
-pub fn write(job: Job<'_>, output: &mut dyn Write) -> Result<Vec<Damage>> {
+pub fn write(job: Job<'_>, output: &mut dyn Write) -> Result<Exported> {
     let (traces, choice) = (job.traces, job.choice);
     let mut threads = BTreeMap::new();
+    let (mut running, mut endless) = (Running::default(), 0);
     output.write_all(b"{\"displayTimeUnit\":\"ns\",\"traceEvents\":[\n")?;
     let worker = || {
+        let mut symbols: Vec<Symbols> = traces.iter().map(Trace::symbols).collect();
         move |slice: &Slice| {
-            let mut part = Part::default();
+            let mut part = Part {
+                text: Vec::new(),
+                threads: BTreeMap::new(),
+                running: Running::default(),
+                endless: 0,
+                symbols: &mut symbols,
+            };
             choice.show(slice, traces, |item, names| match item {
-                Item::Record(seen) => record(&mut part, &seen, names),
-                Item::Gap(gap) => push_gap(&mut part.0, gap),
+                Item::Record(seen) => part.record(&seen, names),
+                Item::Gap(gap) => part.gap(gap),
             });
-            part
+            (part.text, part.threads, part.running, part.endless)
         }
     };
-    let damages = job.run(worker, |(text, of): Part| {
+    let damages = job.run(worker, |(mut text, of, later, without_end): Written| {
         threads.extend(of);
+        endless += without_end;
+        for (cpu, turn) in running.append(later) {
+            endless += push_turn(&mut text, cpu, &turn);
+        }
         Ok(output.write_all(&text)?)
     })?;
     output.write_all(&metadata(traces, &threads))?;
     output.write_all(b"]}\n")?;
-    Ok(damages)
+    Ok(Exported { damages, left_out: vec![("bars of CPUs whose ends are not known", endless)] })
 }
 
-fn record(part: &mut Part, seen: &Seen<'_>, names: &Names) {
-    let trace = seen.source.trace;
-    let name = comm(&seen.context, seen.record.tid, names);
-    let known = part.1.entry((trace, seen.record.pid, seen.record.tid)).or_default();
-    if known != name {
-        *known = name.to_vec();
-    }
-    let text = &mut part.0;
-    let duration = seen.event.field("duration_ns").and_then(|index| seen.event.value(index, seen.payload));
-    let (phase, time): (&[u8], u64) = match duration {
-        Some(Value::Number(Number::Unsigned(duration))) => (b"X", seen.time.saturating_sub(duration)),
-        _ => (b"i", seen.time),
-    };
-    push_head(text, phase, time, process(trace, seen.record.pid), seen.record.tid.into());
-    if let Some(Value::Number(Number::Unsigned(duration))) = duration {
-        text.extend_from_slice(b",\"dur\":");
-        push_micros(text, duration);
-    } else {
-        text.extend_from_slice(b",\"s\":\"t\"");
-    }
-    text.extend_from_slice(b",\"name\":");
-    push_text(text, seen.event.name.as_bytes());
-    text.extend_from_slice(b",\"args\":{");
-    for (index, (field, value)) in seen.event.values(seen.payload).enumerate() {
-        if index > 0 {
-            text.push(b',');
+impl Part<'_> {
+    fn record(&mut self, seen: &Seen<'_>, names: &Names) {
+        let trace = seen.source.trace;
+        let name = comm(&seen.context, seen.record.tid, names);
+        let known = self.threads.entry((trace, seen.record.pid, seen.record.tid)).or_default();
+        if known != name {
+            *known = name.to_vec();
         }
-        push_text(text, field.name.as_bytes());
-        text.push(b':');
-        push_value(text, value);
+        let text = &mut self.text;
+        let duration = seen.event.field("duration_ns").and_then(|index| seen.event.value(index, seen.payload));
+        let (phase, time): (&[u8], u64) = match duration {
+            Some(Value::Number(Number::Unsigned(duration))) => (b"X", seen.time.saturating_sub(duration)),
+            _ => (b"i", seen.time),
+        };
+        push_head(text, phase, time, process(trace, seen.record.pid), seen.record.tid.into());
+        if let Some(Value::Number(Number::Unsigned(duration))) = duration {
+            text.extend_from_slice(b",\"dur\":");
+            push_micros(text, duration);
+        } else {
+            text.extend_from_slice(b",\"s\":\"t\"");
+        }
+        text.extend_from_slice(b",\"name\":");
+        push_text(text, seen.event.name.as_bytes());
+        text.extend_from_slice(b",\"args\":{");
+        for (index, (field, value)) in seen.event.values(seen.payload).enumerate() {
+            if index > 0 {
+                text.push(b',');
+            }
+            push_text(text, field.name.as_bytes());
+            text.push(b':');
+            push_value(text, value);
+        }
+        text.push(b'}');
+        let frames = kernel_frames(seen.context.kstack).chain(user_frames(seen.context.ustack));
+        let mut frames: Vec<String> = frames.map(|frame| frame.name(&mut self.symbols[trace])).collect();
+        if !frames.is_empty() {
+            // The outermost first.
+            frames.reverse();
+            text.extend_from_slice(b",\"stack\":[");
+            for (index, frame) in frames.iter().enumerate() {
+                if index > 0 {
+                    text.push(b',');
+                }
+                push_text(text, frame.as_bytes());
+            }
+            text.push(b']');
+        }
+        text.extend_from_slice(b"},\n");
+        if let Some(turn) = self.running.record(seen) {
+            self.endless += push_turn(text, (trace, seen.source.cpu), &turn);
+        }
     }
-    text.extend_from_slice(b"}},\n");
-    if seen.event.name == "sched:sched_switch" {
-        push_switch(text, seen);
+
+    fn gap(&mut self, gap: &Gap) {
+        if let Some(turn) = self.running.gap(gap) {
+            self.endless += push_turn(&mut self.text, (gap.source.trace, gap.source.cpu), &turn);
+        }
+        push_gap(&mut self.text, gap);
     }
 }
 
-/// On the CPU's own track one thread's bar ends and another's begins.
-fn push_switch(text: &mut Vec<u8>, seen: &Seen<'_>) {
-    let value = |name: &str| seen.event.value(seen.event.field(name)?, seen.payload);
-    let (Some(Value::Number(tid)), Some(Value::Text(name))) = (value("next_pid"), value("next_comm")) else { return };
-    let cpus = CPUS + PER_TRACE * seen.source.trace as u64;
-    push_head(text, b"E", seen.time, cpus, seen.source.cpu.into());
-    text.extend_from_slice(b"},\n");
-    if tid.wide() != 0 {
-        push_head(text, b"B", seen.time, cpus, seen.source.cpu.into());
-        text.extend_from_slice(b",\"name\":");
-        push_text(text, &[name, b"-", tid.wide().to_string().as_bytes()].concat());
-        text.extend_from_slice(b"},\n");
+/// On the CPU's own track a bar for what ran, if it is known until when. Returns how many are left out.
+fn push_turn(text: &mut Vec<u8>, (trace, cpu): Cpu, turn: &Turn) -> u64 {
+    if turn.tid == 0 {
+        return 0;
     }
+    let Some(end) = turn.end else { return 1 };
+    push_head(text, b"X", turn.begin, CPUS + PER_TRACE * trace as u64, cpu.into());
+    text.extend_from_slice(b",\"dur\":");
+    push_micros(text, end.saturating_sub(turn.begin));
+    text.extend_from_slice(b",\"name\":");
+    push_text(text, &[&turn.name[..], b"-", turn.tid.to_string().as_bytes()].concat());
+    text.extend_from_slice(b"},\n");
+    0
 }
 
 fn push_gap(text: &mut Vec<u8>, gap: &Gap) {

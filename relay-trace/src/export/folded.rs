@@ -4,12 +4,11 @@ use std::{collections::HashMap, io::Write};
 
 use anyhow::{Result, bail};
 
-use super::Job;
+use super::{Exported, Job};
 use crate::{
     read::{
         choice::comm,
         slices::{Item, Slice},
-        stream::Damage,
     },
     show::stack::{clean, folded},
 };
@@ -17,28 +16,32 @@ use crate::{
 /// Trace, thread name, kernel stack and user stack, as they lie in the records.
 type Key = (usize, Vec<u8>, Vec<u8>, Vec<u8>);
 
-/// Writes the stacks of the traces. Returns what could not be read.
+/// Writes the stacks of the traces.
 ///
 /// # Errors
 /// When a file cannot be read, `output` not be written, or no record has a stack.
-pub fn write(job: Job<'_>, output: &mut dyn Write) -> Result<Vec<Damage>> {
+pub fn write(job: Job<'_>, output: &mut dyn Write) -> Result<Exported> {
     let (traces, choice) = (job.traces, job.choice);
     let mut stacks: HashMap<Key, u64> = HashMap::new();
+    let mut without = 0;
     let worker = || {
         move |slice: &Slice| {
-            let mut stacks: HashMap<Key, u64> = HashMap::new();
+            let (mut stacks, mut without): (HashMap<Key, u64>, u64) = (HashMap::new(), 0);
             choice.show(slice, traces, |item, names| {
                 let Item::Record(seen) = item else { return };
                 let (kernel, user) = (seen.context.kstack, seen.context.ustack);
-                if !kernel.is_empty() || !user.is_empty() {
+                if kernel.is_empty() && user.is_empty() {
+                    without += 1;
+                } else {
                     let name = comm(&seen.context, seen.record.tid, names).to_vec();
                     *stacks.entry((seen.source.trace, name, kernel.to_vec(), user.to_vec())).or_default() += 1;
                 }
             });
-            stacks
+            (stacks, without)
         }
     };
-    let damages = job.run(worker, |part| {
+    let damages = job.run(worker, |(part, stackless)| {
+        without += stackless;
         for (stack, count) in part {
             *stacks.entry(stack).or_default() += count;
         }
@@ -58,5 +61,5 @@ pub fn write(job: Job<'_>, output: &mut dyn Write) -> Result<Vec<Damage>> {
     for (line, count) in lines {
         writeln!(output, "{line} {count}")?;
     }
-    Ok(damages)
+    Ok(Exported { damages, left_out: vec![("records without a stack", without)] })
 }

@@ -8,6 +8,7 @@ pub mod folded;
 pub mod parquet;
 pub mod perfetto;
 mod proto;
+mod running;
 
 use anyhow::Result;
 
@@ -18,6 +19,15 @@ use super::read::{
     stream::Damage,
     trace::Trace,
 };
+
+/// What came of an export.
+#[derive(Debug, Default)]
+pub struct Exported {
+    /// What could not be read.
+    pub damages: Vec<Damage>,
+    /// What the form has no place for: what it is, in the plural, and how many.
+    pub left_out: Vec<(&'static str, u64)>,
+}
 
 /// What is exported, and whom to tell how far it is.
 #[expect(missing_debug_implementations, reason = "a function has none")]

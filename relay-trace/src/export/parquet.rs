@@ -1,10 +1,10 @@
 //! Parquet: a file for each event, its fields as typed columns, its records in the order of time; and one for what was lost.
 //!
 //! Columns: `time` (ns of the common clock), `wall` (UTC, microseconds), `host`, `cpu`, `pid`, `tid`, `comm`, what the recording had as context, then
-//! the event's fields; a field of one of these names is called `field_NAME`. Arrays are lists.
+//! the event's fields; a field of one of these names is called `field_NAME`. Arrays are lists. `events` has the file of each event.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{File, OpenOptions},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
@@ -23,7 +23,7 @@ use parquet::{
     schema::types::{Type, TypePtr},
 };
 
-use super::Job;
+use super::{Exported, Job};
 use crate::{
     form::format::{Display, FieldKind},
     read::{
@@ -31,7 +31,6 @@ use crate::{
         names::Names,
         schema::Event,
         slices::{Gap, GapKind, Item, Seen, Slice},
-        stream::Damage,
         trace::Trace,
         value::{Number, Value},
     },
@@ -41,8 +40,13 @@ use crate::{
 const ROW_GROUP: usize = 8 << 20;
 /// Bytes of all events' records that wait, about.
 const WAITING: usize = 32 << 20;
-/// The file of losses, which no event can have: names of events have a colon.
-const LOST: &str = "lost";
+/// The rows of losses; no event has this name.
+const LOST: &str = "\0lost";
+/// The file of losses, and that which says which file is which event's.
+const LOST_FILE: &str = "lost";
+const EVENTS_FILE: &str = "events";
+/// Most bytes of a file's name, without its end: a file system has 255.
+const LONGEST_NAME: usize = 200;
 /// Names that columns of every file have.
 const COMMON: [&str; 12] =
     ["time", "wall", "host", "cpu", "pid", "tid", "comm", "cgroup", "cgroup_path", "uid", "kstack", "ustack"];
@@ -86,13 +90,14 @@ type Columns = Vec<(String, Sort)>;
 /// Rows by the name of the event.
 type Part = BTreeMap<String, Rows>;
 
-/// Writes the traces into the directory `output`, which is there and empty. Returns what could not be read.
+/// Writes the traces into the directory `output`, which is there and empty.
 ///
 /// # Errors
 /// When a file cannot be read or written.
-pub fn write(job: Job<'_>, output: &Path) -> Result<Vec<Damage>> {
+pub fn write(job: Job<'_>, output: &Path) -> Result<Exported> {
     let (traces, choice) = (job.traces, job.choice);
     let layouts = layouts(traces)?;
+    let names = file_names(layouts.keys().map(String::as_str));
     let mut files: BTreeMap<String, EventFile> = BTreeMap::new();
     let worker = || {
         let layouts = &layouts;
@@ -111,7 +116,8 @@ pub fn write(job: Job<'_>, output: &Path) -> Result<Vec<Damage>> {
                 Some(file) => file,
                 None => {
                     let columns = layouts.get(&name).context("an event without columns")?;
-                    let file = EventFile::create(output, &name, columns)?;
+                    let file = names.get(name.as_str()).context("an event without a file")?;
+                    let file = EventFile::create(output, file, columns)?;
                     files.entry(name).or_insert(file)
                 }
             };
@@ -123,10 +129,39 @@ pub fn write(job: Job<'_>, output: &Path) -> Result<Vec<Damage>> {
         }
         Ok(())
     })?;
+    let columns = ["event", "file"].map(|name| (name.to_owned(), Sort::Text));
+    let mut table = EventFile::create(output, EVENTS_FILE, &columns.to_vec())?;
+    let mut rows = Rows::new(&columns.to_vec());
+    for name in files.keys().filter(|name| *name != LOST) {
+        let mut row = rows.row();
+        row.text(name.as_bytes());
+        row.text(names.get(name.as_str()).map_or("", String::as_str).as_bytes());
+    }
+    table.add(rows)?;
+    table.finish()?;
     for file in files.into_values() {
         file.finish()?;
     }
-    Ok(damages)
+    Ok(Exported { damages, left_out: Vec::new() })
+}
+
+/// A file name for each event: what is special in its own becomes a point, what is too long is cut, and a number makes it the only one.
+fn file_names<'n>(events: impl Iterator<Item = &'n str>) -> BTreeMap<&'n str, String> {
+    let mut taken = BTreeSet::from([LOST_FILE.to_owned(), EVENTS_FILE.to_owned()]);
+    let name = |event: &'n str| {
+        if event == LOST {
+            return (event, LOST_FILE.to_owned());
+        }
+        let plain = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '.' };
+        let mut whole: String = event.chars().map(plain).collect();
+        whole.truncate(LONGEST_NAME);
+        let numbered = (2..).map(|number| format!("{whole}-{number}"));
+        let found =
+            std::iter::once(whole.clone()).chain(numbered).find(|name| !taken.contains(name)).unwrap_or_default();
+        taken.insert(found.clone());
+        (event, found)
+    };
+    events.map(name).collect()
 }
 
 /// The columns of each event, by name. Traces whose event has the same name must agree on its fields.
@@ -346,10 +381,7 @@ struct EventFile {
 
 impl EventFile {
     fn create(folder: &Path, name: &str, columns: &Columns) -> Result<Self> {
-        // Names of probes have paths in them.
-        let file_name: String =
-            name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '.' }).collect();
-        let path = folder.join(format!("{file_name}.parquet"));
+        let path = folder.join(format!("{name}.parquet"));
         let file = OpenOptions::new().write(true).create_new(true).mode(0o640).open(&path);
         let file = file.with_context(|| format!("making {}", path.display()))?;
         let fields = columns.iter().map(|(name, sort)| describe(name, *sort)).collect::<Result<Vec<_>>>()?;
@@ -444,4 +476,21 @@ fn describe(name: &str, sort: Sort) -> Result<TypePtr> {
         }
     };
     Ok(Arc::new(described))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_gives_a_file_of_its_own() {
+        let long = "uprobe:".to_owned() + &"/very".repeat(100);
+        let longer = long.clone() + "/long";
+        let events = ["a:b", "a.b", "a/b", "lost", "events", "\u{e9}", ":", "..", "", &long, &longer, LOST];
+        let names = file_names(events.into_iter());
+        let unique: BTreeSet<&String> = names.values().collect();
+        assert_eq!((names.len(), unique.len()), (events.len(), events.len()), "{names:?}");
+        assert!(names.values().all(|name| name.len() <= LONGEST_NAME + 8 && !name.contains('/')), "{names:?}");
+        assert_eq!([&names["a:b"], &names[LOST], &names["lost"]], ["a.b", "lost", "lost-2"]);
+    }
 }

@@ -2,7 +2,8 @@
 //!
 //! Every record becomes an event in an `FtraceEventBundle` of its CPU, so that scheduling is shown as if Perfetto had recorded it. Events that
 //! Perfetto knows (`events.txt`) are written as such, others as generic ones with a description of their fields. Pairs of entry and
-//! return are slices of their thread besides. Times are of CLOCK_BOOTTIME, as in Perfetto's own traces.
+//! return are slices of their thread besides, and records with stacks are events of it. Where it is not known until when a thread ran, a switch to
+//! the idle task is written right after the one to the thread. Times are of CLOCK_BOOTTIME, as in Perfetto's own traces.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -11,7 +12,11 @@ use std::{
 
 use anyhow::Result;
 
-use super::{Job, proto::Message};
+use super::{
+    Exported, Job,
+    proto::Message,
+    running::{Cpu, Running, Turn},
+};
 use crate::{
     form::format::FieldKind,
     read::{
@@ -19,9 +24,13 @@ use crate::{
         names::Names,
         schema::Event,
         slices::{Gap, GapKind, Item, Seen},
-        stream::Damage,
+        symbolize::Symbols,
         trace::Trace,
         value::{Number, Value},
+    },
+    show::{
+        text::{kernel_frames, user_frames},
+        time,
     },
 };
 
@@ -34,6 +43,10 @@ const SEQUENCE: u64 = 1;
 /// The track of losses; those of threads follow.
 const LOSSES: u64 = 1;
 const BOOTTIME: u64 = 6;
+/// Kinds of track events.
+const BEGIN: u64 = 1;
+const END: u64 = 2;
+const INSTANT: u64 = 3;
 
 /// Field numbers, by message.
 mod field {
@@ -52,6 +65,9 @@ mod field {
     pub(crate) const MACHINE_ID: u32 = 98;
 }
 
+/// The events that Perfetto knows, by name: the number of each, and those of its fields.
+type KnownEvents = HashMap<&'static str, (u32, HashMap<&'static str, u32>)>;
+
 /// What is written of an event.
 #[derive(Debug)]
 struct Shape {
@@ -69,15 +85,20 @@ struct Part {
     packets: Vec<u8>,
     /// Trace, process and thread of all records, and the thread's last name.
     threads: BTreeMap<(usize, u32, u32), Vec<u8>>,
-    /// Threads that have slices.
+    /// Threads that have slices or stacks.
     tracks: BTreeSet<(usize, u32, u32)>,
+    running: Running,
+    /// Turns whose end is not known.
+    endless: u64,
+    /// Values of fields that Perfetto does not know.
+    unknown: u64,
 }
 
-/// Writes the traces. Returns what could not be read.
+/// Writes the traces.
 ///
 /// # Errors
 /// When a file cannot be read, or `output` not be written.
-pub fn write(job: Job<'_>, output: &mut dyn Write) -> Result<Vec<Damage>> {
+pub fn write(job: Job<'_>, output: &mut dyn Write) -> Result<Exported> {
     let traces = job.traces;
     let known = known();
     let shapes: Vec<Vec<Option<Shape>>> = traces
@@ -88,11 +109,13 @@ pub fn write(job: Job<'_>, output: &mut dyn Write) -> Result<Vec<Damage>> {
     output.write_all(&head(traces, &shapes))?;
     let mut threads = BTreeMap::new();
     let mut tracks = BTreeSet::new();
+    let (mut running, mut endless, mut unknown) = (Running::default(), 0, 0);
     let choice = job.choice;
     let worker = || {
-        let shapes = &shapes;
+        let (shapes, known) = (&shapes, &known);
+        let mut symbols: Vec<Symbols> = traces.iter().map(Trace::symbols).collect();
         move |slice: &crate::read::slices::Slice| {
-            let mut writer = Writer::new(traces, shapes);
+            let mut writer = Writer::new(traces, shapes, known, &mut symbols);
             choice.show(slice, traces, |item, names| writer.item(&item, names));
             writer.finish()
         }
@@ -105,15 +128,25 @@ pub fn write(job: Job<'_>, output: &mut dyn Write) -> Result<Vec<Damage>> {
             }
         }
         threads.extend(part.threads);
+        endless += part.endless;
+        unknown += part.unknown;
         output.write_all(&bytes.into_bytes())?;
-        Ok(output.write_all(&part.packets)?)
+        output.write_all(&part.packets)?;
+        let mut bytes = Message::default();
+        for (cpu, turn) in running.append(part.running) {
+            endless += end_turn(&mut bytes, traces, &known, cpu, &turn);
+        }
+        Ok(output.write_all(&bytes.into_bytes())?)
     })?;
     output.write_all(&tail(traces, &threads))?;
-    Ok(damages)
+    let left_out = vec![
+        ("times of threads on CPUs whose ends are not known", endless),
+        ("values of fields that Perfetto does not know", unknown),
+    ];
+    Ok(Exported { damages, left_out })
 }
 
-/// Number of the event, and number of each field, by name.
-fn known() -> HashMap<&'static str, (u32, HashMap<&'static str, u32>)> {
+fn known() -> KnownEvents {
     let event = |line: &'static str| {
         let mut words = line.split(' ');
         let (name, number) = (words.next()?, words.next()?.parse().ok()?);
@@ -126,7 +159,7 @@ fn known() -> HashMap<&'static str, (u32, HashMap<&'static str, u32>)> {
     KNOWN.lines().filter_map(event).collect()
 }
 
-fn shape(trace: usize, event: &Event, known: &HashMap<&str, (u32, HashMap<&str, u32>)>) -> Shape {
+fn shape(trace: usize, event: &Event, known: &KnownEvents) -> Shape {
     let duration = event.field("duration_ns");
     // Only tracepoints are events of ftrace.
     let is_tracepoint = event.name.split(':').count() == 2;
@@ -178,6 +211,7 @@ fn head(traces: &[Trace], shapes: &[Vec<Option<Shape>>]) -> Vec<u8> {
                     utsname.text(3, trace.session.kernel.as_bytes());
                 });
                 info.text(17, trace.session.host.as_bytes());
+                info.signed(7, zone_minutes(start.realtime));
             });
         });
         let generic = trace.schema.by_id().zip(&shapes[index]);
@@ -198,6 +232,13 @@ fn head(traces: &[Trace], shapes: &[Vec<Option<Shape>>]) -> Vec<u8> {
         });
     });
     stream.into_bytes()
+}
+
+/// Minutes by which the local time zone was ahead of UTC then.
+fn zone_minutes(realtime: u64) -> i64 {
+    let stamp = jiff::Timestamp::from_nanosecond(realtime.into()).unwrap_or_default();
+    // Where TZ names no zone, times are of UTC.
+    time::zone().map_or(0, |zone| i64::from(zone.to_offset(stamp).seconds() / 60))
 }
 
 /// A `GenericEventDescriptor`: the event's group, and a `DescriptorProto` of its fields.
@@ -304,10 +345,41 @@ fn boottime(traces: &[Trace], time: u64) -> u64 {
     start.map_or(time, |start| time.saturating_add(start.boottime.saturating_sub(start.monotonic)))
 }
 
+/// Where it is not known until when a thread ran, Perfetto would show it until the next switch: the CPU is switched to the idle task at once.
+/// Returns how many such there are.
+fn end_turn(stream: &mut Message, traces: &[Trace], known: &KnownEvents, cpu: Cpu, turn: &Turn) -> u64 {
+    const SLEEPS: i64 = 1;
+    let (trace, cpu) = cpu;
+    let Some((number, fields)) = known.get("sched_switch").filter(|_| turn.tid != 0 && turn.end.is_none()) else {
+        return 0;
+    };
+    let time = boottime(traces, turn.begin);
+    let tid = i64::try_from(turn.tid).unwrap_or_default();
+    packet(stream, trace, |packet| {
+        packet.nested(field::FTRACE_EVENTS, |bundle| {
+            bundle.number(1, cpu.into());
+            bundle.nested(2, |event| {
+                event.number(1, time);
+                event.signed(2, tid);
+                event.nested(*number, |message| {
+                    let texts = [("prev_comm", &turn.name[..]), ("next_comm", b"swapper")];
+                    texts.iter().for_each(|(name, of)| message.text(fields.get(name).copied().unwrap_or_default(), of));
+                    for (name, number) in [("prev_pid", tid), ("prev_state", SLEEPS), ("next_pid", 0)] {
+                        message.signed(fields.get(name).copied().unwrap_or_default(), number);
+                    }
+                });
+            });
+        });
+    });
+    1
+}
+
 /// Writes a slice's packets.
 struct Writer<'t> {
     traces: &'t [Trace],
     shapes: &'t [Vec<Option<Shape>>],
+    known: &'t KnownEvents,
+    symbols: &'t mut [Symbols],
     /// A bundle's content for each CPU.
     bundles: BTreeMap<(usize, u32), Message>,
     /// Losses and slices.
@@ -316,9 +388,21 @@ struct Writer<'t> {
 }
 
 impl<'t> Writer<'t> {
-    fn new(traces: &'t [Trace], shapes: &'t [Vec<Option<Shape>>]) -> Self {
-        let part = Part { packets: Vec::new(), threads: BTreeMap::new(), tracks: BTreeSet::new() };
-        Self { traces, shapes, bundles: BTreeMap::new(), others: Message::default(), part }
+    fn new(
+        traces: &'t [Trace],
+        shapes: &'t [Vec<Option<Shape>>],
+        known: &'t KnownEvents,
+        symbols: &'t mut [Symbols],
+    ) -> Self {
+        let part = Part {
+            packets: Vec::new(),
+            threads: BTreeMap::new(),
+            tracks: BTreeSet::new(),
+            running: Running::default(),
+            endless: 0,
+            unknown: 0,
+        };
+        Self { traces, shapes, known, symbols, bundles: BTreeMap::new(), others: Message::default(), part }
     }
 
     fn item(&mut self, item: &Item<'_>, names: &Names) {
@@ -338,47 +422,66 @@ impl<'t> Writer<'t> {
         if known != name {
             *known = name.to_vec();
         }
+        let unknown = &mut self.part.unknown;
         let bundle = self.bundles.entry((trace, seen.source.cpu)).or_default();
         bundle.nested(2, |event| {
             event.number(1, time);
             event.number(2, seen.record.tid.into());
             event.nested(shape.number, |message| {
                 for ((_, value), number) in seen.event.values(seen.payload).zip(&shape.fields) {
-                    if let Some(number) = number {
-                        push_value(message, *number, value, shape.is_generic);
+                    match number {
+                        Some(number) => push_value(message, *number, value, shape.is_generic),
+                        None => *unknown += 1,
                     }
                 }
             });
         });
+        let frames = kernel_frames(seen.context.kstack).chain(user_frames(seen.context.ustack));
+        let mut stack: Vec<String> = frames.map(|frame| frame.name(&mut self.symbols[trace])).collect();
+        // The outermost first.
+        stack.reverse();
         let duration = shape.duration.and_then(|index| seen.event.value(index, seen.payload));
         if let Some(Value::Number(Number::Unsigned(duration))) = duration {
-            self.part.tracks.insert(thread);
-            self.slice(seen, time, duration);
+            self.on_track(seen, time.saturating_sub(duration), BEGIN, &stack);
+            self.on_track(seen, time, END, &[]);
+        } else if !stack.is_empty() {
+            self.on_track(seen, time, INSTANT, &stack);
+        }
+        if let Some(turn) = self.part.running.record(seen) {
+            self.end_turn((trace, seen.source.cpu), &turn);
         }
     }
 
-    /// What lasted from an entry to its return.
-    fn slice(&mut self, seen: &Seen<'_>, end: u64, duration: u64) {
-        const BEGIN: u64 = 1;
-        const END: u64 = 2;
+    fn end_turn(&mut self, cpu: Cpu, turn: &Turn) {
+        self.part.endless += end_turn(&mut self.others, self.traces, self.known, cpu, turn);
+    }
+
+    /// Something on the thread's own track, with what it had called.
+    fn on_track(&mut self, seen: &Seen<'_>, time: u64, kind: u64, stack: &[String]) {
         let (trace, tid) = (seen.source.trace, seen.record.tid);
-        for (time, kind) in [(end.saturating_sub(duration), BEGIN), (end, END)] {
-            packet(&mut self.others, trace, |packet| {
-                packet.number(field::TIMESTAMP, time);
-                packet.nested(field::TRACK_EVENT, |event| {
-                    event.number(9, kind);
-                    event.number(11, track_id(trace, tid));
-                    if kind == BEGIN {
-                        event.text(23, seen.event.name.as_bytes());
-                    }
-                });
+        self.part.tracks.insert((trace, seen.record.pid, tid));
+        packet(&mut self.others, trace, |packet| {
+            packet.number(field::TIMESTAMP, time);
+            packet.nested(field::TRACK_EVENT, |event| {
+                event.number(9, kind);
+                event.number(11, track_id(trace, tid));
+                if kind != END {
+                    event.text(23, seen.event.name.as_bytes());
+                }
+                if !stack.is_empty() {
+                    event.nested(55, |callstack| {
+                        stack.iter().for_each(|name| callstack.nested(1, |frame| frame.text(1, name.as_bytes())));
+                    });
+                }
             });
-        }
+        });
     }
 
     fn gap(&mut self, gap: &Gap) {
-        const INSTANT: u64 = 3;
         let (trace, cpu) = (gap.source.trace, gap.source.cpu);
+        if let Some(turn) = self.part.running.gap(gap) {
+            self.end_turn((trace, cpu), &turn);
+        }
         // `lost_events`
         self.bundles.entry((trace, cpu)).or_default().number(3, 1);
         let text = match gap.kind {
