@@ -434,7 +434,7 @@ pub(crate) fn ftrace_shows_the_same_fields() {
         count(&ours),
         count(&theirs)
     );
-    assert!(share >= 99.0, "only {share:.1} % of the fields are as ftrace shows them");
+    assert!(share >= 98.0, "only {share:.1} % of the fields are as ftrace shows them");
 }
 
 pub(crate) fn constant_texts_of_the_kernel_are_shown() {
