@@ -6,6 +6,7 @@
 
 mod account;
 mod calls;
+mod cases;
 mod channel;
 mod choices;
 mod cli;
@@ -169,6 +170,9 @@ fn main() {
             [] pairs_through_two_hooks_have_the_values_of_their_calls,
             [COMPAT] system_calls_of_32_bits_are_no_others,
             [] an_event_of_many_is_removed_from_a_session;
+        cases: [PERF] a_thread_has_the_name_that_perf_shows_at_each_record,
+            [] a_name_may_be_any_bytes_and_every_reader_has_it,
+            [] notices_of_names_that_are_lost_are_said_to_be;
         contexts: [] every_call_is_accounted_for_by_kind,
             [KPROBES] every_call_of_a_function_of_the_kernel_is_accounted_for,
             [] every_call_of_a_raw_tracepoint_is_accounted_for_without_statistics,

@@ -207,6 +207,7 @@ fn pace<'t>(
                 follow = false;
                 slicer.finish();
             }
+            slicer.look_for_names();
         }
     }
 }

@@ -18,6 +18,7 @@ use relay_trace::{
         archive::{Progress, is_archive},
         clock::Instant,
         folder_of,
+        tasks::What,
     },
     read::{
         choice::Choice,
@@ -137,6 +138,7 @@ impl Chosen {
                     log::warn!("{path}: {} records of CPU {} could not be written to its file", cpu.unwritten, cpu.cpu);
                 }
             }
+            say_unnamed(trace);
             if let Some(error) = &trace.session.error {
                 log::warn!("{path}: recording stopped early: {error}");
             }
@@ -148,6 +150,29 @@ impl Chosen {
 fn name_of(tid: u32) -> Option<Vec<u8>> {
     let comm = fs::read(format!("/proc/{tid}/comm")).ok().filter(|_| !is_in_own(Namespace::Pid))?;
     Some(comm.strip_suffix(b"\n").unwrap_or(&comm).to_vec())
+}
+
+/// Says where threads may be shown with the names of another time.
+fn say_unnamed(trace: &Trace) {
+    if trace.session.context.iter().any(|context| context == "comm") {
+        return;
+    }
+    let (mut lost, mut spans) = (0, 0);
+    for told in &trace.unnamed {
+        match told.what {
+            What::Missing { notices: 0, .. } => spans += 1,
+            What::Missing { notices, .. } => lost += notices,
+            What::Named(..) => {}
+        }
+    }
+    let path = trace.path.display();
+    let may = "some records may have a thread's name of another time (--context comm records names)";
+    if lost > 0 {
+        log::warn!("{path}: {lost} of the kernel's notices of threads' names were lost: {may}");
+    }
+    if spans > 0 {
+        log::warn!("{path}: for a part of its time nobody was told what threads are called: {may}");
+    }
 }
 
 /// What could not be read.

@@ -4,6 +4,7 @@ mod addresses;
 mod archive;
 mod builds;
 mod ending;
+mod history;
 mod kept;
 pub mod pieces;
 mod rotation;
@@ -111,7 +112,7 @@ impl Recording {
             prepared.count_runs()?;
         }
         let channel = Arc::clone(&prepared.channel);
-        let tasks = Tasks::watch(context, channel.possible());
+        let tasks = Tasks::watch(context);
         let standing = prepared.attach(0, Some((path.clone(), record_self)))?;
         let session = standing.description.session.clone();
         let pieces = Pieces::new(rotation, path, 0)?;
@@ -152,8 +153,7 @@ impl Recording {
         // One that was being given its buffer when the recorder was killed has it from here on.
         standing.channel.hand_out()?;
         let (context, cpus) = (standing.description.context, standing.channel.possible());
-        let (mut addresses, mut tasks) =
-            (Addresses::watch(&session.events, context, cpus), Tasks::watch(context, cpus));
+        let (mut addresses, mut tasks) = (Addresses::watch(&session.events, context, cpus), Tasks::watch(context));
         addresses.add_known(directory.own_files());
         tasks.add_known(directory.own_files());
         let pieces = Pieces::new(rotation, trace, session.pieces)?;
@@ -218,6 +218,7 @@ impl Recording {
             log::error!("the account of {}: {error:#}", path.display());
         }
         save_names(&mut self.addresses, &mut self.tasks, &piece.private());
+        self.tasks.begin_piece(end.monotonic);
         Ok(path)
     }
 
@@ -294,7 +295,7 @@ impl Recording {
 
     /// Takes what the kernel tells beside the events: what threads are called and, with user stacks, which files processes map. To be called every second or so.
     pub fn poll(&mut self) {
-        self.tasks.poll();
+        self.tasks.poll(&self.directory.private());
         self.addresses.poll();
     }
 

@@ -114,7 +114,7 @@ fn of_task(seen: &Seen<'_>, names: &Names, name: &str) -> Option<Key> {
         "tid" => number(seen.record.tid.into()),
         "uid" => number(seen.context.uid?.into()),
         "cgroup" => number(seen.context.cgroup?),
-        "comm" => Some(text(comm(&seen.context, seen.record.tid, names))),
+        "comm" => Some(text(comm(seen, names))),
         _ => None,
     }
 }

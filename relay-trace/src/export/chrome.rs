@@ -84,7 +84,7 @@ pub fn write(job: Job<'_>, output: &mut dyn Write) -> Result<Exported> {
 impl Part<'_> {
     fn record(&mut self, seen: &Seen<'_>, names: &Names) {
         let trace = seen.source.trace;
-        let name = comm(&seen.context, seen.record.tid, names);
+        let name = comm(seen, names);
         let known = self.threads.entry((trace, seen.record.pid, seen.record.tid)).or_default();
         if known != name {
             *known = name.to_vec();

@@ -33,7 +33,7 @@ pub fn write(job: Job<'_>, output: &mut dyn Write) -> Result<Exported> {
                 if kernel.is_empty() && user.is_empty() {
                     without += 1;
                 } else {
-                    let name = comm(&seen.context, seen.record.tid, names).to_vec();
+                    let name = comm(&seen, names).to_vec();
                     *stacks.entry((seen.source.trace, name, kernel.to_vec(), user.to_vec())).or_default() += 1;
                 }
             });

@@ -227,7 +227,7 @@ fn add_record(part: &mut Part, traces: &[Trace], layouts: &BTreeMap<String, Colu
     add_place(&mut row, traces, seen.source.trace, seen.time, seen.source.cpu);
     row.number(seen.record.pid.into());
     row.number(seen.record.tid.into());
-    row.text(comm(context, seen.record.tid, names));
+    row.text(comm(seen, names));
     let has = |name: &str| columns.iter().any(|(column, _)| column == name);
     if has("cgroup") {
         let cgroup = context.cgroup.unwrap_or(0);

@@ -284,7 +284,7 @@ fn tail(traces: &[Trace], threads: &BTreeMap<(usize, u32, u32), Vec<u8>>) -> Vec
             packet.number(field::TIMESTAMP, start);
             packet.nested(field::PROCESS_TREE, |tree| {
                 for (pid, name) in &processes {
-                    let name = if name.is_empty() { trace.names.get(*pid).unwrap_or_default() } else { name };
+                    let name = if name.is_empty() { trace.names.last(*pid).unwrap_or_default() } else { name };
                     tree.nested(1, |process| {
                         process.number(1, (*pid).into());
                         process.text(3, name);
@@ -417,7 +417,7 @@ impl<'t> Writer<'t> {
         let Some(shape) = self.shapes[trace].get(usize::from(seen.event.id)).and_then(Option::as_ref) else { return };
         let time = boottime(self.traces, seen.time);
         let thread = (trace, seen.record.pid, seen.record.tid);
-        let name = comm(&seen.context, seen.record.tid, names);
+        let name = comm(seen, names);
         let known = self.part.threads.entry(thread).or_default();
         if known != name {
             *known = name.to_vec();

@@ -21,7 +21,8 @@ pub const PRIVATE: &str = ".relayd";
 /// CTF's description of the trace.
 pub const METADATA: &str = "metadata";
 /// The session's own files that names are found in.
-pub const NAMES: [&str; 5] = [tasks::FILE, tasks::CGROUPS_FILE, kallsyms::FILE, strings::FILE, builds::FILE];
+pub const NAMES: [&str; 6] =
+    [tasks::FILE, tasks::LAST_FILE, tasks::CGROUPS_FILE, kallsyms::FILE, strings::FILE, builds::FILE];
 
 /// Opens the directory of a trace, and in it the folder of its own files.
 ///

@@ -7,7 +7,7 @@ use relay_common::recipe::Recipe;
 
 use super::{
     names::Names,
-    schema::{Context, Event},
+    schema::Event,
     slices::{Item, Seen, Slice},
     trace::Trace,
     value::Value,
@@ -94,7 +94,7 @@ impl Choice {
             let trace = item.source().trace;
             let (Some(names), Some(of)) = (names.get_mut(trace), traces.get(trace)) else { return };
             if let Item::Record(seen) = &item {
-                names.learn(of.tellings_of(seen.event), seen.event, seen.payload);
+                names.learn(of.tellings_of(seen.event), seen.event, seen.payload, seen.record.timestamp);
                 if !self.takes(seen, names) {
                     return;
                 }
@@ -176,17 +176,17 @@ fn value_of(seen: &Seen<'_>, names: &Names, name: &str) -> Option<expression::Va
         "tid" => number(seen.record.tid),
         "cpu" => number(seen.source.cpu),
         "uid" => seen.context.uid.and_then(number),
-        "comm" => Some(expression::Value::Text(comm(&seen.context, seen.record.tid, names).to_vec())),
+        "comm" => Some(expression::Value::Text(comm(seen, names).to_vec())),
         _ => None,
     }
 }
 
 /// The name of a record's thread, as ftrace shows it: `<...>` when it is not known.
 #[must_use]
-pub fn comm<'n>(context: &Context<'n>, tid: u32, names: &'n Names) -> &'n [u8] {
-    match context.comm {
+pub fn comm<'n>(seen: &Seen<'n>, names: &'n Names) -> &'n [u8] {
+    match seen.context.comm {
         Some(comm) => comm,
-        None if tid == 0 => b"<idle>",
-        None => names.get(tid).unwrap_or(b"<...>"),
+        None if seen.record.tid == 0 => b"<idle>",
+        None => names.get(seen.record.tid, seen.record.timestamp).unwrap_or(b"<...>"),
     }
 }

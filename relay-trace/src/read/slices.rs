@@ -18,7 +18,7 @@ use super::{
     stream::{Damage, Packet, Step, Stream},
     trace::Trace,
 };
-use crate::form::session::Cpu;
+use crate::form::{session::Cpu, tasks};
 
 /// Bytes of records in a slice, at least, unless there are no more.
 const SLICE: usize = 256 << 10;
@@ -134,6 +134,8 @@ pub struct Slicer<'t> {
     traces: &'t [Trace],
     sources: Vec<Source>,
     names: Vec<Names>,
+    /// Of the first trace's threads, in its file.
+    bytes_of_names: Option<u64>,
     /// Gaps whose ends no slice has reached yet: other CPUs may have records before.
     gaps: Vec<Gap>,
     window: Window,
@@ -155,12 +157,12 @@ struct Living {
 
 impl Living {
     /// Names a thread that has no name yet; once, since it may be gone.
-    fn name(&mut self, tid: u32, names: [&mut Names; 2]) {
-        if names[0].get(tid).is_none()
-            && self.asked.insert(tid)
-            && let Some(name) = (self.name_of)(tid)
+    fn name(&mut self, record: &Record<'_>, names: [&mut Names; 2]) {
+        if names[0].get(record.tid, record.timestamp).is_none()
+            && self.asked.insert(record.tid)
+            && let Some(name) = (self.name_of)(record.tid)
         {
-            names.into_iter().for_each(|names| names.set(tid, &name));
+            names.into_iter().for_each(|names| names.set(record.tid, &name));
         }
     }
 }
@@ -245,7 +247,7 @@ impl<'t> Slicer<'t> {
             }
         }
         let names = traces.iter().map(|trace| trace.names.clone()).collect();
-        Ok(Self { traces, sources, names, gaps: Vec::new(), window, follow, living, done: 0 })
+        Ok(Self { traces, sources, names, bytes_of_names: None, gaps: Vec::new(), window, follow, living, done: 0 })
     }
 
     /// Bytes of all files, as they were known last.
@@ -268,6 +270,17 @@ impl<'t> Slicer<'t> {
             }
         }
         Ok(())
+    }
+
+    /// Takes the names of threads that have come, of the trace that is being recorded.
+    pub fn look_for_names(&mut self) {
+        let (Some(trace), Some(names)) = (self.traces.first(), self.names.first_mut()) else { return };
+        let bytes = trace.private().len_of(tasks::FILE);
+        if bytes != self.bytes_of_names {
+            self.bytes_of_names = bytes;
+            // What cannot be read is said of the trace.
+            names.update(&tasks::read(trace.private()).unwrap_or_default());
+        }
     }
 
     /// From now on nothing is added to the files.
@@ -320,9 +333,9 @@ impl<'t> Slicer<'t> {
                 let trace = &self.traces[index];
                 let mut learn = |record: &Record<'_>, event: &Event, payload: &[u8]| {
                     if let Some(living) = &mut self.living {
-                        living.name(record.tid, [&mut self.names[index], &mut slice.names[index]]);
+                        living.name(record, [&mut self.names[index], &mut slice.names[index]]);
                     }
-                    self.names[index].learn(trace.tellings_of(event), event, payload);
+                    self.names[index].learn(trace.tellings_of(event), event, payload, record.timestamp);
                 };
                 let walk = Walk { trace, limit, window: self.window };
                 moved += source.advance(&walk, &mut learn, runs, &mut slice.damages)?;

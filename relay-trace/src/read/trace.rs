@@ -22,7 +22,7 @@ use crate::{
         metadata::parse_uuid,
         pieces,
         session::{self, Clock, Session},
-        tasks,
+        tasks::{self, Told, What},
     },
     read::symbolize::{SymbolSources, Symbols},
 };
@@ -40,6 +40,8 @@ pub struct Trace {
     pub schema: Schema,
     /// The names of threads that the recorder saw.
     pub names: Names,
+    /// Where the kernel's notices of threads' names are missing.
+    pub unnamed: Vec<Told>,
     /// Where events tell the names of threads, by id.
     tellings: Vec<Vec<Telling>>,
     /// What could not be read of what describes it.
@@ -83,8 +85,15 @@ impl Trace {
         flaws.extend(of_session.into_iter().map(|flaw| format!("{}: {flaw}", file.display())));
         let uuid = parse_uuid(&session.uuid).with_context(|| format!("{}: no UUID", file.display()))?;
         let mut or_nothing = |error: anyhow::Error| flaws.push(format!("{error:#}"));
-        let threads = tasks::read(&private).map_err(&mut or_nothing).unwrap_or_default();
-        let names = Names::new(threads, tasks::read_cgroups(&private).map_err(&mut or_nothing).unwrap_or_default());
+        let told = tasks::read(&private).map_err(&mut or_nothing).unwrap_or_default();
+        let last = tasks::read_last(&private).map_err(&mut or_nothing).unwrap_or_default();
+        let cgroups = tasks::read_cgroups(&private).map_err(&mut or_nothing).unwrap_or_default();
+        let names = Names::new(&told, last, cgroups);
+        let is_missing = |told: &Told| match told.what {
+            What::Missing { .. } => told.time > session.clock.start.monotonic,
+            What::Named(..) => false,
+        };
+        let unnamed = told.into_iter().filter(is_missing).collect();
         let tellings = schema.by_id().map(|event| event.map_or(Vec::new(), Telling::all)).collect();
         let sources = SymbolSources::read(&private, Path::new("/")).map_err(&mut or_nothing).unwrap_or_default();
         for name in folder.names().with_context(|| format!("reading {}", path.display()))? {
@@ -102,6 +111,7 @@ impl Trace {
             session,
             schema,
             names,
+            unnamed,
             tellings,
             flaws,
             uuid,

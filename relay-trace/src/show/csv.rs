@@ -103,7 +103,7 @@ impl<'t> CsvWriter<'t> {
             seen.source.cpu.to_string().into_bytes(),
             seen.record.pid.to_string().into_bytes(),
             seen.record.tid.to_string().into_bytes(),
-            comm(&seen.context, seen.record.tid, names).to_vec(),
+            comm(seen, names).to_vec(),
             seen.event.name.clone().into_bytes(),
         ];
         let mut fields = vec![Vec::new(); self.columns.names.len()];

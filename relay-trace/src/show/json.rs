@@ -63,7 +63,7 @@ impl<'t> JsonWriter<'t> {
         text.extend_from_slice(b",\"tid\":");
         push_number(text, seen.record.tid);
         text.extend_from_slice(b",\"comm\":");
-        push_text(text, comm(&seen.context, seen.record.tid, names));
+        push_text(text, comm(seen, names));
         text.extend_from_slice(b",\"event\":");
         push_text(text, seen.event.name.as_bytes());
         self.context(seen, names, text);

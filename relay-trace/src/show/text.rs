@@ -135,7 +135,7 @@ impl<'t> TextWriter<'t> {
     fn record(&mut self, seen: &Seen<'_>, names: &Names, text: &mut Vec<u8>) {
         let (trace, event) = (seen.source.trace, seen.event);
         self.host(trace, text);
-        let name = comm(&seen.context, seen.record.tid, names);
+        let name = comm(seen, names);
         text.extend(std::iter::repeat_n(b' ', 16usize.saturating_sub(name.len())));
         push_escaped(text, name);
         text.push(b'-');

@@ -245,7 +245,7 @@ impl<'t> Spans<'t> {
             cpu: seen.source.cpu,
             tid: seen.record.tid,
             pid: seen.record.pid,
-            comm: Key::Text(String::from_utf8_lossy(comm(&seen.context, seen.record.tid, names)).into_owned()),
+            comm: Key::Text(String::from_utf8_lossy(comm(seen, names)).into_owned()),
             fields: self.fields.iter().map(field).collect(),
         }
     }

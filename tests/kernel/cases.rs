@@ -1,0 +1,107 @@
+//! What relayd shows is what happened: cases in which it, or another tracer, has shown something else. Each is recorded here, and held against
+//! what another program shows of the same moment, or what the program recorded has done by its own account.
+
+use std::{collections::BTreeMap, process::Command};
+
+use relay_tests::{Recording, Trace, record, succeed, text};
+use rustix::process::Signal;
+use serde_json::Value;
+
+/// The name of each record's thread, in order, by thread.
+type Names = BTreeMap<u64, Vec<String>>;
+
+fn names_in(lines: &[Value]) -> Names {
+    let mut names = Names::new();
+    for line in lines {
+        names.entry(line["tid"].as_u64().unwrap()).or_default().push(line["comm"].as_str().unwrap().to_owned());
+    }
+    names
+}
+
+/// Has a shell call itself each of these, and open a file then.
+fn renaming(names: &[&[u8]]) -> String {
+    let mut script = String::new();
+    for name in names {
+        let escaped: String = name.iter().map(|byte| format!("\\{byte:03o}")).collect();
+        script.push_str(&format!("printf '{escaped}' > /proc/$$/comm; read line < /etc/hostname; "));
+    }
+    script
+}
+
+/// perf takes names from the kernel's notices too, and puts them in order by itself.
+pub(crate) fn a_thread_has_the_name_that_perf_shows_at_each_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("perf.data");
+    let data = data.to_str().unwrap();
+    // A fork before it executes another program, one that never does, renames, and a program in the place of another.
+    let script = renaming(&[b"a [001] b", b"semi;colon 3", b"q\"uo\\te", b"a,b=c{d}"])
+        + "cat < /etc/hostname | cat > /dev/null; (read line < /etc/hostname); exec sleep 0.01";
+    let perf = ["perf", "record", "-q", "-m", "1024", "-k", "mono", "-e", "raw_syscalls:sys_enter", "-o", data];
+    let command = [&["-e", "raw_syscalls:sys_enter", "--"], &perf[..], &["--", "sh", "-c", &script]].concat();
+    let trace = record(&command);
+    let ours = names_in(&trace.print(&[]));
+    let script = text(&succeed(Command::new("perf").args(["script", "-F", "comm,tid", "--ns", "-i", data])).stdout);
+    let mut theirs = Names::new();
+    for line in script.lines() {
+        let (name, tid) = line.trim().rsplit_once(' ').unwrap_or_else(|| panic!("{line}"));
+        theirs.entry(tid.parse().unwrap()).or_default().push(name.trim_end().to_owned());
+    }
+    assert!(theirs.len() >= 4, "{theirs:?}");
+    for (tid, theirs) in &theirs {
+        let ours = ours.get(tid).unwrap_or_else(|| panic!("nothing of {tid}: {theirs:?}"));
+        // perf begins when the shell is executed.
+        let same = ours.get(ours.len().saturating_sub(theirs.len())..).unwrap_or_default();
+        let differs = same.iter().zip(theirs).position(|(ours, theirs)| ours != theirs);
+        assert!(same.len() == theirs.len() && differs.is_none(), "{tid}, {differs:?}: {ours:?}\nperf: {theirs:?}");
+    }
+    let all: std::collections::BTreeSet<_> = theirs.values().flatten().map(String::as_str).collect();
+    for name in ["sh", "a [001] b", "semi;colon 3", "q\"uo\\te", "a,b=c{d}", "cat", "sleep"] {
+        assert!(all.contains(name), "{all:?}");
+    }
+}
+
+/// By whatever a reader chooses, groups or shows.
+pub(crate) fn a_name_may_be_any_bytes_and_every_reader_has_it() {
+    const NAMES: [&[u8]; 10] = [
+        b"Plex DLNA Serve",
+        b"new\nline",
+        b"tab\tx",
+        b"\xc3\xa9t\xc3\xa9 \xe2\x82\xac",
+        b"bad\xff\xfe\x80z",
+        b"\x1b[31mred\x07",
+        b"0123456789abcdef",
+        b"trunc\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9",
+        b"\"quoted\"",
+        b"last",
+    ];
+    let script = renaming(&NAMES);
+    let trace: Trace = record(&["-e", "syscalls:sys_enter_openat", "--", "sh", "-c", &script]);
+    let shown: Vec<String> = NAMES.iter().map(|name| text(&name[..name.len().min(15)])).collect();
+    let lines = trace.print(&[]);
+    let shell = lines.iter().find(|line| line["comm"] == "last").unwrap_or_else(|| panic!("{lines:?}"))["tid"].as_u64();
+    let mut names = names_in(&lines)[&shell.unwrap()].clone();
+    // A name is opened to be changed under the one before it.
+    names.dedup();
+    assert_eq!(names[names.len().saturating_sub(NAMES.len())..], shown, "{names:?}");
+    let filtered = trace.print(&["-e", "syscalls:sys_enter_openat if comm == \"0123456789abcde\""]);
+    assert_eq!(filtered.len(), 2, "{filtered:?}");
+    let csv = text(&succeed(trace.relayd("print").arg("--csv")).stdout);
+    assert_eq!(csv.matches("Plex DLNA Serve").count(), 2, "{csv}");
+    let folded = text(&succeed(trace.relayd("stat").args(["--by", "comm"])).stdout);
+    assert!(folded.contains("0123456789abcde"), "{folded}");
+}
+
+/// The kernel has half a megabyte for each CPU's notices, which nobody takes while the recorder is stopped.
+pub(crate) fn notices_of_names_that_are_lost_are_said_to_be() {
+    let recording = Recording::start(&["-e", "syscalls:sys_enter_getppid"]);
+    recording.relayd.signal(Signal::STOP);
+    let renames = "i=0; while [ $i -lt 40000 ]; do i=$((i + 1)); echo $i > /proc/$$/comm; done";
+    succeed(Command::new("sh").args(["-c", renames]));
+    recording.relayd.signal(Signal::CONT);
+    recording.relayd.signal(Signal::INT);
+    let (ended, trace) = recording.end();
+    let lost = "of the kernel's notices of threads' names were lost";
+    assert!(ended.code == Some(0) && ended.stderr.contains(lost), "{}", ended.stderr);
+    let shown = succeed(&mut trace.relayd("print"));
+    assert!(text(&shown.stderr).contains(lost), "{}", text(&shown.stderr));
+}
