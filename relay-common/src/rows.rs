@@ -24,6 +24,8 @@ pub struct Account<W> {
     pub notes: W,
     /// System calls that are no event: what runs at some runs at all.
     pub other_calls: W,
+    /// Of these, those of 32-bit programs.
+    pub compat_calls: W,
     /// When a full buffer was last spoken of, in nanoseconds of the monotonic clock.
     pub noticed: W,
 }
@@ -70,5 +72,5 @@ pub struct Cgroup {
     pub id: u64,
 }
 
-const _: () = assert!(size_of::<Account<u64>>() == 88 && size_of::<Tally<u64>>() == 40);
+const _: () = assert!(size_of::<Account<u64>>() == 96 && size_of::<Tally<u64>>() == 40);
 const _: () = assert!(size_of::<Trigger<u64>>() == 40 && size_of::<Cgroup>() == 16);

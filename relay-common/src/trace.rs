@@ -148,6 +148,9 @@ impl Cookie {
 /// System calls have smaller numbers than this, on every architecture that the tracer knows.
 pub const CALL_NUMBERS: u32 = 512;
 
+/// Places in a table of system calls: one for each number, and the last for all calls of 32-bit programs, whose numbers mean others.
+pub const CALL_PLACES: u32 = CALL_NUMBERS + 1;
+
 /// Set in the [`Cookie`] of a system call that is an event, where a table has one for each number: no bit of the cookie's own.
 pub const CALL_IS_CHOSEN: u64 = 1 << 18;
 

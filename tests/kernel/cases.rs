@@ -1,9 +1,18 @@
 //! What relayd shows is what happened: cases in which it, or another tracer, has shown something else. Each is recorded here, and held against
 //! what another program shows of the same moment, or what the program recorded has done by its own account.
 
-use std::{collections::BTreeMap, process::Command};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use relay_tests::{Recording, Trace, record, succeed, text};
+use relay_tests::{
+    Recording, Trace,
+    image::{BASE, CODE_32_AT, image_32, write_program},
+    record, succeed, text,
+};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -104,4 +113,107 @@ pub(crate) fn notices_of_names_that_are_lost_are_said_to_be() {
     assert!(ended.code == Some(0) && ended.stderr.contains(lost), "{}", ended.stderr);
     let shown = succeed(&mut trace.relayd("print"));
     assert!(text(&shown.stderr).contains(lost), "{}", text(&shown.stderr));
+}
+
+/// A program of 32 bits that makes a few system calls whose numbers are other calls' in 64 bits.
+fn program_of_32_bits(folder: &Path) -> PathBuf {
+    const NAME: &[u8] = b"/etc/hostname\0";
+    // getpid, open, openat, remap_file_pages, getppid, exit; the second argument of openat is the name.
+    const CALLS: [(u32, [u32; 2]); 6] =
+        [(20, [0; 2]), (5, [1, 0]), (295, [0, 1]), (257, [0; 2]), (64, [0; 2]), (1, [7, 0])];
+    const CALL: usize = 5 * 4 + 2;
+    let name = u32::try_from(BASE + CODE_32_AT).unwrap() + u32::try_from(CALLS.len() * CALL).unwrap();
+    let mut code = Vec::new();
+    for (number, arguments) in CALLS {
+        // mov eax, NUMBER; mov ebx, …; mov ecx, …; mov edx, 0; int 0x80
+        let [first, second] = arguments.map(|argument| if argument == 1 { name } else { argument });
+        for (register, value) in [(0xb8, number), (0xbb, first), (0xb9, second), (0xba, 0)] {
+            code.push(register);
+            code.extend(value.to_le_bytes());
+        }
+        code.extend([0xcd, 0x80]);
+    }
+    code.extend(NAME);
+    let program = folder.join("relay-case-32");
+    write_program(&program, &image_32(&code));
+    program
+}
+
+/// What a program calls, and whether it is executed at all.
+pub(crate) fn a_program_of_32_bits_makes_the_calls_that_strace_shows() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = program_of_32_bits(folder.path());
+    let shown = folder.path().join("strace");
+    assert_eq!(Command::new("strace").arg("-o").arg(&shown).arg(&program).status().unwrap().code(), Some(7));
+    let shown = fs::read_to_string(shown).unwrap();
+    let names: Vec<&str> = shown.lines().filter_map(|line| Some(line.split_once('(')?.0)).collect();
+    assert!(names.len() == 7 && names[0] == "execve", "{shown}");
+    let recorded = folder.path().join("trace");
+    let mut relayd = relay_tests::relayd();
+    relayd
+        .args(["trace", "-q", "--bpf-stats", "-n", "16", "-e", "syscall:*", "-o"])
+        .arg(&recorded)
+        .arg("--")
+        .arg(&program);
+    assert_eq!(relayd.output().unwrap().status.code(), Some(7));
+    relay_tests::verify(&recorded);
+    let mut lines = relay_tests::trace::print(&recorded, &[]);
+    lines.retain(|line| line["comm"] == "relay-case-32");
+    let of = |event: &str| -> Vec<&str> {
+        lines.iter().filter(|line| line["event"] == event).map(|line| line["words"]["id"].as_str().unwrap()).collect()
+    };
+    assert_eq!(of("compat:sys_enter"), names[1..]);
+    // The last does not return.
+    assert_eq!(of("compat:sys_exit"), names[..6]);
+    let executed: Vec<_> = lines.iter().filter(|line| line["event"] == "syscall:execve").collect();
+    assert!(executed.len() == 1 && executed[0]["fields"]["ret"] == 0, "{executed:?}");
+}
+
+/// With a few events no program of relayd's runs at each call: the return of this one is seen where the program has been executed.
+pub(crate) fn the_execve_of_a_program_of_32_bits_returns() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = program_of_32_bits(folder.path());
+    let program = program.to_str().unwrap();
+    let script = format!("{program}; /bin/true; {program}; true");
+    let trace = record(&["-e", "syscall:execve", "--bpf-stats", "--", "sh", "-c", &script]);
+    trace.adds_up();
+    let lines = trace.print(&["-e", "syscall:execve if ret == 0"]);
+    let executed: Vec<&str> = lines.iter().map(|line| line["fields"]["filename"].as_str().unwrap()).collect();
+    let ours: Vec<_> = executed.iter().filter(|name| **name == program || **name == "/bin/true").collect();
+    assert_eq!(ours, [&program, &"/bin/true", &program], "{executed:?}");
+    assert_eq!((trace.total("unpaired"), trace.total("entries")), (0, trace.total("returned")), "{}", trace.summary);
+}
+
+/// The thread takes the number of its process's first.
+pub(crate) fn an_execve_of_a_thread_is_one_call_that_returns() {
+    const PROGRAM: &str = "#include <pthread.h>\n#include <unistd.h>\n\
+        static void *run(void *none) { execl(\"/bin/true\", \"true\", (char *)0); return none; }\n\
+        int main(void) { pthread_t thread; pthread_create(&thread, 0, run, 0); pthread_join(thread, 0); return 1; }\n";
+    let folder = tempfile::tempdir().unwrap();
+    let (source, program) = (folder.path().join("threads.c"), folder.path().join("relay-threads"));
+    fs::write(&source, PROGRAM).unwrap();
+    succeed(Command::new("cc").arg("-pthread").arg("-o").arg(&program).arg(&source));
+    let shown = folder.path().join("strace");
+    succeed(Command::new("strace").args(["-f", "-e", "trace=execve", "-o"]).arg(&shown).arg(&program));
+    let shown = fs::read_to_string(shown).unwrap();
+    assert!(shown.lines().any(|line| line.contains("superseded by execve")), "{shown}");
+    let program = program.to_str().unwrap();
+    // Through two hooks, and by tracepoints of its own.
+    for events in ["syscall:*", "syscall:execve"] {
+        let trace = record(&["-e", events, "--bpf-stats", "-n", "16", "--", program]);
+        trace.adds_up();
+        let lines = trace.print(&["-e", "syscall:execve"]);
+        // Its name may lie where nobody has looked yet: then it cannot be read at the entry.
+        let executed: Vec<_> = lines.iter().filter(|line| line["comm"] == "true").collect();
+        let [line] = executed[..] else { panic!("{lines:?}") };
+        assert!(line["fields"]["ret"] == 0 && line["tid"] == line["pid"], "{line}");
+        if events == "syscall:execve" {
+            assert_eq!(
+                (trace.total("unpaired"), trace.total("entries")),
+                (0, trace.total("returned")),
+                "{}",
+                trace.summary
+            );
+        }
+    }
 }

@@ -172,7 +172,10 @@ fn main() {
             [] an_event_of_many_is_removed_from_a_session;
         cases: [PERF] a_thread_has_the_name_that_perf_shows_at_each_record,
             [] a_name_may_be_any_bytes_and_every_reader_has_it,
-            [] notices_of_names_that_are_lost_are_said_to_be;
+            [] notices_of_names_that_are_lost_are_said_to_be,
+            [STRACE, COMPAT] a_program_of_32_bits_makes_the_calls_that_strace_shows,
+            [COMPAT] the_execve_of_a_program_of_32_bits_returns,
+            [STRACE, COMPILER] an_execve_of_a_thread_is_one_call_that_returns;
         contexts: [] every_call_is_accounted_for_by_kind,
             [KPROBES] every_call_of_a_function_of_the_kernel_is_accounted_for,
             [] every_call_of_a_raw_tracepoint_is_accounted_for_without_statistics,

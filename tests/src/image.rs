@@ -23,6 +23,33 @@ pub fn image(machine: u16, code: &[u8], sections: (u64, u16)) -> Vec<u8> {
     image
 }
 
+/// The place of the first instruction of a program of 32 bits, in bytes.
+pub const CODE_32_AT: u64 = 0x34 + 0x20;
+
+/// The image of a program of 32 bits for x86: its headers, one segment that is read and executed, and the instructions.
+#[must_use]
+pub fn image_32(code: &[u8]) -> Vec<u8> {
+    let mut image = Vec::new();
+    let mut put =
+        |values: &[(u64, usize)]| values.iter().for_each(|(value, len)| image.extend(&value.to_le_bytes()[..*len]));
+    put(&[
+        (0x0001_0101_464c_457f, 8),
+        (0, 8),
+        (2, 2),
+        (3, 2),
+        (1, 4),
+        (BASE + CODE_32_AT, 4),
+        (0x34, 4),
+        (0, 4),
+        (0, 4),
+    ]);
+    put(&[(0x34, 2), (0x20, 2), (1, 2), (0x28, 2), (0, 2), (0, 2)]);
+    let len = CODE_32_AT + code.len() as u64;
+    put(&[(1, 4), (0, 4), (BASE, 4), (BASE, 4), (len, 4), (len, 4), (5, 4), (0x1000, 4)]);
+    image.extend(code);
+    image
+}
+
 /// Writes an image as a program that can be run.
 ///
 /// # Panics

@@ -24,6 +24,7 @@ struct Summary<'a> {
     returned: u64,
     notes: u64,
     other_calls: u64,
+    compat_calls: u64,
     faults: u64,
     lost: u64,
     overrun: u64,
@@ -76,6 +77,7 @@ pub(crate) fn print(path: &Path, session: &Session, json: bool, quiet: bool) -> 
         returned: total(|cpu| cpu.returned),
         notes: total(|cpu| cpu.notes),
         other_calls: total(|cpu| cpu.other_calls),
+        compat_calls: total(|cpu| cpu.compat_calls),
         faults: total(|cpu| cpu.faults),
         lost: total(Cpu::lost),
         overrun: total(|cpu| cpu.overrun),
@@ -136,7 +138,8 @@ fn text(summary: &Summary<'_>) -> Result<String> {
         writeln!(text, "  suppressed {}: over the limit of their event", summary.suppressed)?;
     }
     if summary.other_calls > 0 {
-        writeln!(text, "  other    {} system calls that are no event", summary.other_calls)?;
+        let Summary { other_calls, compat_calls, .. } = summary;
+        writeln!(text, "  other    {other_calls} system calls that are no event, {compat_calls} of 32-bit programs")?;
     }
     if summary.entries > 0 || summary.unpaired > 0 {
         let unreturned = summary.entries.saturating_sub(summary.returned);

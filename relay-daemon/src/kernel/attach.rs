@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use relay_common::trace::Cookie;
 
 use super::{
+    calls,
     hook::{Guard, Hook},
     object::Object,
     programs::{Link, Loaded},
@@ -177,6 +178,18 @@ impl Attached {
         };
         let link = tracepoint(program, id, event.cookie.pack());
         let link = link.map_err(|error| explain(error, "attaching to", hook, event))?;
+        self.push(&[event.cookie.id], link);
+        Ok(())
+    }
+
+    /// Attaches an event of a system call that executes programs to where those of 32 bits have been: the kernel does not show that such a call
+    /// returns.
+    pub(crate) fn exec(&mut self, event: &Served<'_>) -> Result<()> {
+        const TRACEPOINT: &str = "sched/sched_process_exec";
+        let program = self.own("on_exec", Hook::Tracepoint, event, None)?;
+        let id = calls::id(&machine::tracefs()?, TRACEPOINT)?;
+        let link = tracepoint(program, id, event.cookie.pack());
+        let link = link.with_context(|| format!("attaching {} to {TRACEPOINT}", event.name))?;
         self.push(&[event.cookie.id], link);
         Ok(())
     }

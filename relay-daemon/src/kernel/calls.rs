@@ -7,12 +7,14 @@
 use std::{collections::BTreeMap, fs, path::Path, str::FromStr as _};
 
 use anyhow::{Context as _, Result};
-use relay_common::trace::{CALL_NUMBERS, Cookie};
+use relay_common::trace::{CALL_NUMBERS, CALL_PLACES, Cookie};
 
 use super::{attach::Served, hook::Hook};
 
 /// Tracepoints of so many sides of system calls are worth that: each has an attachment that is waited for, and two hooks run at every call.
 const MANY: usize = 16;
+/// The category of the events of all system calls of 32-bit programs, which no tracepoint of `syscalls:*` tells (`probe/compat.rs` makes them).
+pub(crate) const COMPAT: &str = "compat";
 
 /// One side of a system call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -61,18 +63,19 @@ impl Plan {
     /// What serves these calls; nothing where each is better served by a tracepoint of its own.
     pub(crate) fn new<'a>(calls: impl Iterator<Item = Call<'a>>) -> Self {
         let mut plan = Self::default();
-        let mut sides = 0;
+        let (mut sides, mut has_compat) = (0, false);
         for Call { name, sides: of_call, event } in calls {
             let program = if event.by_recipe { "on_call_recipe" } else { "on_call" };
             let exit = event.cookie;
             let entry = Cookie { entry: of_call.len() == 2, ..exit };
             sides += of_call.len();
+            has_compat |= name == COMPAT;
             let layer = plan.layer(program, name, of_call);
             for side in of_call {
                 layer.events.insert((*side, name.to_owned()), if *side == Side::Entry { entry } else { exit });
             }
         }
-        if sides > MANY || Hook::SystemCall.is_preemptible() { plan } else { Self::default() }
+        if has_compat || sides > MANY || Hook::SystemCall.is_preemptible() { plan } else { Self::default() }
     }
 
     /// The first layer with this program that has room for an event.
@@ -89,13 +92,18 @@ impl Plan {
 
     /// How many entries the table has.
     pub(crate) fn table_len(&self) -> Result<u32> {
-        Ok(u32::try_from(self.layers.len())? * 2 * CALL_NUMBERS)
+        Ok(u32::try_from(self.layers.len())? * 2 * CALL_PLACES)
     }
 }
 
 /// The place in the table of number 0 of a side of a layer.
 pub(crate) fn begin(layer: usize, side: Side) -> Result<u32> {
-    Ok((u32::try_from(layer)? * 2 + u32::from(side == Side::Exit)) * CALL_NUMBERS)
+    Ok((u32::try_from(layer)? * 2 + u32::from(side == Side::Exit)) * CALL_PLACES)
+}
+
+/// The place in the table of a system call, or of all of 32-bit programs.
+fn place(name: &str) -> Option<u32> {
+    if name == COMPAT { Some(CALL_NUMBERS) } else { number(name) }
 }
 
 /// The number of a system call by the name that the kernel's tracepoints have for it: that of its function (include/linux/syscalls.h), which for a few is
@@ -114,17 +122,17 @@ fn number(name: &str) -> Option<u32> {
     (number < CALL_NUMBERS).then_some(number)
 }
 
-/// The id of a tracepoint of all calls.
-pub(crate) fn id(tracefs: &Path, side: Side) -> Result<u64> {
-    let path = tracefs.join("events/raw_syscalls").join(side.tracepoint()).join("id");
+/// The id of a tracepoint, `category/name`.
+pub(crate) fn id(tracefs: &Path, tracepoint: &str) -> Result<u64> {
+    let path = tracefs.join("events").join(tracepoint).join("id");
     let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
     text.trim().parse().with_context(|| format!("{} is not a number: {text:?}", path.display()))
 }
 
-/// The events that a layer has on a side, with the numbers of their calls; without those whose numbers are not known.
+/// The events that a layer has on a side, with the places of their calls; without those whose numbers are not known.
 pub(crate) fn known(layer: &Layer, side: Side) -> impl Iterator<Item = (u32, Cookie)> {
     let of_side = layer.events.iter().filter(move |((this, _), _)| *this == side);
-    of_side.filter_map(|((_, name), cookie)| Some((number(name)?, *cookie)))
+    of_side.filter_map(|((_, name), cookie)| Some((place(name)?, *cookie)))
 }
 
 #[cfg(test)]
@@ -147,14 +155,17 @@ mod tests {
         calls.push(call("call1", BOTH, 24, true));
         calls.push(call("call1", BOTH, 25, true));
         calls.push(call("call1", EXIT, 26, false));
+        assert_eq!(Plan::new(calls[MANY + 1..].iter().copied()).layers.len(), 0);
+        calls.push(call(COMPAT, EXIT, 27, false));
         let plan = Plan::new(calls.into_iter());
         let layers: Vec<_> = plan.layers.iter().map(|layer| (layer.program, layer.events.len())).collect();
-        assert_eq!(layers, [("on_call", MANY + 2), ("on_call_recipe", 2), ("on_call_recipe", 2)]);
-        assert_eq!(plan.table_len().unwrap(), 3 * 2 * CALL_NUMBERS);
+        assert_eq!(layers, [("on_call", MANY + 3), ("on_call_recipe", 2), ("on_call_recipe", 2)]);
+        assert_eq!(plan.table_len().unwrap(), 3 * 2 * CALL_PLACES);
         let of_call = |side| plan.layers[1].events[&(side, "call1".to_owned())];
         assert_eq!((of_call(Side::Entry).id, of_call(Side::Entry).entry), (24, true));
         assert_eq!((of_call(Side::Exit).id, of_call(Side::Exit).entry), (24, false));
-        assert_eq!(begin(1, Side::Exit).unwrap(), 3 * CALL_NUMBERS);
+        assert_eq!(begin(1, Side::Exit).unwrap(), 3 * CALL_PLACES);
+        assert!(known(&plan.layers[0], Side::Exit).any(|(place, cookie)| (place, cookie.id) == (CALL_NUMBERS, 27)));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! A kind is a [`Room`]; an event of it has a [`Probe`]. [`Finder`] and [`listing`] ask the room, `session` loads the programs and asks the probe.
 
+mod compat;
 mod enumerators;
 mod event;
 mod functions;
@@ -105,6 +106,16 @@ pub(crate) trait Probe: Debug + Send + Sync {
     /// The system call that it is of, by the name of its tracepoints, and the sides of it: the return first.
     fn call(&self) -> Option<(&str, &'static [Side])> {
         None
+    }
+
+    /// It is a call that executes a program, with its return, which the kernel does not show where the program is one of 32 bits.
+    fn executes(&self) -> bool {
+        false
+    }
+
+    /// It has a recipe, whatever is recorded of it: so a program that serves others by theirs serves it too.
+    fn is_by_recipe(&self) -> bool {
+        false
     }
 
     /// The function of the kernel at whose entry or return it is, where the kernel can attach to many of them at once.

@@ -7,7 +7,7 @@ use relay_common::recipe::{Fetch, FetchKind, MAX_STRING, input};
 use relay_trace::condition::spec::{ProbeKind, Spec};
 
 use super::{
-    Event, Finder, Pair, Probe, Room,
+    Event, Finder, Pair, Probe, Room, compat,
     listing::{Declared, Listed, Lister},
     of_values, select,
     tracepoint::Catalogue,
@@ -62,6 +62,10 @@ impl Probe for SystemCall {
         let sides: &[Side] = if self.exit.is_some() { &[Side::Exit, Side::Entry] } else { &[Side::Entry] };
         Some((&self.name, sides))
     }
+
+    fn executes(&self) -> bool {
+        self.exit.is_some() && matches!(self.name.as_str(), "execve" | "execveat")
+    }
 }
 
 /// Whether a record of it has what it returned, and how long it took.
@@ -110,7 +114,15 @@ pub(super) fn listed(lister: &Lister, name: &str, catalogue: &Catalogue) -> List
 
 fn find(finder: &Finder, spec: &Spec) -> Result<Vec<Event>> {
     let (names, explicit) = names(&finder.tracepoints, spec)?;
-    names.into_iter().map(|name| event(&finder.tracepoints, spec, name, explicit)).collect()
+    let events = names.into_iter().map(|name| event(&finder.tracepoints, spec, name, explicit));
+    let mut events: Vec<_> = events.collect::<Result<_>>()?;
+    // A condition, or a choice of arguments, is of one call's own.
+    if spec.target == "*" && spec.condition.is_none() && spec.arguments.is_none() {
+        for side in [Side::Entry, Side::Exit] {
+            events.push(compat::event(&finder.tracepoints, side, true, false)?);
+        }
+    }
+    Ok(events)
 }
 
 fn event(catalogue: &Catalogue, spec: &Spec, name: &str, explicit: bool) -> Result<Event> {

@@ -14,7 +14,7 @@ use relay_trace::{
 };
 
 use super::{
-    Event, Finder, Probe, Room,
+    Event, Finder, Probe, Room, compat,
     enumerators::{self, Enumerators},
     listing::{Declared, Listed, Lister},
     wanted::Wanted,
@@ -94,6 +94,10 @@ impl Probe for Tracepoint {
 /// Tracepoints as the kernel describes them, with values in place of enumerators' names.
 fn find(finder: &Finder, spec: &Spec) -> Result<Vec<Event>> {
     without_arguments(spec)?;
+    let compat = compat::named(&finder.tracepoints, spec)?;
+    if !compat.is_empty() {
+        return Ok(compat);
+    }
     let mut events = finder.tracepoints.select(std::slice::from_ref(&spec.target))?;
     for event in events.iter_mut().filter(|event| enumerators::has_names(&event.text)) {
         let known = finder.enumerators.get_or_init(|| Some(Enumerators::of(finder.kernel().ok()?.vmlinux())));
@@ -101,6 +105,7 @@ fn find(finder: &Finder, spec: &Spec) -> Result<Vec<Event>> {
             event.text = known.replace(&event.text);
         }
     }
+    events.extend(compat::left_out(&finder.tracepoints, spec)?);
     Ok(events)
 }
 

@@ -83,6 +83,8 @@ pub(super) struct Loader {
     calls: Array<MapData, u64>,
     table: Table,
     plan: Plan,
+    /// Calls of 32-bit programs can be told from others.
+    tells_compat: bool,
     attached: Attached,
     /// The maps.
     _ebpf: Ebpf,
@@ -171,6 +173,7 @@ impl Loader {
             calls: calls.try_into()?,
             table,
             plan,
+            tells_compat: task.compat_bits != 0,
             attached: Attached::by(object),
             _ebpf: ebpf,
             stats: None,
@@ -211,6 +214,11 @@ impl Loader {
         let mut together = self.attach_together(events)?;
         let places = self.attach_calls()?;
         together.extend(places.iter().map(|(id, _)| *id));
+        if self.tells_compat {
+            for event in events.iter().filter(|event| event.probe.executes()) {
+                self.attached.exec(&self.table.served(event)?)?;
+            }
+        }
         for event in events.iter().filter(|event| !together.contains(&event.id)) {
             let served = self.table.served(event)?;
             match event.probe.attach(&served, &mut self.attached) {
@@ -259,7 +267,7 @@ impl Loader {
                 }
                 if !found.is_empty() {
                     let events = found.iter().map(|(_, cookie)| cookie.id).collect();
-                    let hook = (calls::id(&tracefs, side)?, begin);
+                    let hook = (calls::id(&tracefs, &format!("raw_syscalls/{}", side.tracepoint()))?, begin);
                     self.attached.calls(layer.program, index, hook, events)?;
                 }
             }

@@ -385,6 +385,7 @@ impl Standing {
                 returned: total(|left_out| left_out.returned),
                 notes: total(|left_out| left_out.notes),
                 other_calls: total(|left_out| left_out.other_calls),
+                compat_calls: total(|left_out| left_out.compat_calls),
                 lost_full: counters.lost_full,
                 lost_too_big: counters.lost_too_big,
                 lost_nested: counters.lost_nested,

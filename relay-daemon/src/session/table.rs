@@ -33,6 +33,7 @@ impl Table {
                 && event.condition.is_none()
                 && event.limit.is_none()
                 && !event.is_trigger
+                && !event.probe.is_by_recipe()
                 && !has_context;
             if !is_plain {
                 let recipe = recipe(event, table.patterns.len())?;

@@ -19,7 +19,7 @@ setting!(COMPAT_BITS: u32 = sys::UNSET);
 /// The number's place in the contexts of `raw_syscalls:*`, in bytes (include/trace/events/syscalls.h).
 const NUMBER_AT: u16 = 8;
 
-/// For each layer, first of entries and then of exits, the cookie of each number's event.
+/// For each layer, first of entries and then of exits, the cookie of each number's event, and of that of all calls of 32 bits.
 #[btf_map]
 static SYSTEM_CALLS: Array<BpfWord, 1> = Array::new();
 
@@ -27,19 +27,25 @@ static SYSTEM_CALLS: Array<BpfWord, 1> = Array::new();
 #[inline(always)]
 pub(crate) fn event(ctx: &TracePointContext) -> Option<Cookie> {
     let number = sys::context_u64(ctx, NUMBER_AT);
-    if number < CALL_NUMBERS.into()
-        && let Some(word) = SYSTEM_CALLS.get(sys::cookie(ctx) as u32 + number as u32)
+    let is_compat = is_of_32_bits();
+    let place = if is_compat { CALL_NUMBERS } else { number as u32 };
+    if (is_compat || number < CALL_NUMBERS.into())
+        && let Some(word) = SYSTEM_CALLS.get(sys::cookie(ctx) as u32 + place)
     {
         let cookie = word.peek();
-        if cookie & CALL_IS_CHOSEN != 0 && !is_of_32_bits() {
+        if cookie & CALL_IS_CHOSEN != 0 {
             return Some(Cookie::unpack(cookie));
         }
     }
     count(|account| &account.other_calls);
+    if is_compat {
+        count(|account| &account.compat_calls);
+    }
     None
 }
 
+/// Whether the current task is in a system call of 32 bits. After one that has executed a program, that is the program's kind.
 #[inline(always)]
-fn is_of_32_bits() -> bool {
+pub(crate) fn is_of_32_bits() -> bool {
     sys::kernel_u32(KernelAddress::new(sys::task().wrapping_add(COMPAT_AT.load().into()))) & COMPAT_BITS.load() != 0
 }

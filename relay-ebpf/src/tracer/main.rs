@@ -68,6 +68,7 @@ tracepoint!(on_tracepoint, tracepoint_event);
 tracepoint!(on_tp_recipe, tracepoint_by_recipe);
 tracepoint!(on_call, call_event);
 tracepoint!(on_call_recipe, call_by_recipe);
+tracepoint!(on_exec, exec_event);
 program!(on_raw_tracepoint("raw_tracepoint"): RawTracePointContext, raw_tracepoint_event);
 program!(on_probe("kprobe"): ProbeContext, probe_event);
 program!(on_entry("fentry"): FEntryContext, function_event);
@@ -79,6 +80,8 @@ request!(on_request, requested);
 
 /// Words of a tracepoint's fields that recipes start from: a system call's number and arguments, or its number and what it returns.
 const SYSTEM_CALL_WORDS: usize = 7;
+/// Which of these is what it returns.
+const SYSTEM_CALL_RESULT: u64 = 1;
 /// Words of a raw tracepoint's arguments, and of a function's with what it returns (include/linux/bpf.h, `MAX_BPF_FUNC_ARGS`).
 const ARGUMENT_WORDS: usize = 13;
 
@@ -134,6 +137,25 @@ fn call_by_recipe(ctx: &TracePointContext) {
     if is_recorded(current) {
         fields_by_recipe(ctx, event, current);
     }
+}
+
+/// A program has been executed in the place of another. Where that is one of 32 bits, the kernel does not show that the call returns
+/// (kernel/trace/trace_syscalls.c, `trace_get_syscall_nr`): it does so here.
+#[inline(always)]
+fn exec_event(ctx: &TracePointContext) {
+    let event = Cookie::unpack(sys::cookie(ctx));
+    let current = sys::current();
+    if !is_recorded(current) {
+        return;
+    }
+    if !calls::is_of_32_bits() || !pairs::is_in(event.id.into(), current) {
+        count(|account| &account.other_calls);
+        return;
+    }
+    with_recipe(ctx, event, current, KernelAddress::in_context(ctx, COMMON_FIELDS), |workspace, _| {
+        workspace.inputs.set(SYSTEM_CALL_RESULT, 0);
+        None
+    });
 }
 
 #[inline(always)]

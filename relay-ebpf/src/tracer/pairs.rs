@@ -22,6 +22,8 @@ const GIVEN_UP: usize = 64;
 /// arm64 ABI). The stack pointer at a return is less than that above the one at its entry; the frame of a trampoline is the same at both
 /// (`arch_prepare_bpf_trampoline`, which passes one address to the programs of the entry and of the exit).
 const FRAME: u64 = 16;
+/// Bytes that tasks are multiples of apart.
+const TASK_ALIGN: u64 = 64;
 /// Words of a payload that are kept.
 const WORDS: usize = KEPT as usize / 8;
 
@@ -50,7 +52,7 @@ const PLACE: u64 = 1;
 const LEN: u64 = 2;
 const KEY: u64 = 3;
 
-/// By thread and event. A call that never returns, since its thread has ended, stays until the room is needed: then those go that were not
+/// By thread and event, as [`key`] has it. A call that never returns, since its thread has ended, stays until the room is needed: then those go that were not
 /// used for longest. A call knows its key, so that one that goes while a program looks at it is not taken for another.
 #[btf_map]
 static CALLS: LruHashMap<u64, Calls, 1> = LruHashMap::new();
@@ -66,12 +68,26 @@ static NO_CALLS: Array<Calls, 1> = Array::new();
 /// What stands for a return whose entry is not known.
 pub(crate) const UNPAIRED: u64 = u64::MAX;
 
+/// Under which the calls of the current thread are kept.
+///
+/// A system call's by the thread's task: a thread that executes a program takes the number of its process's first (fs/exec.c, `de_thread`). Tasks
+/// lie at multiples of 64 bytes (kernel/fork.c, `fork_init`), so 48 bits tell them apart; a thread is in one system call at most, so that the
+/// highest bits are not needed for the depth.
 #[inline(always)]
-fn key(event: u32, current: u64) -> u64 {
+fn key(event: u32, recipe: &Recipe, current: u64) -> u64 {
+    if recipe.flags & flag::SINGLE != 0 {
+        return (sys::task() / TASK_ALIGN) << 16 | u64::from(event);
+    }
     let tid = current & 0x7fff_ffff;
     // Every CPU has an idle task, and all of them have the number 0; no thread's number has so many bits.
     let who = if tid == 0 { 1 << 31 | u64::from(sys::cpu()) } else { tid };
     who << 16 | u64::from(event)
+}
+
+/// Whether the current thread is in a call of an event, as far as is known.
+#[inline(always)]
+pub(crate) fn is_in(event: u32, current: u64) -> bool {
+    recipe(event).is_some_and(|recipe| sys::value(&CALLS, key(event, recipe, current)).is_some())
 }
 
 /// The call that is so many calls deep: the outermost is 0.
@@ -111,7 +127,7 @@ relay_ebpf::subprogram! {
     /// where the recipe's inputs are.
     pub(crate) fn forget(event: u32, current: u64, inputs: u64) -> u64 {
         let Some(recipe) = recipe(event) else { return 0 };
-        let key = key(event, current);
+        let key = key(event, recipe, current);
         let Some(calls) = sys::value(&CALLS, key) else { return 0 };
         let frame = match recipe.frame {
             input::FRAME => inputs,
@@ -142,7 +158,7 @@ relay_ebpf::subprogram! {
     /// Keeps the payload, up to `end`, for the return. One that cannot be kept is missed at its return, and counted there.
     pub(crate) fn enter(level: u32, event: u32, current: u64, end: u64) -> u64 {
         let (Some(workspace), Some(recipe)) = (workspace(level), recipe(event)) else { return 0 };
-        let key = key(event, current);
+        let key = key(event, recipe, current);
         if sys::value(&CALLS, key).is_none()
             && let Some(none) = NO_CALLS.get(0)
         {
@@ -186,7 +202,7 @@ relay_ebpf::subprogram! {
     /// Takes the payload of the entry, and returns its end, or [`UNPAIRED`].
     pub(crate) fn leave(level: u32, event: u32, current: u64, now: u64) -> u64 {
         let (Some(workspace), Some(recipe)) = (workspace(level), recipe(event)) else { return UNPAIRED };
-        let key = key(event, current);
+        let key = key(event, recipe, current);
         let Some(calls) = sys::value(&CALLS, key) else { return UNPAIRED };
         if calls.task.peek() != sys::task() {
             // Of another thread, which had the number before.

@@ -192,6 +192,8 @@ pub struct Cpu {
     pub notes: u64,
     /// System calls that are no event. Where many are, programs run at every one.
     pub other_calls: u64,
+    /// Of these, those of 32-bit programs.
+    pub compat_calls: u64,
     /// Lost: every sub-buffer was waiting for the reader.
     pub lost_full: u64,
     /// Lost: no sub-buffer could hold it.
@@ -208,7 +210,7 @@ pub struct Cpu {
 
 impl Cpu {
     /// The numbers that only grow.
-    fn counts(&mut self) -> [&mut u64; 18] {
+    fn counts(&mut self) -> [&mut u64; 19] {
         let Self {
             cpu: _,
             recorded,
@@ -225,6 +227,7 @@ impl Cpu {
             returned,
             notes,
             other_calls,
+            compat_calls,
             lost_full,
             lost_too_big,
             lost_nested,
@@ -245,6 +248,7 @@ impl Cpu {
             returned,
             notes,
             other_calls,
+            compat_calls,
             lost_full,
             lost_too_big,
             lost_nested,
