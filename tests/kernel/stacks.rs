@@ -106,6 +106,14 @@ pub(crate) fn a_stack_has_as_many_frames_as_there_is_room_for() {
     let lines = trace.print(&[]);
     let stacks: Vec<_> = lines.iter().filter_map(|line| line["ustack"].as_array()).collect();
     assert!(stacks.iter().any(|stack| stack.len() == 127), "{:?}", stacks.iter().map(|s| s.len()).collect::<Vec<_>>());
+    // A reader is told that there may have been more.
+    for line in &lines {
+        let is_full = line["ustack"].as_array().is_some_and(|stack| stack.len() == 127);
+        assert_eq!(line["ustack_cut"].as_bool(), is_full.then_some(true), "{line}");
+    }
+    assert!(
+        text(&succeed(&mut trace.relayd("print")).stdout).contains("=> ... (no more than 127 frames are recorded)")
+    );
 }
 
 pub(crate) fn a_program_that_is_gone_is_known_by_its_build_id() {

@@ -2,7 +2,7 @@
 //! are called that there were when recording began. And `.relayd/cgroups.json`, for records that name cgroups by their ids: the paths of the
 //! cgroups (`PERF_RECORD_CGROUP`).
 
-use std::{collections::BTreeMap, fs, io, mem, os::unix::fs::MetadataExt as _, path::Path};
+use std::{collections::BTreeMap, fs, io, os::unix::fs::MetadataExt as _, path::Path};
 
 use anyhow::Result;
 use perf_event::{Builder, Clock, SampleFlag, Sampler, data::Record, events::Software};
@@ -24,6 +24,8 @@ use relay_trace::form::{
 const ROOM: usize = 512 * 1024;
 /// As many as every user may have (`kernel.perf_event_mlock_kb`), whatever else asks for such room.
 const LESS_ROOM: usize = 64 * 1024;
+/// A notice is no longer, in bytes: the longest has a path.
+const LONGEST_NOTICE: usize = 4096 + 256;
 /// How long a CPU takes, at most, from the time of a notice to telling it, in nanoseconds.
 const SETTLED: u64 = 10_000_000;
 
@@ -36,12 +38,21 @@ pub(crate) struct Tasks {
     cgroups: Option<BTreeMap<u64, String>>,
     /// Nobody is told anything where there is none.
     online: Option<OnlineCpus>,
-    /// By CPU, with the time of the last notice.
-    samplers: BTreeMap<u32, (Sampler, u64)>,
+    /// By CPU.
+    sources: BTreeMap<u32, Source>,
     /// Up to when everything was told, in nanoseconds of the monotonic clock.
     told: u64,
-    /// How many notices were lost, and not said to be.
-    lost: u64,
+    /// How many notices were lost, and not said to be; 0 when it is not known how many.
+    lost: Option<u64>,
+}
+
+/// What one CPU tells.
+struct Source {
+    sampler: Sampler,
+    /// Bytes.
+    room: usize,
+    /// The time of the last notice.
+    last: u64,
 }
 
 impl Tasks {
@@ -53,9 +64,9 @@ impl Tasks {
             knows_threads: !is_in_own(Namespace::Pid),
             cgroups: names_cgroups.then(BTreeMap::new),
             online: None,
-            samplers: BTreeMap::new(),
+            sources: BTreeMap::new(),
             told: 0,
-            lost: 0,
+            lost: None,
         }
     }
 
@@ -89,30 +100,30 @@ impl Tasks {
     fn follow_cpus(&mut self) -> bool {
         let Some(Ok(online)) = self.online.as_ref().map(OnlineCpus::now) else { return false };
         // The kernel has taken the event from a CPU that went offline; when that comes back, it needs another.
-        self.samplers.retain(|cpu, _| online.contains(cpu));
-        let before = self.samplers.len();
+        self.sources.retain(|cpu, _| online.contains(cpu));
+        let before = self.sources.len();
         for cpu in online {
-            if self.samplers.contains_key(&cpu) {
+            if self.sources.contains_key(&cpu) {
                 continue;
             }
-            match self.sampler(cpu, ROOM).or_else(|_| self.sampler(cpu, LESS_ROOM)) {
-                Ok(sampler) => drop(self.samplers.insert(cpu, (sampler, now()))),
+            match self.source(cpu, ROOM).or_else(|_| self.source(cpu, LESS_ROOM)) {
+                Ok(source) => drop(self.sources.insert(cpu, source)),
                 // Offline by now.
                 Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
                 Err(error) => {
                     log::warn!("what threads are called later is not told: asking for it on CPU {cpu}: {error}");
                     // As if nobody had been asked.
                     self.online = None;
-                    self.samplers.clear();
+                    self.sources.clear();
                     return false;
                 }
             }
         }
-        self.samplers.len() > before
+        self.sources.len() > before
     }
 
     /// Has the kernel tell what threads on a CPU are called, and what cgroups are made.
-    fn sampler(&self, cpu: u32, room: usize) -> io::Result<Sampler> {
+    fn source(&self, cpu: u32, room: usize) -> io::Result<Source> {
         let cpu = usize::try_from(cpu).map_err(io::Error::other)?;
         let mut builder = Builder::new(Software::DUMMY);
         builder.any_pid().one_cpu(cpu).comm(self.knows_threads).task(self.knows_threads).cgroup(self.cgroups.is_some());
@@ -121,7 +132,7 @@ impl Tasks {
         builder.clockid(Clock::MONOTONIC).sample_id_all(true).sample(SampleFlag::TIME);
         let mut sampler = builder.build()?.sampled(room)?;
         sampler.enable()?;
-        Ok(sampler)
+        Ok(Source { sampler, room, last: now() })
     }
 
     /// Adds what a recorder that was killed had saved: its threads may be gone.
@@ -160,8 +171,10 @@ impl Tasks {
     /// Takes what the kernel has told since.
     fn take(&mut self) {
         let (since, mut is_whole) = (now(), true);
-        for (sampler, last) in self.samplers.values_mut() {
+        for Source { sampler, room, last } in self.sources.values_mut() {
+            let (mut taken, first) = (0, *last);
             while let Some(record) = sampler.next_record() {
+                taken += size_of::<[u32; 2]>() + record.len();
                 // What `sample_id_all` adds at the end: the time alone was asked for.
                 let time = record.to_contiguous().last_chunk().map_or(since, |time| u64::from_le_bytes(*time));
                 match record.parse_record() {
@@ -175,12 +188,18 @@ impl Tasks {
                     }
                     Ok(Record::Lost(lost)) => {
                         self.history.add_missing(*last, time, lost.lost);
-                        self.lost += lost.lost;
+                        self.lost = Some(self.lost.unwrap_or(0) + lost.lost);
                         is_whole = false;
                     }
                     _ => {}
                 }
                 *last = time;
+            }
+            // That notices are lost is told with the next that is not, which may never come.
+            if taken + LONGEST_NOTICE > *room {
+                self.history.add_missing(first, now(), 0);
+                self.lost = self.lost.or(Some(0));
+                is_whole = false;
             }
         }
         if self.follow_cpus() {
@@ -206,8 +225,8 @@ impl Tasks {
         }
         self.history.settle(u64::MAX);
         self.look_at_cgroups();
-        let lost = mem::take(&mut self.lost);
-        if lost > 0 {
+        if let Some(lost) = self.lost.take() {
+            let lost = if lost > 0 { lost.to_string() } else { "some".to_owned() };
             log::warn!(
                 "{lost} of the kernel's notices of threads' names were lost: some records may be shown with a name of another time (--context comm records names)"
             );

@@ -1,7 +1,7 @@
 //! Records as JSON lines. `docs/reading.md` has the schema, which does not change: keys are only added.
 
 use super::{
-    text::{Frame, Style, Words, kernel_frames, push_list, push_number, user_frames},
+    text::{Frame, Style, Words, kernel_frames, may_go_on, push_list, push_number, user_frames},
     time::WallClock,
 };
 use crate::{
@@ -110,12 +110,10 @@ impl<'t> JsonWriter<'t> {
         }
         let symbols = &mut self.symbols[seen.source.trace];
         if !context.kstack.is_empty() {
-            text.extend_from_slice(b",\"kstack\":");
-            push_stack(text, kernel_frames(context.kstack), symbols);
+            push_stack(text, "kstack", kernel_frames(context.kstack), symbols);
         }
         if !context.ustack.is_empty() {
-            text.extend_from_slice(b",\"ustack\":");
-            push_stack(text, user_frames(context.ustack), symbols);
+            push_stack(text, "ustack", user_frames(context.ustack), symbols);
         }
     }
 
@@ -192,8 +190,11 @@ pub fn push_text(text: &mut Vec<u8>, of: &[u8]) {
     }
 }
 
-fn push_stack(text: &mut Vec<u8>, frames: impl Iterator<Item = Frame>, symbols: &mut Symbols) {
+fn push_stack(text: &mut Vec<u8>, key: &str, frames: impl Iterator<Item = Frame>, symbols: &mut Symbols) {
+    text.extend_from_slice(format!(",\"{key}\":").as_bytes());
+    let mut count = 0;
     for (index, frame) in frames.enumerate() {
+        count += 1;
         text.push(if index == 0 { b'[' } else { b',' });
         match &frame {
             Frame::Kernel(address) | Frame::Address(address) => {
@@ -212,4 +213,7 @@ fn push_stack(text: &mut Vec<u8>, frames: impl Iterator<Item = Frame>, symbols: 
         text.push(b'}');
     }
     text.push(b']');
+    if may_go_on(count) {
+        text.extend_from_slice(format!(",\"{key}_cut\":true").as_bytes());
+    }
 }

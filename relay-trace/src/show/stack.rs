@@ -1,6 +1,6 @@
 //! A stack in one line: the functions, outermost first.
 
-use super::text::{kernel_frames, user_frames};
+use super::text::{kernel_frames, may_go_on, user_frames};
 use crate::read::symbolize::Symbols;
 
 /// The functions of a stack as they lie in a record, outermost first, separated by `;`.
@@ -8,6 +8,10 @@ use crate::read::symbolize::Symbols;
 pub fn folded(kernel: &[u8], user: &[u8], symbols: &mut Symbols) -> String {
     let frames = kernel_frames(kernel).chain(user_frames(user));
     let mut functions: Vec<String> = frames.map(|frame| function(&frame.name(symbols))).collect();
+    // As if it were the outermost: what called the others is not known.
+    if may_go_on(user_frames(user).count()) {
+        functions.push("[cut]".to_owned());
+    }
     functions.reverse();
     functions.join(";")
 }

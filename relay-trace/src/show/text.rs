@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, io::Write as _};
 
+use relay_common::recipe::context::MAX_FRAMES;
+
 use super::{
     escape::{escaped, push_escaped, push_quoted},
     time::WallClock,
@@ -182,12 +184,8 @@ impl<'t> TextWriter<'t> {
             }
         }
         text.push(b'\n');
-        for frame in kernel_frames(seen.context.kstack).chain(user_frames(seen.context.ustack)) {
-            text.extend_from_slice(b"                  => ");
-            let name = frame.name(symbols);
-            push_escaped(text, name.as_bytes());
-            text.push(b'\n');
-        }
+        push_frames(text, kernel_frames(seen.context.kstack), symbols);
+        push_frames(text, user_frames(seen.context.ustack), symbols);
     }
 
     fn gap(&mut self, gap: &Gap, text: &mut Vec<u8>) {
@@ -325,6 +323,27 @@ pub fn user_frames(stack: &[u8]) -> impl Iterator<Item = Frame> + '_ {
         build_id.copy_from_slice(&frame[4..24]);
         if frame[..4] == 1u32.to_le_bytes() { Frame::File(build_id, offset) } else { Frame::Address(offset) }
     })
+}
+
+/// Whether a stack of so many frames may have had more: it has as many as are recorded at most.
+#[must_use]
+pub fn may_go_on(frames: usize) -> bool {
+    frames as u64 >= MAX_FRAMES
+}
+
+fn push_frames(text: &mut Vec<u8>, frames: impl Iterator<Item = Frame>, symbols: &mut Symbols) {
+    const BEGIN: &[u8] = b"                  => ";
+    let mut count = 0;
+    for frame in frames {
+        text.extend_from_slice(BEGIN);
+        push_escaped(text, frame.name(symbols).as_bytes());
+        text.push(b'\n');
+        count += 1;
+    }
+    if may_go_on(count) {
+        text.extend_from_slice(BEGIN);
+        text.extend_from_slice(format!("... (no more than {MAX_FRAMES} frames are recorded)\n").as_bytes());
+    }
 }
 
 impl Frame {
