@@ -21,12 +21,13 @@ const LONGEST: Duration = Duration::from_secs(5);
 pub(crate) const MOST_MEMORY: u64 = 200 << 10;
 
 /// Every file that a trace can have, and its folders.
-const PLACES: [&str; 9] = [
+const PLACES: [&str; 10] = [
     "cpu0",
     "cpu7",
     "metadata",
     ".relayd",
     ".relayd/session.json",
+    ".relayd/tasks",
     ".relayd/tasks.json",
     ".relayd/cgroups.json",
     ".relayd/kallsyms",

@@ -23,8 +23,10 @@ pub const CGROUPS_FILE: &str = "cgroups.json";
 pub const MOST: usize = 1 << 20;
 /// Bytes of one in the file.
 const SIZE: usize = 32;
-/// The most bytes that a file can have. One that is being written may have a second's notices more than are kept.
-const LONGEST: u64 = 2 * (MOST * SIZE) as u64;
+/// Notices that a file can have: while it is added to, more than are kept.
+const MOST_WRITTEN: usize = MOST + MOST / 4;
+/// The most bytes that a file can have.
+const LONGEST: u64 = (MOST_WRITTEN * SIZE) as u64;
 
 /// A thread's name, with NULs at its end.
 pub type Name = [u8; 16];
@@ -126,20 +128,21 @@ pub fn read_cgroups(folder: &Folder) -> Result<BTreeMap<u64, String>> {
     folder.read_json(CGROUPS_FILE, LONGEST)
 }
 
-/// Writes all that is known of threads' names.
+/// Writes all that is known of threads' names; of more than can be read, the last.
 ///
 /// # Errors
 /// When it cannot be written.
-pub fn write<'t>(folder: &Path, told: impl IntoIterator<Item = &'t Told>) -> Result<()> {
+pub fn write(folder: &Path, told: &[Told]) -> Result<()> {
     let path = folder.join(FILE);
-    replace(&path, &bytes(told)).with_context(|| format!("writing {}", path.display()))
+    replace(&path, &bytes(&told[told.len().saturating_sub(MOST_WRITTEN)..]))
+        .with_context(|| format!("writing {}", path.display()))
 }
 
 /// Adds what has become known to what [`write()`] has written.
 ///
 /// # Errors
 /// When it cannot be written, or would be more than is read.
-pub fn append<'t>(folder: &Path, told: impl IntoIterator<Item = &'t Told>) -> Result<()> {
+pub fn append(folder: &Path, told: &[Told]) -> Result<()> {
     let path = folder.join(FILE);
     let add = || {
         let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -153,8 +156,8 @@ pub fn append<'t>(folder: &Path, told: impl IntoIterator<Item = &'t Told>) -> Re
     add().with_context(|| format!("adding to {}", path.display()))
 }
 
-fn bytes<'t>(told: impl IntoIterator<Item = &'t Told>) -> Vec<u8> {
-    told.into_iter().flat_map(Told::bytes).collect()
+fn bytes(told: &[Told]) -> Vec<u8> {
+    told.iter().flat_map(Told::bytes).collect()
 }
 
 /// Writes the paths of cgroups.

@@ -37,8 +37,8 @@ pub struct Telling {
 }
 
 impl History {
-    fn new(told: &[Told]) -> Self {
-        let named = told.iter().filter_map(|told| match told.what {
+    fn new(told: Vec<Told>) -> Self {
+        let named = told.into_iter().filter_map(|told| match told.what {
             What::Named(thread, name) => Some((thread, told.time, name)),
             What::Missing { .. } => None,
         });
@@ -67,7 +67,7 @@ impl History {
 impl Names {
     /// Of what the recorder was told, of the names that threads had last where that was all that was kept, and of ids and paths of cgroups.
     #[must_use]
-    pub fn new(told: &[Told], last: BTreeMap<u32, String>, cgroups: BTreeMap<u64, String>) -> Self {
+    pub fn new(told: Vec<Told>, last: BTreeMap<u32, String>, cgroups: BTreeMap<u64, String>) -> Self {
         let last = last.into_iter().map(|(thread, name)| (thread, shortened(name.as_bytes()))).collect();
         Self { history: Arc::new(History::new(told)), told: Arc::new(last), cgroups: Arc::new(cgroups) }
     }
@@ -94,7 +94,7 @@ impl Names {
     }
 
     /// Takes what has become known since, of a trace that is being recorded.
-    pub fn update(&mut self, told: &[Told]) {
+    pub fn update(&mut self, told: Vec<Told>) {
         self.history = Arc::new(History::new(told));
     }
 

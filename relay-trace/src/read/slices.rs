@@ -279,7 +279,7 @@ impl<'t> Slicer<'t> {
         if bytes != self.bytes_of_names {
             self.bytes_of_names = bytes;
             // What cannot be read is said of the trace.
-            names.update(&tasks::read(trace.private()).unwrap_or_default());
+            names.update(tasks::read(trace.private()).unwrap_or_default());
         }
     }
 

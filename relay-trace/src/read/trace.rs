@@ -88,12 +88,12 @@ impl Trace {
         let told = tasks::read(&private).map_err(&mut or_nothing).unwrap_or_default();
         let last = tasks::read_last(&private).map_err(&mut or_nothing).unwrap_or_default();
         let cgroups = tasks::read_cgroups(&private).map_err(&mut or_nothing).unwrap_or_default();
-        let names = Names::new(&told, last, cgroups);
         let is_missing = |told: &Told| match told.what {
             What::Missing { .. } => told.time > session.clock.start.monotonic,
             What::Named(..) => false,
         };
-        let unnamed = told.into_iter().filter(is_missing).collect();
+        let unnamed = told.iter().copied().filter(is_missing).collect();
+        let names = Names::new(told, last, cgroups);
         let tellings = schema.by_id().map(|event| event.map_or(Vec::new(), Telling::all)).collect();
         let sources = SymbolSources::read(&private, Path::new("/")).map_err(&mut or_nothing).unwrap_or_default();
         for name in folder.names().with_context(|| format!("reading {}", path.display()))? {
