@@ -46,8 +46,12 @@ pub(crate) fn a_thread_has_the_name_that_perf_shows_at_each_record() {
     let script = renaming(&[b"a [001] b", b"semi;colon 3", b"q\"uo\\te", b"a,b=c{d}"])
         + "cat < /proc/version | cat > /dev/null; (read line < /proc/version); exec sleep 0.01";
     let perf = ["perf", "record", "-q", "-m", "1024", "-k", "mono", "-e", "raw_syscalls:sys_enter", "-o", data];
-    let command = [&["-e", "raw_syscalls:sys_enter", "--"], &perf[..], &["--", "sh", "-c", &script]].concat();
+    let command =
+        [&["-n", "64", "-e", "raw_syscalls:sys_enter", "--"], &perf[..], &["--", "sh", "-c", &script]].concat();
     let trace = record(&command);
+    assert_eq!(trace.total("lost"), 0, "{}", trace.summary);
+    let told = text(&succeed(Command::new("perf").args(["report", "--stats", "-i", data])).stdout);
+    assert!(told.contains("SAMPLE events:") && !told.contains("LOST"), "{told}");
     let ours = names_in(&trace.print(&[]));
     let script = text(&succeed(Command::new("perf").args(["script", "-F", "comm,tid", "--ns", "-i", data])).stdout);
     let mut theirs = Names::new();

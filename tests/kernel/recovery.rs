@@ -193,7 +193,7 @@ pub(crate) fn names_of_what_is_gone_are_kept() {
     wait_until_it_records(&path);
     kill(recorder);
     kill(gone);
-    let name = || relay_trace::read::trace::Trace::open(&path).unwrap().names.last(id).map(text);
+    let name = || relay_trace::read::trace::Trace::open(&path, &mut |_, _| ()).unwrap().names.last(id).map(text);
     let bytes = || -> u64 {
         let files = (0..).map(|cpu| fs::metadata(path.join(format!("cpu{cpu}"))));
         files.map_while(|file| Some(file.ok()?.len())).sum()
