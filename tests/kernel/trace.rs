@@ -5,7 +5,7 @@ use std::{
     io::{self, Write as _},
     path::Path,
     process::{Command, Stdio},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use relay_channel::machine::online_cpus;
@@ -306,7 +306,9 @@ pub(crate) fn the_end_does_not_wait_for_the_kernel_to_detach() {
 pub(crate) fn a_second_interrupt_does_not_wait_for_the_end() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("trace");
-    let arguments = ["trace", "-e", "sched:*,timer:*,irq:*", "--bpf-stats", "-o"];
+    // Enough that the kernel takes seconds to detach, and is waited for.
+    let events = "sched:*,timer:*,irq:*,ext4:*,writeback:*,kmem:*,block:*,jbd2:*";
+    let arguments = ["trace", "-e", events, "--bpf-stats", "-o"];
     let mut recorder = Running::start(relayd().args(arguments).arg(&path));
     trace::wait_until_it_records(&path);
     recorder.signal(Signal::INT);
@@ -316,6 +318,8 @@ pub(crate) fn a_second_interrupt_does_not_wait_for_the_end() {
         let name = |thread: io::Result<fs::DirEntry>| fs::read_to_string(thread.ok()?.path().join("comm")).ok();
         !threads.filter_map(name).any(|name| name.starts_with("relayd/cpu"))
     });
+    // Not together with the first.
+    std::thread::sleep(Duration::from_millis(400));
     recorder.signal(Signal::INT);
     let ended = recorder.end();
     assert_eq!(ended.code, Some(130), "{}", ended.stderr);

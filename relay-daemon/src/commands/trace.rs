@@ -34,6 +34,10 @@ use super::{
 
 /// How often to look whether a piece is to end.
 const ROTATION_INTERVAL: Duration = Duration::from_millis(100);
+/// Interrupts that come within this time are one.
+const TOGETHER: Duration = Duration::from_millis(300);
+/// How long the end may take yet when it is interrupted.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// How often the status line changes.
 const STATUS_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -196,12 +200,20 @@ async fn trace(arguments: Arguments) -> Result<ExitCode> {
     })
 }
 
-/// Ends the recording; a second Ctrl-C does not wait for that.
+/// Ends the recording. A second Ctrl-C gives that a second, and leaves.
 async fn finish(recording: Recording, path: &Path, signals: &mut Signals) -> Result<Session> {
-    let finishing = tokio::task::spawn_blocking(|| recording.finish());
+    let mut finishing = tokio::task::spawn_blocking(|| recording.finish());
+    let interrupted = async {
+        let begin = Instant::now();
+        // The terminal's and a parent's are often sent together.
+        while begin.elapsed() < TOGETHER {
+            signals.ending.interrupted().await;
+        }
+        sleep(PATIENCE).await;
+    };
     tokio::select! {
-        finished = finishing => finished.context("ending the trace")?,
-        () = signals.ending.interrupted() => {
+        finished = &mut finishing => finished.context("ending the trace")?,
+        () = interrupted => {
             say!("relayd: interrupted while it ended the trace: `relayd recover {}` completes it", path.display());
             // Returning would wait for what is under way.
             std::process::exit(128 + rustix::process::Signal::INT.as_raw());

@@ -129,17 +129,18 @@ impl NewDirectory {
     /// When the system refuses, or somebody has made something there meanwhile.
     pub fn put(self) -> Result<()> {
         let Self { directory, making, place, replace } = self;
-        let rename = |flags| renameat_with(CWD, directory.path(), CWD, &place, flags);
-        let put = || match rename(RenameFlags::empty()) {
-            // What was there is then at the temporary name, which goes.
-            Err(Errno::EXIST | Errno::NOTEMPTY) if replace => rename(RenameFlags::EXCHANGE).map(|()| true),
-            other => other.map(|()| false),
+        // What was there is removed before a signal can end the process, too.
+        let put = || {
+            let rename = |flags| renameat_with(CWD, directory.path(), CWD, &place, flags);
+            match rename(RenameFlags::empty()) {
+                // What was there is then at the temporary name, which goes.
+                Err(Errno::EXIST | Errno::NOTEMPTY) if replace => {
+                    rename(RenameFlags::EXCHANGE).map(|()| drop(directory))
+                }
+                other => other.map(|()| drop(directory.keep())),
+            }
         };
-        let exchanged = making.end(put).with_context(|| format!("putting {} into its place", place.display()))?;
-        if !exchanged {
-            let _moved = directory.keep();
-        }
-        Ok(())
+        making.end(put).with_context(|| format!("putting {} into its place", place.display()))
     }
 }
 
