@@ -21,7 +21,7 @@
 //! build-std = ["core"]
 //! ```
 //!
-//! Build it with `cargo build --release`. In user space `relay_daemon::channel::load` takes the object. Where relayd's own
+//! Build it with `cargo build --release`. In user space `relay_channel::channel::load` takes the object. Where relayd's own
 //! programs are not needed, `RELAYD_SKIP_EBPF=1` in the environment builds `relay-daemon` without them, on stable Rust.
 #![no_std]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch, core_intrinsics))]

@@ -408,8 +408,11 @@ pub(crate) fn snapshots_of_all_kinds_are_sound() {
     for event in mixture().1 {
         command.args(["-e", &event]);
     }
-    let storm = "while :; do /bin/true; kill -WINCH $$; done";
-    let child = command.args(["--", "sh", "-c", storm]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    // It ends with this process, also when that is killed.
+    let storm = "while kill -0 $0 2> /dev/null; do /bin/true; kill -WINCH $$; done";
+    let this = std::process::id().to_string();
+    let child =
+        command.args(["--", "sh", "-c", storm, &this]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let child = Ends(child);
     wait_until("the recording has begun", || path.join(".relayd/session.json").exists());
     let switch = Path::new("/sys/devices/system/cpu/cpu1/online");

@@ -159,7 +159,7 @@ pub(crate) fn pieces_share_the_kernels_symbols() {
     let inodes: std::collections::BTreeSet<u64> =
         files.map(|file| std::os::unix::fs::MetadataExt::ino(&file)).collect();
     // A module, or a program of somebody else's, may have come meanwhile.
-    assert!(pieces.len() > 4 && inodes.len() <= 2, "{} pieces with {inodes:?}", pieces.len());
+    assert!(pieces.len() > 2 && inodes.len() <= 2, "{} pieces with {inodes:?}", pieces.len());
     // Each is whole by itself, also elsewhere.
     let copy = folder.path().join("copy");
     succeed(Command::new("cp").arg("-a").args([&pieces[1], &copy]));

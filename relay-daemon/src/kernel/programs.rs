@@ -1,6 +1,6 @@
 //! The tracer's eBPF programs in the kernel: requests to them, what they and the kernel count, and keeping them there by pins.
 //!
-//! [`super::loader`] brings them there.
+//! `session::loader` brings them there.
 
 use std::os::fd::{AsFd as _, OwnedFd};
 

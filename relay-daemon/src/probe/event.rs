@@ -18,7 +18,7 @@ use crate::values::layout::Layout;
 /// An event that is to be recorded.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// Its number in the trace: zero until [`number`] gives it one.
+    /// Its number in the trace: zero until `number` gives it one.
     pub id: u16,
     /// `category:name` of a tracepoint, `kind:…` of anything else.
     pub name: String,

@@ -1,6 +1,6 @@
 //! From what the user wrote to events: a file for each kind of probe finds what is meant, lists what there is, and attaches to it.
 //!
-//! A kind is a [`Room`]; an event of it has a [`Probe`]. [`Finder`] and [`listing`] ask the room, `session` loads the programs and asks the probe.
+//! A kind is a `Room`; an event of it has a `Probe`. [`Finder`] and [`listing`] ask the room, `session` loads the programs and asks the probe.
 
 mod compat;
 mod enumerators;

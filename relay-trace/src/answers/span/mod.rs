@@ -1,7 +1,7 @@
 //! Spans: the time between two records that belong together. `grammar.rs` is how they are written, `known.rs` those with a name, `matching.rs` puts two
 //! events together, `sched.rs` follows threads.
 //!
-//! Workers take out of each slice what the ends have ([`Told`]); one thread matches that in the order of time.
+//! Workers take out of each slice what the ends have (`Told`); one thread matches that in the order of time.
 
 mod grammar;
 mod known;
