@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 const MAY_BE_IGNORED: [(&str, &str); 0] = [];
 
 /// What a guest need not have for a test, as the test says it, and why.
-const NOT_IN_GUESTS: [(&str, &str); 9] = [
+const NOT_IN_GUESTS: [(&str, &str); 11] = [
     ("no cc", "a guest has no compiler"),
     ("no perf", "Debian's for arm64 is not unpacked: on x86-64 stacks are the same programs"),
     ("no bpftrace", "likewise"),
@@ -16,6 +16,8 @@ const NOT_IN_GUESTS: [(&str, &str); 9] = [
     ("no Python packages: cargo xtask kernel installs them", "likewise: exports do not depend on the kernel"),
     ("a kernel that has kprobes", "what is said without them is tested where there are none"),
     ("a kernel without fprobes", "6.1 has none"),
+    ("a kernel without system calls of 32 bits", "Debian's for arm64 has none"),
+    ("no strace", "what system calls are called in words does not depend on the kernel"),
     ("fewer than three CPUs", "emulated CPUs of x86-64 run by turns, so there are two; on arm64 there are four"),
     ("a kernel that is not locked down", "there is no way back: that test runs last, by itself"),
 ];

@@ -19,6 +19,7 @@ use relay_trace::{
     show::{
         json::JsonWriter,
         text::{Style, TextWriter, TimeForm},
+        time::{WallClock, zone},
     },
 };
 
@@ -47,7 +48,8 @@ fuzz_target!(|bytes: &[u8]| {
     fs::write(path.join("cpu1"), first).expect("a file");
     let traces = [Trace::open(&path, &mut |_, _| ()).expect("the session is sound")];
     let choice = Choice::new(&traces, &[], &[]).expect("everything");
-    let style = Style { time: TimeForm::Monotonic, colours: false, fields: Vec::new() };
+    let wall = WallClock::new(&traces, zone().expect("a time zone"));
+    let style = Style { time: TimeForm::Monotonic, wall, colours: false, fields: Vec::new() };
     let mut slicer = Slicer::new(&traces, |_| true, Window::default()).expect("the files are there");
     let (mut text, mut json) = (TextWriter::new(&traces, &style), JsonWriter::new(&traces, &style));
     let mut records = 0;
