@@ -17,7 +17,6 @@ pub(super) struct End {
     pub(super) time: u64,
     pub(super) cpu: u32,
     pub(super) tid: u32,
-    pub(super) pid: u32,
     pub(super) comm: Key,
     /// The fields that are asked for, as far as this end has them.
     pub(super) fields: Box<[Option<Key>]>,
@@ -142,7 +141,7 @@ mod tests {
     use super::*;
 
     fn end(time: u64) -> End {
-        End { time, cpu: 0, tid: 1, pid: 1, comm: Key::Number(0), fields: Box::new([]) }
+        End { time, cpu: 0, tid: 1, comm: Key::Number(0), fields: Box::new([]) }
     }
 
     fn keys(key: i128) -> Keys {

@@ -244,7 +244,6 @@ impl<'t> Spans<'t> {
             time: seen.time,
             cpu: seen.source.cpu,
             tid: seen.record.tid,
-            pid: seen.record.pid,
             comm: Key::Text(String::from_utf8_lossy(comm(seen, names)).into_owned()),
             fields: self.fields.iter().map(field).collect(),
         }
