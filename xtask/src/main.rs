@@ -238,6 +238,11 @@ fn lint() -> Result<()> {
     exec(cargo().args(["fmt", "--all", "--check"]))?;
     exec(cargo().args(["clippy", "--all-targets", "--locked", "--", "-Dwarnings"]))?;
     exec(cargo().args(["clippy", "--all-targets", "--locked", "--package", "relay-tests", "--", "-Dwarnings"]))?;
+    // Those who build the readers without features, and the fuzzers, which are a workspace of their own.
+    exec(cargo().args(["clippy", "--all-targets", "--locked", "--package", "relay-trace", "--", "-Dwarnings"]))?;
+    let mut fuzzers = cargo();
+    fuzzers.args(["clippy", "--locked", "--manifest-path", "tests/fuzz/Cargo.toml"]);
+    exec(fuzzers.arg("--target-dir").arg(ebpf::target_dir()).args(["--", "-Dwarnings"]))?;
     ebpf::clippy(&["relay-ebpf", "relay-tests-ebpf", "example-klog", "example-kleak-ebpf"])?;
     document()
 }

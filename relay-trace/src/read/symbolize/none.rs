@@ -4,7 +4,7 @@ use std::path::Path;
 
 /// Nothing.
 #[derive(Debug, Default)]
-pub(super) struct Binaries;
+pub(super) struct Binaries {}
 
 impl Binaries {
     /// `None`: the frame is shown by its file and offset.
