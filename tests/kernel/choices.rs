@@ -73,6 +73,9 @@ impl Hierarchy {
         }
         let own = tempfile::tempdir().unwrap();
         relay_tests::succeed(Command::new("mount").args(["-t", "cgroup2", "none"]).arg(own.path()));
+        // As every service manager does: before a controller is enabled once, the kernel tells nobody of new cgroups (kernel/cgroup/cgroup.c,
+        // `cgroup_propagate_control` alone gives them what perf goes by).
+        fs::write(own.path().join("cgroup.subtree_control"), "+pids").unwrap();
         Self { path: own.path().to_path_buf(), own: Some(own) }
     }
 
