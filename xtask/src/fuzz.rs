@@ -7,7 +7,7 @@ use relay_build::ebpf;
 
 use crate::{exec, setup, tests};
 
-const TARGETS: [&str; 4] = ["condition", "format", "session", "trace"];
+const TARGETS: [&str; 5] = ["condition", "directory", "format", "session", "trace"];
 /// No input takes more memory, in MiB.
 const MEMORY: &str = "512";
 /// Nor more time, in seconds.

@@ -120,7 +120,7 @@ enum Task {
         /// Seconds for each target; less with RELAY_TESTS=tenth.
         #[arg(long, default_value_t = 60)]
         seconds: u32,
-        /// Only this target: condition, format, session or trace.
+        /// Only this target: condition, directory, format, session or trace.
         target: Option<String>,
     },
     /// Check formatting, clippy on both targets, and the documentation.
