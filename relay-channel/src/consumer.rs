@@ -34,6 +34,9 @@ const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
 /// How long at most: while nothing comes each sleep is twice the last.
 const LONGEST_SLEEP: Duration = Duration::from_millis(500);
 
+/// How long before an output that had no room is asked again.
+const RETRY_INTERVAL: Duration = Duration::from_millis(20);
+
 /// Nanoseconds after which a record is in its output, however quiet its CPU is: the reader has slept, had it flushed, and written.
 ///
 /// ```
@@ -84,6 +87,13 @@ pub enum ConsumeError {
     },
 }
 
+impl ConsumeError {
+    /// Whether the same may be tried again.
+    fn is_for_now(&self) -> bool {
+        matches!(self, Self::Write { error, .. } if error.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
 /// What a consumer has done so far; readable while it runs.
 ///
 /// ```
@@ -121,6 +131,8 @@ pub struct Consumer {
     output: Box<dyn Output>,
     copy: BytesMut,
     consumed: u64,
+    /// Why the output takes nothing at the moment.
+    blocked: Option<ConsumeError>,
     statistics: Arc<Statistics>,
 }
 
@@ -141,7 +153,7 @@ impl Consumer {
             records: taken.records.into(),
             bytes: taken.output.into(),
         };
-        Self { buffer, mode, output, copy: BytesMut::new(), consumed, statistics: Arc::new(statistics) }
+        Self { buffer, mode, output, copy: BytesMut::new(), consumed, blocked: None, statistics: Arc::new(statistics) }
     }
 
     /// The buffer that is read.
@@ -180,6 +192,7 @@ impl Consumer {
             self.release(&reader, pass.first);
         }
         let mut taken = 0;
+        self.blocked = None;
         for number in pass.first..pass.first + pass.backlog.min(most) {
             let Some(subbuf) = reader.subbuf(number).map_err(corrupt)? else {
                 if self.mode == Mode::Overwrite && !reader.survived(number) {
@@ -189,8 +202,13 @@ impl Consumer {
                 }
                 break;
             };
-            if self.take(&reader, subbuf)? {
-                taken += 1;
+            match self.take(&reader, subbuf) {
+                Ok(was_there) => taken += u64::from(was_there),
+                Err(error) if error.is_for_now() => {
+                    self.blocked = Some(error);
+                    break;
+                }
+                Err(error) => return Err(error),
             }
             self.release(&reader, number + 1);
         }
@@ -205,7 +223,10 @@ impl Consumer {
     pub fn drain(&mut self, channel: &Channel) -> Result<()> {
         channel.flush(self.buffer.cpu())?;
         while self.pass(u64::MAX)? > 0 {}
-        Ok(())
+        match self.blocked.take() {
+            Some(error) => Err(error.into()),
+            None => Ok(()),
+        }
     }
 
     /// Hands on a sub-buffer's content; says whether it was still there.
@@ -284,6 +305,9 @@ impl Consumer {
             if self.pass(u64::MAX)? > 0 {
                 pause = FLUSH_INTERVAL;
                 continue;
+            }
+            if self.blocked.is_some() {
+                pause = RETRY_INTERVAL;
             }
             tokio::select! {
                 ready = waker.readable_mut() => {

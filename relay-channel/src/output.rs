@@ -105,7 +105,7 @@ pub trait Output: Send {
     /// Takes the content of the next sub-buffer, all of it or none.
     ///
     /// # Errors
-    /// What the system says. The consumer then stops.
+    /// What the system says. The consumer then stops; but after [`io::ErrorKind::WouldBlock`] it gives the same content once more, a little later.
     fn append(&mut self, content: &Content<'_>) -> io::Result<()>;
 
     /// What to call it in messages.

@@ -284,6 +284,7 @@ fn main() {
             [] following_ends_when_the_recorder_is_killed;
         pieces: [BABELTRACE] pieces_are_whole_traces_and_lose_nothing_between_them,
             [BABELTRACE] the_oldest_pieces_give_way_to_the_newest,
+            [] a_disk_that_fills_faster_than_pieces_end_ends_no_recording,
             [BABELTRACE] a_full_disk_ends_no_recording_that_has_old_pieces,
             [] pieces_share_the_kernels_symbols,
             [] pieces_are_whole_with_one_sub_buffer,

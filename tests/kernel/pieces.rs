@@ -99,9 +99,13 @@ pub(crate) fn pieces_are_whole_traces_and_lose_nothing_between_them() {
 
 /// Of a recording that removes its oldest pieces: those that are there are whole, and all are accounted for.
 fn check_removed(path: &Path) -> u64 {
-    let all = pieces(path);
-    check(&all);
-    let session = session(path);
+    check(&pieces(path));
+    removed_and_there(path)
+}
+
+/// How many pieces were removed; those and what is there are all that was recorded.
+fn removed_and_there(path: &Path) -> u64 {
+    let (all, session) = (pieces(path), session(path));
     let (ended, removed) = (session["pieces"].as_u64().unwrap(), session["pieces_removed"].as_u64().unwrap_or(0));
     assert_eq!(all.len() as u64 - 1 + removed, ended, "{session}");
     let recorded = |account: &serde_json::Value| account["recorded"].as_u64().unwrap();
@@ -110,6 +114,18 @@ fn check_removed(path: &Path) -> u64 {
     let gone = session["records_removed"].as_u64().unwrap_or(0);
     assert_eq!(before + total(&session, "recorded"), there + gone, "{session}");
     removed
+}
+
+/// A disk that is full before the first piece has ended, and again and again.
+pub(crate) fn a_disk_that_fills_faster_than_pieces_end_ends_no_recording() {
+    let disk = SmallDisk::new("6M");
+    let path = disk.0.path().join("trace");
+    let load = Numbers::start(&machine::online_cpus().unwrap(), Duration::ZERO);
+    succeed(&mut record(&path, &["--rotate-size", "512K", "--min-free", "25%", "-d", "4s"]));
+    load.stop();
+    assert!(removed_and_there(&path) > 0);
+    pieces(&path).iter().for_each(|piece| verify(piece));
+    assert!(total(&session(&path), "unwritten") == 0, "what was recorded is not there");
 }
 
 fn bytes_of(folder: &Path) -> u64 {

@@ -84,17 +84,31 @@ pub(crate) fn end_trace(
         return Err(Removed(errors.join("; ")).into());
     }
     written?;
-    save_names(&mut addresses, &mut tasks, &directory.private());
+    save_names(&mut addresses, &mut tasks, &directory.private(), |_| false);
     standing.close()?;
     Ok(session)
 }
 
-/// Keeps what names need, last: they are worth less than an account.
-pub(crate) fn save_names(addresses: &mut Addresses, tasks: &mut Tasks, private: &Path) {
-    if let Err(error) = addresses.save(private) {
+/// Keeps what names need, last: they are worth less than an account. `make_room` is told why something could not be written, and says whether to try
+/// again.
+pub(crate) fn save_names(
+    addresses: &mut Addresses,
+    tasks: &mut Tasks,
+    private: &Path,
+    make_room: impl Fn(&anyhow::Error) -> bool,
+) {
+    let try_again = |write: &mut dyn FnMut() -> Result<()>| {
+        loop {
+            match write() {
+                Err(error) if make_room(&error) => {}
+                other => return other,
+            }
+        }
+    };
+    if let Err(error) = try_again(&mut || addresses.save(private)) {
         log::error!("stacks may have fewer names: {error:#}");
     }
-    if let Err(error) = tasks.save(private) {
+    if let Err(error) = try_again(&mut || tasks.save(private)) {
         log::error!("threads may have no names: {error:#}");
     }
 }

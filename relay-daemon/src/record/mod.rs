@@ -26,7 +26,7 @@ use relay_common::Mode;
 use self::{
     addresses::Addresses,
     ending::{drain_all, end_trace, save_names},
-    kept::{Kept, Yielding},
+    kept::{Kept, Yielding, is_for_want_of_room},
     pieces::{Pieces, Rules},
     rotation::resume_at,
     tasks::Tasks,
@@ -171,7 +171,7 @@ impl Recording {
         if self.pieces.is_due(bytes) {
             self.pieces.follow(self.directory.absolute()?);
             match self.end_piece() {
-                Ok(piece) => self.pieces.ended(piece)?,
+                Ok((piece, records)) => self.pieces.ended(piece, records)?,
                 Err(error) => {
                     self.pieces.failed(&error);
                     return Err(error);
@@ -185,8 +185,8 @@ impl Recording {
         Ok(())
     }
 
-    /// Ends the piece that is being written, begins the next, and returns where the one that has ended is.
-    fn end_piece(&mut self) -> Result<PathBuf> {
+    /// Ends the piece that is being written, begins the next, and returns where the one that has ended is, and how many records it has.
+    fn end_piece(&mut self) -> Result<(PathBuf, u64)> {
         let (trace, channel) = (self.pieces.trace(), Arc::clone(&self.standing.channel));
         let path = form::pieces::path(&trace, self.session.pieces + 1);
         let mut piece = TraceDirectory::create(&path, false)?;
@@ -217,9 +217,11 @@ impl Recording {
             // The next has begun all the same.
             log::error!("the account of {}: {error:#}", path.display());
         }
-        save_names(&mut self.addresses, &mut self.tasks, &piece.private());
+        let kept = self.pieces.kept();
+        let private = piece.private();
+        save_names(&mut self.addresses, &mut self.tasks, &private, |why| is_for_want_of_room(why) && kept.make_room());
         self.tasks.begin_piece(end.monotonic);
-        Ok(path)
+        Ok((path, session.cpus.iter().map(form::session::Cpu::in_file).sum()))
     }
 
     /// What `session.json`, of `written` bytes now, can have at the end: the account of every CPU, what the pieces before have of it, and a
@@ -340,11 +342,18 @@ impl Recording {
     ///
     /// # Errors
     /// When the account cannot be had or written; [`Removed`] when there is no place for it any more.
-    pub fn finish(self) -> Result<Session> {
-        let Self { standing, directory, addresses, tasks, readers, mut session, pieces, trouble, .. } = self;
-        standing.stop()?;
+    pub fn finish(mut self) -> Result<Session> {
+        self.standing.stop()?;
+        self.standing.channel.wait_for_running_programs()?;
+        // What is left in the buffers may need the room of a piece that is due, and gives way.
+        if self.pieces.kept().gives_way()
+            && let Err(error) = self.rotate()
+        {
+            log::error!("{error:#}");
+        }
+        self.pieces.kept().end();
         let end = Instant::now();
-        standing.channel.wait_for_running_programs()?;
+        let Self { standing, directory, addresses, tasks, readers, mut session, pieces, trouble, .. } = self;
         let (mut consumers, mut errors): (_, Vec<_>) = (Vec::new(), trouble.into_iter().collect());
         for stopped in readers.stop()? {
             consumers.push((stopped.consumer, stopped.result.is_ok()));
@@ -432,6 +441,6 @@ fn start_readers(standing: &Standing, folder: &Path, kept: Kept) -> Result<Reade
             channel.mark(cpu)?;
         }
         let file = CpuFile::resume(&folder, cpu, buffer.taken().output)?;
-        Ok(Box::new(Yielding::new(file, kept.clone())) as Box<dyn Output>)
+        Ok(Box::new(Yielding::new(file, buffer, kept.clone())) as Box<dyn Output>)
     })
 }

@@ -126,8 +126,8 @@ impl Pieces {
         }
     }
 
-    /// A piece has ended: compresses it, and removes those that are too many.
-    pub(crate) fn ended(&mut self, piece: PathBuf) -> Result<()> {
+    /// A piece has ended that has so many records: compresses it, and removes those that are too many.
+    pub(crate) fn ended(&mut self, piece: PathBuf, records: u64) -> Result<()> {
         // In step with the beginning, however late one has ended.
         let now = Instant::now();
         while let (Some(due), Some(time)) = (self.due.filter(|due| *due <= now), self.rules.time) {
@@ -135,7 +135,7 @@ impl Pieces {
         }
         self.retry = None;
         self.compress(piece);
-        self.kept.ended()
+        self.kept.ended(records)
     }
 
     /// Looks at the disk, if it is time to, and makes room. To be called ten times a second or so.
@@ -228,7 +228,7 @@ mod tests {
         archive::compress(&all[2]).unwrap();
         fs::write(archive_of(&all[0], PARTIAL), "a half").unwrap();
         assert_eq!(numbers(&trace).unwrap(), [1, 2, 3, 4]);
-        pieces.ended(all[3].clone()).unwrap();
+        pieces.ended(all[3].clone(), 36).unwrap();
         assert_eq!(numbers(&trace).unwrap(), [3, 4]);
         assert!(archive_of(&all[2], "").exists() && all[3].exists());
         // 9 and 18, of the second from its archive.

@@ -54,15 +54,15 @@ pub(crate) fn cut(
 ) -> Result<Part> {
     let cpu = consumer.buffer().cpu();
     let before = before(session, cpu);
-    let mut told = take_up_to_now(consumer, channel)?;
+    take_up_to_now(consumer, channel)?;
     for _ in 0..TELL_TRIES {
-        if told == Some(consumer.buffer().control().producer.lost()) {
+        if kept.told(cpu) == Some(consumer.buffer().control().producer.lost()) {
             break;
         }
         channel.mark(cpu)?;
-        told = take_up_to_now(consumer, channel)?.or(told);
+        take_up_to_now(consumer, channel)?;
     }
-    let told = match (told, consumer.consumed().checked_sub(1)) {
+    let told = match (kept.told(cpu), consumer.consumed().checked_sub(1)) {
         (Some(told), _) => told,
         (None, Some(last)) => told_by(consumer.buffer(), last)?,
         (None, None) => 0,
@@ -79,7 +79,7 @@ pub(crate) fn cut(
     let (from, to) = (trace.join(&name), piece.join(&name));
     fs::rename(&from, &to).with_context(|| format!("moving {} to {}", from.display(), to.display()))?;
     match CpuFile::create(trace, cpu) {
-        Ok(file) => consumer.replace_output(Box::new(Yielding::new(file, kept))),
+        Ok(file) => consumer.replace_output(Box::new(Yielding::new(file, Arc::clone(consumer.buffer()), kept))),
         Err(error) => {
             // The consumer still has the old one.
             fs::rename(&to, &from).with_context(|| format!("moving {} back", to.display()))?;
@@ -89,18 +89,13 @@ pub(crate) fn cut(
     Ok(part)
 }
 
-/// Takes what has been recorded by now; what comes meanwhile may be as much again, and again. Returns the losses that the last packet tells
-/// of those that it took: once that is given back, and the buffer has no other sub-buffer, it may be gone.
-fn take_up_to_now(consumer: &mut Consumer, channel: &Channel) -> Result<Option<u64>> {
+/// Takes what has been recorded by now; what comes meanwhile may be as much again, and again. What there is no room for is left to the next piece.
+fn take_up_to_now(consumer: &mut Consumer, channel: &Channel) -> Result<()> {
     channel.flush(consumer.buffer().cpu())?;
     let buffer = Arc::clone(consumer.buffer());
-    let (reader, mut told) = (buffer.reader(), None);
-    let end = reader.produced();
-    while consumer.consumed() < end && reader.subbuf(consumer.consumed())?.is_some() {
-        told = Some(told_by(&buffer, consumer.consumed())?);
-        consumer.pass(1)?;
-    }
-    Ok(told)
+    let end = buffer.reader().produced();
+    while consumer.consumed() < end && consumer.pass(1)? > 0 {}
+    Ok(())
 }
 
 /// What a piece has of a CPU: of what was counted by its end, what the pieces before it have not. Without a part the CPU's file goes on in
