@@ -1,5 +1,7 @@
 //! Rows of the tracer's maps that both sides read. `W` is the shared word of the kernel side, and `u64` in user space, which reads copies.
 
+use crate::recipe::{KEPT, input::ENTRY_COUNT};
+
 /// What one CPU counts beside its buffer: events that were not recorded, and why.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -44,7 +46,20 @@ pub struct Tally<W> {
     pub last: W,
     /// How many samples came.
     pub samples: W,
+    /// Entries of a pair.
+    pub entries: W,
+    /// Entries that their returns have found.
+    pub returned: W,
+    /// Entries whose thread has ended, as another thread of its number shows.
+    pub ended: W,
+    /// Entries that their thread has left without a return that was seen.
+    pub unseen: W,
 }
+
+/// Words of the calls that a thread is in, as they are kept: how many calls, its task, its number, when the outermost began, and the rest of that.
+pub const CALLS_WORDS: usize = 3 + CALL_HEAD + ENTRY_COUNT as usize + KEPT as usize / 8;
+/// Words that come first of each call.
+pub const CALL_HEAD: usize = 4;
 
 /// What has ended the recording. Times are in nanoseconds of the monotonic clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,5 +87,5 @@ pub struct Cgroup {
     pub id: u64,
 }
 
-const _: () = assert!(size_of::<Account<u64>>() == 96 && size_of::<Tally<u64>>() == 40);
+const _: () = assert!(size_of::<Account<u64>>() == 96 && size_of::<Tally<u64>>() == 72);
 const _: () = assert!(size_of::<Trigger<u64>>() == 40 && size_of::<Cgroup>() == 16);

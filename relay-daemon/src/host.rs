@@ -1,8 +1,9 @@
 //! What the tracer asks this host: the kernel's version and what it can do, this boot, and the namespaces that this process is in.
 
-use std::{fs, io, path::Path};
+use std::{collections::HashMap, fs, io, path::Path};
 
 use anyhow::{Context as _, Result, anyhow};
+use relay_trace::form::clock::Instant;
 
 /// From now on what this thread, and those that it starts, make in file systems belongs to this group. What they run does not inherit that.
 ///
@@ -99,6 +100,40 @@ pub fn is_in_own(namespace: Namespace) -> bool {
         Namespace::User => ("/proc/self/ns/user", "user:[4026531837]"),
     };
     fs::read_link(path).is_ok_and(|namespace| namespace.as_os_str() != first)
+}
+
+/// Which threads there are, by the numbers that eBPF programs see.
+#[derive(Debug)]
+pub(crate) struct Threads {
+    /// Nanoseconds of the boot clock at which threads began; `None` of one that is not there.
+    began: HashMap<u64, Option<u64>>,
+    /// By how much the boot clock is ahead of the monotonic one.
+    ahead: u64,
+    /// In a PID namespace `/proc` has other numbers: there every thread is taken to be there.
+    is_blind: bool,
+}
+
+impl Threads {
+    pub(crate) fn now() -> Self {
+        let now = Instant::now();
+        let ahead = now.boottime.saturating_sub(now.monotonic);
+        Self { began: HashMap::new(), ahead, is_blind: is_in_own(Namespace::Pid) }
+    }
+
+    /// Whether the thread that had this number at a time, in nanoseconds of the monotonic clock, is still there.
+    pub(crate) fn has(&mut self, thread: u64, at: u64) -> bool {
+        // The idle tasks have no number.
+        if self.is_blind || thread == 0 {
+            return true;
+        }
+        let began = self.began.entry(thread).or_insert_with(|| {
+            let stat = fs::read_to_string(format!("/proc/{thread}/stat")).ok()?;
+            // The 22nd field, in clock ticks; the name, which may hold anything, is the 2nd.
+            let ticks: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
+            Some(ticks.saturating_mul(1_000_000_000 / rustix::param::clock_ticks_per_second()))
+        });
+        began.is_some_and(|began| began <= at.saturating_add(self.ahead))
+    }
 }
 
 /// Whether the kernel has kprobes.

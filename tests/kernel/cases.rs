@@ -221,3 +221,61 @@ pub(crate) fn an_execve_of_a_thread_is_one_call_that_returns() {
         }
     }
 }
+
+/// A function that is left in every way: by returning, with its thread, by a signal that kills, by a jump, by another program, and not before the end.
+pub(crate) fn every_entry_has_returned_or_is_told_why_not() {
+    const PROGRAM: &str = "#include <pthread.h>\n#include <setjmp.h>\n#include <signal.h>\n#include <stdlib.h>\n#include <sys/syscall.h>\n\
+        #include <sys/wait.h>\n#include <unistd.h>\n\
+        static jmp_buf out;\n\
+        __attribute__((noinline)) int stay(int how) {\n\
+            if (how == 1) syscall(SYS_exit, 0);\n\
+            if (how == 2) raise(SIGKILL);\n\
+            if (how == 3) longjmp(out, 1);\n\
+            if (how == 4) execl(\"/bin/true\", \"true\", (char *)0);\n\
+            if (how == 5) { for (int fd = 0; fd < 3; fd++) close(fd); sleep(3); _exit(0); }\n\
+            __asm__ volatile(\"\");\n\
+            return how;\n\
+        }\n\
+        static void *run(void *none) { stay(1); return none; }\n\
+        int main(void) {\n\
+            pthread_t thread;\n\
+            for (int i = 0; i < 2; i++) { pthread_create(&thread, 0, run, 0); pthread_join(thread, 0); }\n\
+            if (fork() == 0) stay(2);\n\
+            wait(0);\n\
+            if (!setjmp(out)) stay(3);\n\
+            for (int i = 0; i < 7; i++) stay(0);\n\
+            if (fork() == 0) stay(5);\n\
+            usleep(200000);\n\
+            stay(4);\n\
+            return 1;\n\
+        }\n";
+    let folder = tempfile::tempdir().unwrap();
+    let (source, program) = (folder.path().join("leaves.c"), folder.path().join("relay-leaves"));
+    fs::write(&source, PROGRAM).unwrap();
+    succeed(Command::new("cc").arg("-O1").arg("-pthread").arg("-o").arg(&program).arg(&source));
+    let program = program.to_str().unwrap();
+    let event = format!("uretprobe:{program}:stay(arg0:s32)");
+    let events = ["-e", &event, "-e", "syscall:execve", "-e", "syscall:exit_group"];
+    let command = [&["--latency", "--bpf-stats", "-n", "16"], &events[..], &["--", program]].concat();
+    let trace = record(&command);
+    trace.adds_up();
+    let pairs = trace.summary["pairs"].as_object().unwrap();
+    let of = |name: &str| {
+        let counts = &pairs.iter().find(|(event, _)| event.starts_with(name)).unwrap_or_else(|| panic!("{pairs:?}")).1;
+        ["entries", "returned", "ended", "under_way", "unseen", "no_room"].map(|cause| counts[cause].as_u64().unwrap())
+    };
+    // Two threads that exited, one that was killed, and one whose program was replaced by one that has ended.
+    assert_eq!(of("uretprobe:"), [13, 7, 4, 1, 1, 0], "{pairs:?}");
+    // relayd's child, the program, and what took its place; other processes' calls may be under way.
+    let [entries, returned, ended, under_way, unseen, no_room] = of("syscall:execve");
+    assert!(returned >= 2 && unseen + no_room == 0, "{pairs:?}");
+    assert_eq!(entries, returned + ended + under_way, "{pairs:?}");
+    // Calls that never return are recorded at their entry, and are no pairs.
+    assert!(!pairs.contains_key("syscall:exit_group"), "{pairs:?}");
+    for (name, unreturned) in [("entries", 13 + entries), ("returned", 7 + returned)] {
+        assert_eq!(trace.total(name), unreturned, "{}", trace.summary);
+    }
+    let shown = text(&succeed(&mut trace.relayd("stat")).stdout);
+    let told = "13 entries, 7 returned, 6 unreturned (thread ended 4, under way 1, return unseen 1, no room 0)";
+    assert!(shown.contains(told), "{shown}");
+}

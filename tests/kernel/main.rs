@@ -175,7 +175,8 @@ fn main() {
             [] notices_of_names_that_are_lost_are_said_to_be,
             [STRACE, COMPAT] a_program_of_32_bits_makes_the_calls_that_strace_shows,
             [COMPAT] the_execve_of_a_program_of_32_bits_returns,
-            [STRACE, COMPILER] an_execve_of_a_thread_is_one_call_that_returns;
+            [STRACE, COMPILER] an_execve_of_a_thread_is_one_call_that_returns,
+            [COMPILER] every_entry_has_returned_or_is_told_why_not;
         contexts: [] every_call_is_accounted_for_by_kind,
             [KPROBES] every_call_of_a_function_of_the_kernel_is_accounted_for,
             [] every_call_of_a_raw_tracepoint_is_accounted_for_without_statistics,

@@ -16,7 +16,7 @@ use relay_trace::{
     },
     form::{
         format::{Display, FieldKind},
-        session::Cpu,
+        session::{Cpu, Pairs},
     },
     read::{
         geometry::{self, Cut},
@@ -140,6 +140,9 @@ struct TraceReport {
     cpus: Vec<CpuReport>,
     /// The account of the recording, when it ended in order.
     account: Option<Vec<Cpu>>,
+    /// What has become of entries that were kept for their returns, by event.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pairs: BTreeMap<String, Pairs>,
 }
 
 #[derive(Debug, Serialize)]
@@ -396,6 +399,7 @@ impl TraceReport {
             events: event_reports,
             cpus: cpus.into_iter().map(cpu).collect(),
             account: trace.is_finished().then(|| session.cpus.clone()),
+            pairs: session.events.iter().filter_map(|event| Some((event.name.clone(), event.pairs?))).collect(),
         }
     }
 }

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use relay_channel::pins::OpenError;
 use relay_daemon::session::{self, Orphan, Standing, status::Status};
+use relay_trace::show::escape::escaped;
 
 use super::snapshot::explain;
 
@@ -64,7 +65,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 }
 
 fn line(status: &Status) -> String {
-    let Status { name, events, age, span, recorded, rate, overrun, lost, memory, stopped_by, armed, cpus } = status;
+    let Status { name, events, age, span, recorded, rate, overrun, lost, memory, stopped_by, armed, pairs, cpus } =
+        status;
     let time = |seconds: f64| {
         // From a second on whole tenths of it are enough.
         let unit: u64 = if seconds < 1.0 { 1_000 } else { 100_000_000 };
@@ -76,8 +78,9 @@ fn line(status: &Status) -> String {
         (None, true) => "records, until its event".to_owned(),
         (None, false) => "records".to_owned(),
     };
+    let pairs: String = pairs.iter().map(|(event, pairs)| format!("  {}: {pairs}\n", escaped(event))).collect();
     format!(
-        "{name}: {state}\n  {} events, {} old, holds {}\n  recorded {recorded} ({rate:.0}/s), overrun {overrun}, lost {lost}\n  memory {:.1} MiB on {} CPUs\n",
+        "{name}: {state}\n  {} events, {} old, holds {}\n  recorded {recorded} ({rate:.0}/s), overrun {overrun}, lost {lost}\n  memory {:.1} MiB on {} CPUs\n{pairs}",
         events.len(),
         time(*age),
         time(*span),

@@ -1,10 +1,13 @@
 //! What is shown of a recording: the status line while it runs, librelay's summary and the account at its end.
 
-use std::{fmt::Write as _, io::Write as _, path::Path, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, io::Write as _, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result};
 use relay_daemon::record::Progress;
-use relay_trace::form::session::{Cpu, Program, Session};
+use relay_trace::{
+    form::session::{Cpu, Pairs, Program, Session},
+    show::escape::escaped,
+};
 use serde::Serialize;
 
 /// The summary as a program reads it.
@@ -37,6 +40,8 @@ struct Summary<'a> {
     recorded_before: u64,
     lost_before: u64,
     cpus: &'a [Cpu],
+    /// What has become of the entries, by event.
+    pairs: BTreeMap<&'a str, Pairs>,
     programs: &'a [Program],
     helpers: &'a [Program],
     samples_missed: Option<u64>,
@@ -89,6 +94,7 @@ pub(crate) fn print(path: &Path, session: &Session, json: bool, quiet: bool) -> 
         recorded_before: session.before.iter().map(|cpu| cpu.recorded).sum(),
         lost_before: session.before.iter().map(Cpu::lost).sum(),
         cpus: &session.cpus,
+        pairs: session.events.iter().filter_map(|event| Some((&*event.name, event.pairs?))).collect(),
         programs: &session.programs,
         helpers: &session.helpers,
         samples_missed: session.events.iter().filter_map(|event| event.missed).reduce(u64::saturating_add),
@@ -143,7 +149,11 @@ fn text(summary: &Summary<'_>) -> Result<String> {
     }
     if summary.entries > 0 || summary.unpaired > 0 {
         let unreturned = summary.entries.saturating_sub(summary.returned);
-        writeln!(text, "  entries  {}, kept for their returns; of {unreturned} none was seen", summary.entries)?;
+        let Summary { entries, returned, .. } = summary;
+        writeln!(text, "  entries  {entries}, kept for their returns: {returned} returned, {unreturned} unreturned")?;
+        for (event, pairs) in summary.pairs.iter().filter(|(_, pairs)| pairs.unreturned() > 0) {
+            writeln!(text, "    {}: {pairs}", escaped(event))?;
+        }
         writeln!(text, "  unpaired {} returns without a known entry", summary.unpaired)?;
     }
     writeln!(

@@ -2,22 +2,25 @@
 //!
 //! `session::loader` brings them there.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::{
+    collections::{BTreeMap, HashSet},
+    os::fd::{AsFd as _, OwnedFd},
+};
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{Array, HashMap, IterableMap as _, Map, MapData, PerCpuArray};
 use relay_common::{
-    rows::{Account, Tally, Trigger},
+    rows::{Account, CALLS_WORDS, Tally, Trigger},
     trace::TracerRequest,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    host,
+    host::{self, Threads},
     sys::{Row, link_missed},
 };
 use relay_channel::{bpf, machine, pins::Folder};
-use relay_trace::form::session::Program;
+use relay_trace::form::session::{Pairs, Program};
 
 /// Programs that do not run at events, but follow processes.
 const HELPERS: [&str; 2] = ["on_fork", "on_free"];
@@ -51,6 +54,8 @@ pub struct Programs {
     pub(crate) tallies: PerCpuArray<MapData, Row<Tally<u64>>>,
     pub(crate) trigger: Array<MapData, Row<Trigger<u64>>>,
     pub(crate) chosen: HashMap<MapData, u64, u64>,
+    /// The calls that threads are in, by thread and event.
+    pub(crate) pairs: HashMap<MapData, u64, [u64; CALLS_WORDS]>,
     /// The event that each system call is.
     pub(crate) calls: Array<MapData, u64>,
     /// The events' places in there.
@@ -60,6 +65,10 @@ pub struct Programs {
     /// While this is open, the kernel counts runs.
     pub(crate) stats: Option<OwnedFd>,
 }
+
+/// How many calls wait for their returns, by event: of threads that are there, and of others.
+#[derive(Debug, Default)]
+pub struct Waiting(BTreeMap<u16, (u64, u64)>);
 
 /// What [`Programs`] are that are pinned.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -169,6 +178,41 @@ impl Programs {
         Ok(self.tallies(event)?.iter().map(missed).sum())
     }
 
+    /// The calls that threads are in by what is kept of them, by event, and whether the thread is there.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn waiting(&self) -> Result<Waiting> {
+        let mut waiting = Waiting::default();
+        let (mut threads, mut seen) = (Threads::now(), HashSet::new());
+        for row in self.pairs.iter() {
+            let (key, row) = row.context("reading which calls have not returned")?;
+            // One that is removed meanwhile makes the kernel begin again.
+            if let (true, [calls, _, thread, began, ..]) = (seen.insert(key), row) {
+                let counts = waiting.0.entry((key & 0xffff) as u16).or_default();
+                *if threads.has(thread, began) { &mut counts.0 } else { &mut counts.1 } += calls;
+            }
+        }
+        Ok(waiting)
+    }
+
+    /// Adds what has become of the entries of an event.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn count_pairs(&self, event: u16, waiting: &Waiting, pairs: &mut Pairs) -> Result<()> {
+        let (under_way, ended) = waiting.0.get(&event).copied().unwrap_or_default();
+        pairs.under_way += under_way;
+        pairs.ended += ended;
+        for tally in self.tallies(event)? {
+            pairs.entries += tally.entries;
+            pairs.returned += tally.returned;
+            pairs.ended += tally.ended;
+            pairs.unseen += tally.unseen;
+        }
+        Ok(())
+    }
+
     /// What each possible CPU has counted of an event; nothing of events of other programs.
     fn tallies(&self, event: u16) -> Result<Vec<Tally<u64>>> {
         if u32::from(event) >= self.tallies.len() {
@@ -258,9 +302,12 @@ impl Programs {
         for (index, loaded) in self.loaded.iter().enumerate() {
             folder.pin(&program_pin(prefix, index), loaded.program.as_fd())?;
         }
-        for (name, map) in
-            [("account", self.account.map()), ("tallies", self.tallies.map()), ("calls", self.calls.map())]
-        {
+        for (name, map) in [
+            ("account", self.account.map()),
+            ("tallies", self.tallies.map()),
+            ("calls", self.calls.map()),
+            ("pairs", self.pairs.map()),
+        ] {
             folder.pin(&format!("{prefix}{name}"), map.fd().as_fd())?;
         }
         for (name, map) in [(TRIGGER, self.trigger.map()), (CHOSEN, self.chosen.map())] {
@@ -306,6 +353,7 @@ impl Programs {
             tallies: per_cpu("tallies")?.try_into()?,
             trigger: Map::Array(map(TRIGGER)?).try_into()?,
             chosen: Map::HashMap(map(CHOSEN)?).try_into()?,
+            pairs: Map::LruHashMap(map(&format!("{prefix}pairs"))?).try_into()?,
             calls: Map::Array(map(&format!("{prefix}calls"))?).try_into()?,
             places: pinned.places.clone(),
             loaded: loaded.collect::<Result<_>>()?,

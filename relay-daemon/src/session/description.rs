@@ -186,6 +186,7 @@ pub(crate) fn change_event(id: u16) -> SessionEvent {
         size: size_of::<u64>(),
         format: CHANGE_FORMAT.to_owned(),
         suppressed: None,
+        pairs: None,
         missed: None,
         added: None,
         removed: None,

@@ -16,7 +16,7 @@ use aya_log::EbpfLogger;
 use aya_obj::generated::bpf_map_type;
 use relay_common::{
     recipe::{Pattern, Recipe, SHARED_WORKSPACES},
-    rows::{Account, Cgroup, Tally, Trigger},
+    rows::{Account, CALLS_WORDS, Cgroup, Tally, Trigger},
     trace::{CALL_IS_CHOSEN, Cookie, TracerRequest},
 };
 use tokio::io::unix::AsyncFd;
@@ -80,6 +80,7 @@ pub(super) struct Loader {
     tallies: PerCpuArray<MapData, Row<Tally<u64>>>,
     trigger: Array<MapData, Row<Trigger<u64>>>,
     chosen: HashMap<MapData, u64, u64>,
+    pairs: HashMap<MapData, u64, [u64; CALLS_WORDS]>,
     calls: Array<MapData, u64>,
     table: Table,
     plan: Plan,
@@ -162,6 +163,7 @@ impl Loader {
         let mut take = |name: &str| ebpf.take_map(name).with_context(|| format!("the object has no map {name}"));
         let (account, tallies) = (take("ACCOUNT")?, take("TALLIES")?);
         let (trigger, chosen, calls) = (take("TRIGGER")?, take("CHOSEN")?, take("SYSTEM_CALLS")?);
+        let pairs = take("CALLS")?;
         // Of a session that goes on without this process, nobody will be there to listen.
         let notices = if orders.standing { None } else { notices(&mut ebpf)? };
         let mut loader = Self {
@@ -170,6 +172,7 @@ impl Loader {
             tallies: tallies.try_into()?,
             trigger: trigger.try_into()?,
             chosen: chosen.try_into()?,
+            pairs: pairs.try_into()?,
             calls: calls.try_into()?,
             table,
             plan,
@@ -240,9 +243,12 @@ impl Loader {
             let reason = reason.map_or_else(|| anyhow::anyhow!("there is none"), |refused| refused.error);
             return Err(reason.context("none of the events of --until could be attached"));
         }
-        let Self { request, account, tallies, trigger, chosen, calls, attached, stats, .. } = self;
+        let Self { request, account, tallies, trigger, chosen, pairs, calls, attached, stats, .. } = self;
         let (loaded, links) = attached.into_parts();
-        Ok((Programs { request, account, tallies, trigger, chosen, calls, places, loaded, links, stats }, refused))
+        Ok((
+            Programs { request, account, tallies, trigger, chosen, pairs, calls, places, loaded, links, stats },
+            refused,
+        ))
     }
 
     /// Attaches to all system calls for those that are events, as planned; returns which events these are, and where in the table. Events of a call

@@ -43,7 +43,7 @@ use relay_channel::{
 use relay_trace::form::{
     format::Format,
     metadata,
-    session::{Cpu, Session, SessionEvent},
+    session::{Cpu, Pairs, Session, SessionEvent},
 };
 
 /// How many wait for the kernel at once to have detached.
@@ -358,6 +358,23 @@ impl Standing {
             let counts = self.programs.iter().map(|programs| programs.suppressed(event.id));
             event.suppressed = Some(counts.sum::<Result<u64>>()?);
         }
+        self.count_pairs(&mut session.events)
+    }
+
+    /// What has become of the entries of each event that has pairs.
+    fn count_pairs(&self, events: &mut [SessionEvent]) -> Result<()> {
+        if events.iter().all(|event| event.pairs.is_none()) {
+            return Ok(());
+        }
+        let waiting: Vec<_> = self.programs.iter().map(Programs::waiting).collect::<Result<_>>()?;
+        for (event, pairs) in events.iter_mut().filter_map(|event| Some((event.id, event.pairs.as_mut()?))) {
+            *pairs = Pairs::default();
+            for (programs, waiting) in self.programs.iter().zip(&waiting) {
+                programs.count_pairs(event, waiting, pairs)?;
+            }
+            // Where the map was full, the kernel has dropped what was not used for longest (kernel/bpf/bpf_lru_list.c).
+            pairs.no_room = pairs.entries.saturating_sub(pairs.returned).saturating_sub(pairs.unreturned());
+        }
         Ok(())
     }
 
@@ -429,6 +446,7 @@ fn attach(loader: Loader, orders: &Orders<'_>) -> Result<(Programs, Vec<SessionE
         size: event.format.payload_size(),
         format: event.text.clone(),
         suppressed: event.limit.map(|_| 0),
+        pairs: event.pair.as_ref().map(|_| Pairs::default()),
         missed: None,
         added: None,
         removed: None,

@@ -1,6 +1,6 @@
 //! How a session stands, for `relayd status`.
 
-use std::{thread, time::Duration};
+use std::{collections::BTreeMap, thread, time::Duration};
 
 use anyhow::Result;
 use relay_common::{Buffer as _, MAX_RECORD, Mode, Word as _, trace::TIMESTAMP_BEGIN_AT};
@@ -9,7 +9,10 @@ use serde::Serialize;
 use super::{Standing, packets::header_word};
 use crate::kernel::programs::Fired;
 use relay_channel::sys::MappedBuffer;
-use relay_trace::form::{clock::Instant, session::Cpu};
+use relay_trace::form::{
+    clock::Instant,
+    session::{Cpu, Pairs},
+};
 
 /// How long rates are measured.
 const SAMPLE: Duration = Duration::from_millis(200);
@@ -41,6 +44,9 @@ pub struct Status {
     pub stopped_by: Option<Stopped>,
     /// Whether a record can stop it.
     pub armed: bool,
+    /// What has become of entries that are kept for their returns, by event.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub pairs: BTreeMap<String, Pairs>,
     /// Every CPU that has a buffer.
     pub cpus: Vec<CpuStatus>,
 }
@@ -96,6 +102,8 @@ impl Status {
                 span: seconds(end.saturating_sub(from.max(started))),
             });
         }
+        let mut known = description.session.events.clone();
+        standing.count_pairs(&mut known)?;
         let geometry = standing.channel.geometry();
         Ok(Self {
             name: name.to_owned(),
@@ -119,6 +127,7 @@ impl Status {
             memory: (geometry.buffer_size() + MAX_RECORD) * buffers.len() as u64,
             stopped_by: fired.map(|fired| Stopped { event: standing.event_name(fired.event).to_owned(), fired }),
             armed: standing.is_armed(),
+            pairs: known.into_iter().filter_map(|event| Some((event.name, event.pairs?))).collect(),
             cpus,
         })
     }

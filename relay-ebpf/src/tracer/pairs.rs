@@ -7,13 +7,14 @@ use aya_ebpf::{
 use relay_common::{
     Word as _,
     recipe::{KEPT, Recipe, flag, input},
+    rows::{CALL_HEAD, CALLS_WORDS, Tally},
 };
 use relay_ebpf::sys::{self, BpfWord, Cells, KernelAddress, Workspace};
 
 use crate::{
     account::count,
     choose::SINCE,
-    recipe::{recipe, workspace},
+    recipe::{recipe, tally, workspace},
 };
 
 /// How many calls that have returned unseen are given up at one event.
@@ -34,6 +35,8 @@ pub(crate) struct Calls {
     depth: BpfWord,
     /// The thread's task. Its number goes to another thread when it has ended.
     task: BpfWord,
+    /// Its number.
+    thread: BpfWord,
     /// The outermost. Those that it made are in [`DEEPER`].
     first: Call,
 }
@@ -42,10 +45,13 @@ pub(crate) struct Calls {
 #[repr(C)]
 pub(crate) struct Call {
     /// When it began, its frame, the bytes of the payload, and its key.
-    head: Cells<4>,
+    head: Cells<CALL_HEAD>,
     inputs: Cells<{ input::ENTRY_COUNT as usize }>,
     payload: Cells<WORDS>,
 }
+
+// What user space looks at when the recording has ended.
+const _: () = assert!(size_of::<Calls>() == CALLS_WORDS * 8);
 
 const TIME: u64 = 0;
 const PLACE: u64 = 1;
@@ -90,6 +96,14 @@ pub(crate) fn is_in(event: u32, current: u64) -> bool {
     recipe(event).is_some_and(|recipe| sys::value(&CALLS, key(event, recipe, current)).is_some())
 }
 
+/// Counts calls of the event that a key is of.
+#[inline(always)]
+fn tell(key: u64, of: impl FnOnce(&Tally<BpfWord>) -> &BpfWord, calls: u64) {
+    if let Some(tally) = tally(u32::from(key as u16)) {
+        of(tally).count(calls);
+    }
+}
+
 /// The call that is so many calls deep: the outermost is 0.
 #[inline(always)]
 fn call(calls: &'static Calls, key: u64, depth: u64) -> Option<&'static Call> {
@@ -101,6 +115,7 @@ fn call(calls: &'static Calls, key: u64, depth: u64) -> Option<&'static Call> {
 #[inline(always)]
 fn give_up(calls: &'static Calls, key: u64, limit: u64) -> u64 {
     // VERIFIER: the depth is kept in memory from one step to the next, so that all ways into a step look the same.
+    let before = calls.depth.peek();
     for _ in 0..GIVEN_UP {
         let depth = calls.depth.peek();
         if depth == 0 || call(calls, key, depth - 1).is_some_and(|call| call.head.get(PLACE) >= limit) {
@@ -109,7 +124,9 @@ fn give_up(calls: &'static Calls, key: u64, limit: u64) -> u64 {
         sys::remove(&DEEPER, (depth - 1) << 48 | key);
         let _ = calls.depth.swap(depth - 1);
     }
-    calls.depth.peek()
+    let left = calls.depth.peek();
+    tell(key, |tally| &tally.unseen, before.saturating_sub(left));
+    left
 }
 
 /// From now on the thread is in so many calls.
@@ -143,8 +160,12 @@ relay_ebpf::subprogram! {
 #[inline(always)]
 fn left(calls: &'static Calls, recipe: &Recipe, key: u64, frame: u64) -> u64 {
     let task = sys::task();
-    // A thread is in one system call at most: one that has not returned never will.
-    if calls.task.swap(task) != task || recipe.flags & flag::SINGLE != 0 {
+    if calls.task.swap(task) != task {
+        tell(key, |tally| &tally.ended, calls.depth.peek());
+        0
+    } else if recipe.flags & flag::SINGLE != 0 {
+        // A thread is in one system call at most: one that has not returned never will.
+        tell(key, |tally| &tally.unseen, calls.depth.peek());
         0
     } else if frame == 0 {
         calls.depth.peek()
@@ -159,6 +180,7 @@ relay_ebpf::subprogram! {
     pub(crate) fn enter(level: u32, event: u32, current: u64, end: u64) -> u64 {
         let (Some(workspace), Some(recipe)) = (workspace(level), recipe(event)) else { return 0 };
         let key = key(event, recipe, current);
+        tell(key, |tally| &tally.entries, 1);
         if sys::value(&CALLS, key).is_none()
             && let Some(none) = NO_CALLS.get(0)
         {
@@ -168,6 +190,7 @@ relay_ebpf::subprogram! {
         let frame = frame(workspace, recipe);
         let depth = left(calls, recipe, key, frame);
         let _ = calls.depth.swap(depth + 1);
+        let _ = calls.thread.swap(current & 0x7fff_ffff);
         if depth != 0
             && let Some(none) = NO_CALLS.get(0)
         {
@@ -206,6 +229,7 @@ relay_ebpf::subprogram! {
         let Some(calls) = sys::value(&CALLS, key) else { return UNPAIRED };
         if calls.task.peek() != sys::task() {
             // Of another thread, which had the number before.
+            tell(key, |tally| &tally.ended, calls.depth.peek());
             sys::remove(&CALLS, key);
             return UNPAIRED;
         }
@@ -227,9 +251,14 @@ relay_ebpf::subprogram! {
             workspace.inputs.copy_from(input::ENTRY.into(), u64::from(input::ENTRY_COUNT) * 8, call.inputs.address(0));
             let _ = workspace.fetch(0, len, sys::Address::Kernel(call.payload.address(0)));
             // One that was kept before a pause of the recording may have returned in it: this is the return of another.
-            if call.head.get(KEY) == (depth - 1) << 48 | key && call.head.get(TIME) >= SINCE.peek() {
-                end = len;
-                count(|account| &account.returned);
+            if call.head.get(KEY) == (depth - 1) << 48 | key {
+                if call.head.get(TIME) >= SINCE.peek() {
+                    end = len;
+                    count(|account| &account.returned);
+                    tell(key, |tally| &tally.returned, 1);
+                } else {
+                    tell(key, |tally| &tally.unseen, 1);
+                }
             }
         }
         depth = depth.saturating_sub(1);

@@ -34,6 +34,11 @@ static WORKSPACES: PerCpuArray<Workspace, { LEVELS as usize }> = PerCpuArray::ne
 #[btf_map]
 static TALLIES: PerCpuArray<Tally<BpfWord>, 1> = PerCpuArray::new();
 
+#[inline(always)]
+pub(crate) fn tally(event: u32) -> Option<&'static Tally<BpfWord>> {
+    TALLIES.get(event)
+}
+
 /// How many workspaces a program looks at where all CPUs share them.
 const PROBES: u32 = 32;
 /// So far apart: every workspace comes up in turn, since their number is a power of two, and tasks with numbers in a row, as the threads of a
@@ -233,7 +238,7 @@ fn matches(workspace: &Workspace, test: &Test) -> bool {
 relay_ebpf::subprogram! {
     /// Counts a sample, whatever becomes of it.
     pub(crate) fn sampled(event: u32) -> u64 {
-        if let Some(tally) = TALLIES.get(event) {
+        if let Some(tally) = tally(event) {
             let now = sys::clock();
             if tally.first.peek() == 0 {
                 let _ = tally.first.swap(now);
@@ -254,7 +259,7 @@ pub(crate) fn is_within_limit(recipe: &Recipe, event: u32) -> bool {
     if recipe.interval == 0 {
         return true;
     }
-    let Some(limit) = TALLIES.get(event) else { return true };
+    let Some(limit) = tally(event) else { return true };
     let (now, next) = (sys::clock(), limit.next.peek());
     if next > now + recipe.burst {
         limit.suppressed.count(1);

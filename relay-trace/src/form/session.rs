@@ -118,12 +118,53 @@ pub struct SessionEvent {
     /// Of samples: how many were due and did not reach the program, because another one was running on the CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missed: Option<u64>,
+    /// Where entries and returns are paired: what has become of the entries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pairs: Option<Pairs>,
     /// When it was added to a session that was running, in nanoseconds of the monotonic clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub added: Option<u64>,
     /// When it was removed from the session, while that went on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removed: Option<u64>,
+}
+
+/// What has become of the entries of an event: each has returned, or is counted by why it has not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pairs {
+    /// Entries, kept for their returns.
+    pub entries: u64,
+    /// Entries that their returns have found.
+    pub returned: u64,
+    /// Entries whose thread has ended: it exited, or was killed.
+    pub ended: u64,
+    /// Entries whose thread was there at the end, and had not returned.
+    pub under_way: u64,
+    /// Entries whose thread has gone on without a return that was seen: it jumped out of the call, or returned during a pause, or the kernel did
+    /// not run the program.
+    pub unseen: u64,
+    /// Entries that there was no room to keep.
+    pub no_room: u64,
+}
+
+impl Pairs {
+    /// Entries without a return.
+    #[must_use]
+    pub fn unreturned(&self) -> u64 {
+        [self.under_way, self.unseen, self.no_room].into_iter().fold(self.ended, u64::saturating_add)
+    }
+}
+
+impl std::fmt::Display for Pairs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { entries, returned, ended, under_way, unseen, no_room } = self;
+        let unreturned = self.unreturned();
+        write!(
+            f,
+            "{entries} entries, {returned} returned, {unreturned} unreturned (thread ended {ended}, under way {under_way}, return unseen {unseen}, \
+             no room {no_room})"
+        )
+    }
 }
 
 impl SessionEvent {

@@ -64,6 +64,9 @@ fn one(text: &mut String, trace: &TraceReport, verbose: bool) -> Result<()> {
             row(text, &format!("  cpu {cpu}"), width, count)?;
         }
     }
+    for (event, pairs) in trace.pairs.iter().filter(|(_, pairs)| pairs.unreturned() > 0) {
+        writeln!(text, "  {}: {pairs}", escaped(event))?;
+    }
     writeln!(text)?;
     for cpu in &trace.cpus {
         row(text, &format!("cpu {}", cpu.cpu), width, &cpu.all)?;
