@@ -12,7 +12,7 @@ pub const MAX_STEPS: usize = 6;
 pub const MAX_TESTS: usize = 24;
 /// Most bytes of a text pattern: a position for each, and one for the end, are the bits of a word.
 pub const MAX_PATTERN: usize = 63;
-/// Most bytes of a text that are compared with a pattern: what comes after is as if it were not there.
+/// Most bytes of a text that are compared with a pattern, with a NUL at its end: what comes after is as if it were not there.
 pub const MAX_TEXT: usize = 256;
 /// Workspaces that all CPUs share, where programs can be preempted and the kernel cannot keep them from it: so many tasks can be inside a program
 /// at once, and some more come to no harm. A power of two.
@@ -124,7 +124,7 @@ pub enum FetchKind {
 
 /// One value to fetch.
 ///
-/// It begins as the input `source` plus `offsets[0]`; then, `steps` times, the 8 bytes there are loaded and the next offset is added.
+/// It begins as the input `source` plus `scale` times the input `index` plus `offsets[0]`; then, `steps` times, the 8 bytes there are loaded and the next offset is added.
 /// Addresses with the highest bit set are the kernel's, the others the current process's: so it is on x86-64 and arm64.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -147,8 +147,12 @@ pub struct Fetch {
     pub signed: u8,
     /// Bytes of a number where it is stored: 1, 2, 4 or 8.
     pub size: u8,
-    /// Zeros.
-    pub zero: [u8; 4],
+    /// Index of the input that is added, times `scale`.
+    pub index: u16,
+    /// Zero where no other input is added.
+    pub scale: u8,
+    /// Zero.
+    pub zero: u8,
     /// Added to the input, and to what each pointer loads.
     pub offsets: [i32; MAX_STEPS + 1],
     /// Zero.
@@ -346,7 +350,9 @@ impl Recipe {
             right: 0,
             signed: 0,
             size: 0,
-            zero: [0; 4],
+            index: 0,
+            scale: 0,
+            zero: 0,
             offsets: [0; MAX_STEPS + 1],
             pad: 0,
         }; MAX_FETCHES],

@@ -236,6 +236,8 @@ fn main() {
             [BABELTRACE] a_system_call_takes_as_long_as_it_slept,
             [BABELTRACE, COMPILER] calls_inside_calls_are_paired_each_with_its_own,
             [BABELTRACE, COMPILER] static_probes_have_their_arguments,
+            [BABELTRACE, COMPILER] static_probes_have_arguments_in_memory_and_those_left_out_are_named,
+            [] an_address_in_an_integer_is_followed,
             [BABELTRACE] a_string_that_cannot_be_read_is_recorded_as_a_fault,
             [] what_is_wrong_with_an_event_is_said,
             [KPROBES] what_is_wrong_with_a_function_is_said,

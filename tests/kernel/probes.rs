@@ -371,17 +371,20 @@ pub(crate) fn calls_inside_calls_are_paired_each_with_its_own() {
     assert!(rest[..rest.len() - 10].ends_with(&[(199, 199), (200, 200)]), "{rest:?}");
 }
 
-pub(crate) fn static_probes_have_their_arguments() {
-    // Two probes as <sys/sdt.h> makes them: without it, since it is not everywhere. One waits behind a semaphore.
-    const SOURCE: &str = r#"
-        #include <unistd.h>
-        unsigned short ready __attribute__((section(".probes")));
+/// What makes static probes as `<sys/sdt.h>` does: without it, since it is not everywhere.
+const NOTES: &str = r#"
         #define NOTE(name, semaphore, arguments) \
             ".pushsection .note.stapsdt,\"?\",\"note\"\n.balign 4\n.4byte 8f-7f, 10f-9f, 3\n7: .asciz \"stapsdt\"\n8: .balign 4\n" \
             "9: .8byte 990b, _.stapsdt.base, " semaphore "\n.asciz \"relay\"\n.asciz \"" name "\"\n.asciz \"" arguments "\"\n" \
             "10: .balign 4\n.popsection\n"
         __asm__(".ifndef _.stapsdt.base\n.pushsection .stapsdt.base,\"aG\",\"progbits\",.stapsdt.base,comdat\n.weak _.stapsdt.base\n"
                 "_.stapsdt.base: .space 1\n.popsection\n.endif\n");
+"#;
+
+pub(crate) fn static_probes_have_their_arguments() {
+    // Two probes. One waits behind a semaphore.
+    const SOURCE: &str = r#"
+        unsigned short ready __attribute__((section(".probes")));
         int main(void) {
             /* What no one has looked at yet is not in memory, and a probe cannot wait for it. */
             volatile char first = *(volatile char *)"a text";
@@ -398,7 +401,7 @@ pub(crate) fn static_probes_have_their_arguments() {
     "#;
     let folder = tempfile::tempdir().unwrap();
     let (source, program) = (folder.path().join("probes.c"), folder.path().join("probes"));
-    fs::write(&source, SOURCE).unwrap();
+    fs::write(&source, [NOTES, SOURCE].concat()).unwrap();
     succeed(Command::new("cc").args(["-O1", "-o"]).arg(&program).arg(&source));
     let program = program.display().to_string();
     let event = format!("usdt:{program}:relay:plain(arg0, arg1:ustr, arg2),usdt:{program}:relay:guarded");
@@ -412,6 +415,65 @@ pub(crate) fn static_probes_have_their_arguments() {
         assert_eq!((number(plain, "arg0"), field(plain, "arg1"), number(plain, "arg2")), (-index, "a text", 7));
         assert_eq!(number(guarded, "arg0"), index);
     }
+}
+
+pub(crate) fn static_probes_have_arguments_in_memory_and_those_left_out_are_named() {
+    const SOURCE: &str = r#"
+        static volatile long table[5] = { 10, 20, 30, 40, 50 };
+        static volatile int pair[2] __attribute__((used)) = { -5, 77 };
+        int main(void) {
+            const char *volatile text = "a text";
+            volatile char first = *text;
+            for (long i = 0; i < 4; i++) {
+        #ifdef __x86_64__
+                __asm__ volatile("990: nop\n" NOTE("places", "0", "8@(%0,%1,8) 8@8(%0,%1,8) -4@pair(%%rip) 4@pair+4(%%rip) 8@%2 8f@%%xmm0 4@nowhere(%%rip)")
+                                 :: "r"(table), "r"(i), "m"(text));
+        #else
+                __asm__ volatile("990: nop\n" NOTE("places", "0", "8@[%0, %1, lsl 3] 8f@d0") :: "r"(table), "r"(i), "m"(text));
+        #endif
+            }
+            return 0;
+        }
+    "#;
+    let folder = tempfile::tempdir().unwrap();
+    let (source, program) = (folder.path().join("places.c"), folder.path().join("places"));
+    fs::write(&source, [NOTES, SOURCE].concat()).unwrap();
+    succeed(Command::new("cc").args(["-O1", "-o"]).arg(&program).arg(&source));
+    let program = program.display().to_string();
+    let event = format!("usdt:{program}:relay:places");
+    let is_x86 = cfg!(target_arch = "x86_64");
+    let arguments = if is_x86 { "(arg0, arg1, arg2, arg3, arg4:ustr)" } else { "(arg0)" };
+    let recording = Recording::start(&["--comm", "places", "--bpf-stats", "-e", &format!("{event}{arguments}")]);
+    succeed(&mut Command::new(&program));
+    recording.relayd.signal(Signal::INT);
+    let (ended, trace) = recording.end();
+    adds_up(&trace);
+    let lines = trace.named();
+    assert_eq!(lines.len(), 4, "{lines:#?}");
+    for (index, line) in (0..).zip(&lines) {
+        assert_eq!(number(line, "arg0"), 10 * (index + 1), "{line}");
+        if is_x86 {
+            let others = ["arg1", "arg2", "arg3"].map(|name| number(line, name));
+            assert_eq!((others, field(line, "arg4")), ([10 * (index + 2), -5, 77], "a text"), "{line}");
+        }
+    }
+    let listed = text(&succeed(relayd().args(["list", "-v", &event])).stdout);
+    let left_out = if is_x86 { &["arg5 at 8f@%xmm0", "arg6 at nowhere(%rip)"][..] } else { &["arg1 at 8f@d0"] };
+    for left_out in left_out {
+        assert!(listed.contains(&format!("not recorded: {left_out}")), "{listed}");
+    }
+    let said = format!("relay:places: {}", left_out[0]);
+    assert!(ended.stderr.contains(&said), "{}", ended.stderr);
+}
+
+pub(crate) fn an_address_in_an_integer_is_followed() {
+    let event = "rawtracepoint:sched_process_exec(text=p->mm->arg_start:ustr, at=p->mm->arg_start:hex, bytes=p->mm->arg_start:buf:4)";
+    let trace = record(&["-e", event, "--bpf-stats", "--follow", "--", "sh", "-c", "/bin/true one; exit 0"]);
+    adds_up(&trace);
+    let lines = trace.print(&[]);
+    let run = lines.iter().find(|line| line["comm"] == "true").unwrap_or_else(|| panic!("{lines:?}"));
+    assert_eq!(run["fields"]["text"], "/bin/true", "{run}");
+    assert_eq!(run["fields"]["bytes"], serde_json::json!(b"/bin"), "{run}");
 }
 
 pub(crate) fn a_string_that_cannot_be_read_is_recorded_as_a_fault() {
@@ -448,6 +510,7 @@ pub(crate) fn what_is_wrong_with_an_event_is_said() {
         ("rawtracepoint:sched_switch(nxt)", "there is no argument 'nxt'; there are: preempt, prev, next"),
         ("rawtracepoint:sched_switch(prev->pidd)", "did you mean pid"),
         ("rawtracepoint:sched_switch(prev->pid:ustr)", "it is no address"),
+        ("rawtracepoint:sched_switch(prev->in_execve:ustr)", "it is no address"),
         ("syscall:opanat", "did you mean openat"),
         ("syscall:openat(path)", "there are: dfd, filename, flags, mode, ret, duration_ns"),
         ("uprobe:libc:mallok", "did you mean"),

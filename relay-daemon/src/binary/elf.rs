@@ -2,7 +2,10 @@
 //!
 //! Anybody may have made the file that is probed. Whatever it says about itself, a bounded amount of it is read and kept.
 
-use std::fs::File;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use object::{
@@ -13,6 +16,8 @@ use object::{
         elf::{FileHeader as _, NoteIterator, ProgramHeader as _, SectionHeader as _, Sym as _},
     },
 };
+
+use super::usdt;
 
 type Header = FileHeader64<LittleEndian>;
 type Section = SectionHeader64<LittleEndian>;
@@ -71,6 +76,8 @@ pub(crate) struct Contents {
     pub(crate) usdt: Vec<u8>,
     /// The address of the section `.stapsdt.base`.
     pub(crate) usdt_base: Option<u64>,
+    /// The addresses of the variables that USDT notes name; none of one that is not there, or of which there are several.
+    pub(crate) variables: BTreeMap<String, Option<u64>>,
 }
 
 /// A part of the file that is loaded.
@@ -152,11 +159,14 @@ impl Contents {
     pub(crate) fn parse<'data, R: ReadRef<'data>>(data: R) -> Result<Self> {
         let parts = Parts::read(data)?;
         let mut contents = Self { segments: parts.segments()?, build_id: parts.build_id(), ..Self::default() };
-        contents.add_functions(&parts)?;
         if let Some(section) = parts.section_named(b".note.stapsdt") {
             ensure!(section.sh_size(ENDIAN) <= MAX_NOTES, "{} bytes of USDT notes", section.sh_size(ENDIAN));
             contents.usdt = section.data(ENDIAN, data).context("reading the USDT notes")?.to_vec();
+            let notes = usdt::notes(&contents.usdt).unwrap_or_default();
+            contents.variables =
+                notes.iter().flat_map(|note| note.symbols()).map(|name| (name.to_owned(), None)).collect();
         }
+        contents.add_functions(&parts)?;
         contents.usdt_base = parts.section_named(b".stapsdt.base").map(|section| section.sh_addr(ENDIAN));
         Ok(contents)
     }
@@ -178,6 +188,7 @@ impl Contents {
 
     fn add_functions<'data, R: ReadRef<'data>>(&mut self, parts: &Parts<'data, R>) -> Result<()> {
         let mut left = MAX_NAMES;
+        let mut variables: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
         for kind in [elf::SHT_SYMTAB, elf::SHT_DYNSYM] {
             let Some(section) = parts.section_of(kind) else { continue };
             let symbols: &[Symbol] = section.data_as_array(ENDIAN, parts.data).context("reading the symbols")?;
@@ -187,7 +198,20 @@ impl Contents {
             for (at, symbol) in symbols.iter().enumerate() {
                 let hidden = hidden.get(at).is_some_and(|version| version.0.get(ENDIAN) & elf::VERSYM_HIDDEN != 0);
                 self.add_symbol(symbol, names, hidden, &mut left)?;
+                let is_variable =
+                    matches!(symbol.st_type(), elf::STT_OBJECT | elf::STT_NOTYPE) && !symbol.is_undefined(ENDIAN);
+                if is_variable
+                    && !self.variables.is_empty()
+                    && let Some(name) = text_at(names, symbol.st_name(ENDIAN)).and_then(|n| std::str::from_utf8(n).ok())
+                    && self.variables.contains_key(name)
+                {
+                    variables.entry(name.to_owned()).or_default().insert(symbol.st_value(ENDIAN));
+                }
             }
+        }
+        for (name, addresses) in variables {
+            let only = addresses.first().copied().filter(|_| addresses.len() == 1);
+            self.variables.insert(name, only);
         }
         self.functions.sort_unstable();
         self.functions.dedup();
@@ -480,7 +504,7 @@ pub(crate) mod tests {
             let bytes = changed(made(&Made::default()), &all, length.unwrap_or(usize::MAX));
             if let Ok(contents) = Contents::parse(&*bytes) {
                 assert!(contents.functions.is_sorted());
-                let _ = crate::binary::usdt::notes(&contents.usdt);
+                let _ = usdt::notes(&contents.usdt);
             }
         }
 

@@ -204,6 +204,8 @@ impl Binary {
                 Some(base) if note.base != 0 => base.wrapping_sub(note.base),
                 _ => 0,
             };
+            let location = note.location.wrapping_add(moved);
+            let variable = |name: &str| self.contents.variables.get(name).copied().flatten();
             let place = |address: u64, flags| self.contents.file_offset(address.wrapping_add(moved), flags);
             let semaphore = (note.semaphore != 0).then_some(note.semaphore);
             let at = (place(note.location, PF_X), semaphore.map(|address| place(address, PF_W)));
@@ -216,7 +218,7 @@ impl Binary {
                 name: note.name.to_owned(),
                 offset,
                 semaphore: at.1.flatten(),
-                arguments: note.arguments,
+                arguments: note.arguments.into_iter().map(|argument| argument.placed(location, variable)).collect(),
             });
         }
         Ok(probes)

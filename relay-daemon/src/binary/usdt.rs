@@ -3,7 +3,7 @@
 //! A note (owner `stapsdt`, type 3) has the probe's names, its address, its semaphore's and, as text in the assembler's words,
 //! where its arguments are at that place. An argument that is not understood is kept as text: the probe works without it.
 
-use crate::values::registers::{Part, Register, arm64, x86_64};
+use crate::values::registers::{INSTRUCTION_POINTER, Part, Register, arm64, x86_64};
 
 /// Most arguments of a probe; `<sys/sdt.h>` makes at most 12.
 const MAX_ARGUMENTS: usize = 32;
@@ -57,7 +57,14 @@ pub enum Operand {
         /// Added to it.
         offset: i64,
     },
-    /// Somewhere that is not understood, in the assembler's words: a floating-point number, a symbol's address.
+    /// In memory at a symbol's address + `offset`. Where the file does not say where that is, it is not understood.
+    Symbol {
+        /// The symbol.
+        name: String,
+        /// Added to its address.
+        offset: i64,
+    },
+    /// Somewhere that is not understood, in the assembler's words: a floating-point number, a symbol that the file does not have.
     Unsupported(String),
 }
 
@@ -104,6 +111,34 @@ pub(crate) fn notes(mut bytes: &[u8]) -> Result<Vec<Note<'_>>, UsdtError> {
         }
     }
     Ok(notes)
+}
+
+impl Note<'_> {
+    /// The symbols that its arguments are at.
+    pub(crate) fn symbols(&self) -> impl Iterator<Item = &str> {
+        self.arguments.iter().filter_map(|argument| match &argument.operand {
+            Operand::Symbol { name, .. } => Some(name.as_str()),
+            _ => None,
+        })
+    }
+}
+
+impl Argument {
+    /// Where it is, seen from the instruction at `location`, when the addresses of symbols are known.
+    pub(crate) fn placed(mut self, location: u64, address: impl Fn(&str) -> Option<u64>) -> Self {
+        if let Operand::Symbol { name, offset } = &self.operand {
+            let there = address(name).map(|there| there.wrapping_sub(location).cast_signed().wrapping_add(*offset));
+            self.operand = match there {
+                // At a probe the register holds the address of its instruction (kernel/events/uprobes.c, `handle_swbp`).
+                Some(offset) => Operand::Memory { base: Register(INSTRUCTION_POINTER), index: None, offset },
+                None => Operand::Unsupported(match offset {
+                    0 => format!("{name}(%rip)"),
+                    _ => format!("{name}{offset:+}(%rip)"),
+                }),
+            };
+        }
+        self
+    }
 }
 
 fn note(description: &[u8]) -> Result<Note<'_>, UsdtError> {
@@ -209,14 +244,16 @@ fn x86_64_operand(text: &str) -> Option<(Operand, u8)> {
     if let Some(name) = text.strip_prefix('%') {
         return x86_64::named(name).map(in_register);
     }
-    // Without an address in registers: a symbol's, which is not known before the program runs.
     let (offset, inner) = text.strip_suffix(')')?.split_once('(')?;
+    if inner.trim() == "%rip" {
+        return Some((symbol(offset.trim())?, 8));
+    }
     let offset = if offset.trim().is_empty() { 0 } else { sum(offset)? };
     let mut parts = inner.split(',').map(str::trim);
     let whole = |text: &str| {
         let part = x86_64::named(text.strip_prefix('%')?)?;
-        // Relative to an instruction that is not the probe's own; half a register would need to be cut out first.
-        (part.size == 8 && part.register.0 != x86_64::INSTRUCTION_POINTER).then_some(part.register)
+        // Relative to an instruction that need not be the probe's own; half a register would need to be cut out first.
+        (part.size == 8 && part.register.0 != INSTRUCTION_POINTER).then_some(part.register)
     };
     let (base, index, scale) = (parts.next()?, parts.next(), parts.next());
     if parts.next().is_some() {
@@ -236,6 +273,20 @@ fn x86_64_operand(text: &str) -> Option<(Operand, u8)> {
         Some(index) => (whole(base)?, Some((whole(index)?, scale))),
     };
     Some((Operand::Memory { base, index, offset }, 8))
+}
+
+/// `name`, `name+8`, `8+name`.
+fn symbol(text: &str) -> Option<Operand> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '$');
+    let start = text.find(|c: char| is_part(c) && !c.is_ascii_digit())?;
+    // `0x10` has a letter, and is no name.
+    if start > 0 && !text[..start].ends_with('+') {
+        return None;
+    }
+    let end = text[start..].find(|c| !is_part(c)).map_or(text.len(), |len| start + len);
+    let before = text[..start].strip_suffix('+').map_or(Some(0), sum)?;
+    let after = if end == text.len() { 0 } else { sum(&text[end..])? };
+    Some(Operand::Symbol { name: text[start..end].to_owned(), offset: before.wrapping_add(after) })
 }
 
 /// `x0`, `5`, `#5`, `[sp, 16]`, `[x0, x1, lsl 3]`.
@@ -317,6 +368,10 @@ mod tests {
         Operand::Memory { base: Register(base), index: index.map(|(index, scale)| (Register(index), scale)), offset }
     }
 
+    fn at_symbol(name: &str, offset: i64) -> Operand {
+        Operand::Symbol { name: name.to_owned(), offset }
+    }
+
     fn unsupported(text: &str) -> Operand {
         Operand::Unsupported(text.to_owned())
     }
@@ -352,12 +407,18 @@ mod tests {
                 ("8@16(%rax,%rbx)", 8, false, memory(10, Some((5, 1)), 16)),
                 ("8@16(%rax, %rbx, 4)", 8, false, memory(10, Some((5, 4)), 16)),
                 ("8@16(,%rbx,1)", 8, false, memory(5, None, 16)),
+                ("-4@sym(%rip)", 4, true, at_symbol("sym", 0)),
+                ("8@sym+8(%rip)", 8, false, at_symbol("sym", 8)),
+                ("1@8+.sym.1-4(%rip)", 1, false, at_symbol(".sym.1", 4)),
             ],
         );
         for text in [
-            "8@sym+8(%rip)",
-            "8@sym(%rip)",
             "8@8(%rip)",
+            "8@0x8(%rip)",
+            "8@sym@GOTPCREL(%rip)",
+            "8@-sym(%rip)",
+            "8@sym+other(%rip)",
+            "8@(%rip)",
             "8@sym",
             "8@$sym",
             "8@%fs:8(%rax)",
@@ -378,6 +439,15 @@ mod tests {
             check(x86_64_operand, [(text, 8, text.starts_with('-'), unsupported(text))]);
         }
         check(x86_64_operand, [("16@%rdi", 8, false, unsupported("16@%rdi")), ("@", 8, false, unsupported("@"))]);
+    }
+
+    #[test]
+    fn a_symbol_is_seen_from_the_probe() {
+        let argument = |offset| Argument { size: 4, signed: true, operand: at_symbol("sym", offset) };
+        let placed = |offset, address| argument(offset).placed(0x1014, |_| address).operand;
+        assert_eq!(placed(4, Some(0x3000)), memory(INSTRUCTION_POINTER, None, 0x3004 - 0x1014));
+        assert_eq!(placed(0, Some(0x1000)), memory(INSTRUCTION_POINTER, None, -0x14));
+        assert_eq!((placed(0, None), placed(-4, None)), (unsupported("sym(%rip)"), unsupported("sym-4(%rip)")));
     }
 
     #[test]

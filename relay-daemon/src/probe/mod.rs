@@ -25,7 +25,7 @@ pub use self::event::{Condition, Event, Pair};
 use std::{cell::OnceCell, fmt::Debug, path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result, bail};
-use relay_common::recipe::{Fetch, FetchKind, MAX_STRING};
+use relay_common::recipe::{Fetch, FetchKind, MAX_STEPS, MAX_STRING};
 
 use self::{
     enumerators::Enumerators,
@@ -346,11 +346,11 @@ fn read_as(value: &mut Value, read: Read) -> Result<()> {
         }
         Read::UserString | Read::KernelString | Read::String => {
             value.content = Content::String;
-            value.fetch = Fetch { kind: FetchKind::String as u8, len: MAX_STRING, size: 0, ..value.fetch };
+            value.fetch = Fetch { kind: FetchKind::String as u8, len: MAX_STRING, size: 0, ..pointed_to(value.fetch)? };
         }
         Read::Bytes(len) => {
             value.content = Content::Bytes(len);
-            value.fetch = Fetch { kind: FetchKind::Bytes as u8, len, size: 0, ..value.fetch };
+            value.fetch = Fetch { kind: FetchKind::Bytes as u8, len, size: 0, ..pointed_to(value.fetch)? };
         }
         Read::Number { size, signed } => match &mut value.content {
             Content::Number { size: whole, .. } if size <= *whole => {
@@ -366,10 +366,22 @@ fn read_as(value: &mut Value, read: Read) -> Result<()> {
                 _ => 8,
             };
             value.content = Content::Number { size, signed: false, hexadecimal: true };
-            value.fetch = Fetch { kind: FetchKind::Value as u8, len: size.into(), size, ..value.fetch };
+            // Of a text, its address.
+            let kind = if value.fetch.kind == FetchKind::Load as u8 { FetchKind::Load } else { FetchKind::Value } as u8;
+            value.fetch = Fetch { kind, len: size.into(), size, ..value.fetch };
         }
     }
     Ok(())
+}
+
+/// The place that a number points to. One that is in memory itself is loaded as a pointer.
+fn pointed_to(mut fetch: Fetch) -> Result<Fetch> {
+    if fetch.kind == FetchKind::Load as u8 {
+        let next = fetch.offsets.get_mut(usize::from(fetch.steps) + 1);
+        *next.with_context(|| format!("more than {MAX_STEPS} pointers would have to be followed"))? = 0;
+        fetch.steps += 1;
+    }
+    Ok(fetch)
 }
 
 /// What would work in place of a kind that the kernel lacks.

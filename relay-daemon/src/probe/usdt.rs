@@ -90,10 +90,19 @@ fn probes(spec: &Spec) -> Result<(PathBuf, Vec<Usdt>, bool)> {
 
 fn find(_: &Finder, spec: &Spec) -> Result<Vec<Event>> {
     let (path, probes, explicit) = probes(spec)?;
+    let left_out: Vec<String> = probes.iter().flat_map(|probe| values(probe).1).collect();
+    if let Some((first, others)) = left_out.split_first() {
+        let others = if others.is_empty() {
+            String::new()
+        } else {
+            format!(", and {} more (relayd list -v names them)", others.len())
+        };
+        log::warn!("{}: not recorded, since it is not known where they are: {first}{others}", path.display());
+    }
     let event = |probe: &Usdt| {
         let place = StaticProbe { file: path.clone(), offset: probe.offset, semaphore: probe.semaphore };
         let name = format!("usdt:{}:{}", path.display(), full(probe));
-        of_values(spec.kind, name, explicit, Arc::new(place), select(spec, values(probe))?, None)
+        of_values(spec.kind, name, explicit, Arc::new(place), select(spec, values(probe).0)?, None)
     };
     probes.iter().map(event).collect()
 }
@@ -102,7 +111,12 @@ fn list(lister: &Lister, spec: &Spec) -> Result<Vec<Listed>> {
     let (path, probes, _) = probes(spec)?;
     let written = probes.iter().filter(|probe| can_be_written(&probe.provider) && can_be_written(&probe.name));
     let event = |probe: &Usdt| {
-        let declared = || values(probe).iter().map(|value| Declared::new(&value.c_type, &value.name)).collect();
+        let declared = || {
+            let (values, left_out) = values(probe);
+            let recorded = values.iter().map(|value| Declared::new(&value.c_type, &value.name));
+            let left_out = left_out.iter().filter_map(|left_out| left_out.rsplit_once(": "));
+            recorded.chain(left_out.map(|(_, left_out)| Declared::new("not recorded:", left_out))).collect()
+        };
         lister.listed(spec.kind, format!("usdt:{}:{}", path.display(), full(probe)), declared)
     };
     Ok(written.map(event).collect())
@@ -119,9 +133,9 @@ fn split(target: &str) -> (&str, &str) {
     }
 }
 
-/// `arg0` and so on of a static probe; those that are not understood are left out.
-fn values(probe: &Usdt) -> Vec<Value> {
-    let mut values = Vec::new();
+/// `arg0` and so on of a static probe, and what is left out since it is not understood.
+fn values(probe: &Usdt) -> (Vec<Value>, Vec<String>) {
+    let (mut values, mut left_out) = (Vec::new(), Vec::new());
     for (index, argument) in probe.arguments.iter().enumerate() {
         let size = argument.size;
         let number = |source: u16, offset: i64, steps: u8, load: bool, shift: u8| {
@@ -143,11 +157,18 @@ fn values(probe: &Usdt) -> Vec<Value> {
         let fetch = match &argument.operand {
             Operand::Constant(constant) => number(input::ZERO, *constant, 0, false, 0),
             Operand::Register { register, shift } => number(register.0, 0, 0, false, *shift),
-            Operand::Memory { base, index: None, offset } => number(base.0, *offset, 0, true, 0),
-            Operand::Memory { .. } | Operand::Unsupported(_) => None,
+            Operand::Memory { base, index, offset } => number(base.0, *offset, 0, true, 0).map(|fetch| match index {
+                Some((index, scale)) => Fetch { index: index.0, scale: *scale, ..fetch },
+                None => fetch,
+            }),
+            Operand::Symbol { .. } | Operand::Unsupported(_) => None,
         };
         let Some(fetch) = fetch else {
-            log::info!("{}:{}: arg{index} is left out: where it is is not understood", probe.provider, probe.name);
+            let operand = match &argument.operand {
+                Operand::Unsupported(text) => text.clone(),
+                other => format!("{other:?}"),
+            };
+            left_out.push(format!("{}: arg{index} at {operand}", full(probe)));
             continue;
         };
         values.push(Value {
@@ -157,7 +178,7 @@ fn values(probe: &Usdt) -> Vec<Value> {
             fetch,
         });
     }
-    values
+    (values, left_out)
 }
 
 #[cfg(test)]

@@ -219,9 +219,11 @@ impl<'a> Call<'a> {
         let (content, fetch) =
             content(shape, &access.terminal, read).with_context(|| format!("'{path}' ({c_type})"))?;
         let mut fetch = Fetch { source: source.input, ..fetch };
-        // A string or bytes are where the value points to: what was the last number is loaded as one more pointer.
+        // A string or bytes are where the value points to, also where an address is kept in an integer: what was the last number is loaded as one
+        // more pointer.
         let is_pointer = matches!(read, Read::UserString | Read::KernelString | Read::String | Read::Bytes(_));
-        let offsets = if is_pointer && access.terminal == Terminal::Address { join_load(offsets)? } else { offsets };
+        let is_address = matches!(access.terminal, Terminal::Address | Terminal::Number { .. });
+        let offsets = if is_pointer && is_address { join_load(offsets)? } else { offsets };
         fetch.steps = u8::try_from(offsets.len() - 1)?;
         for (to, from) in fetch.offsets.iter_mut().zip(&offsets) {
             *to = *from;
@@ -262,7 +264,9 @@ fn join_load(mut offsets: Vec<i32>) -> Result<Vec<i32>> {
 /// What is stored, and how it is fetched, apart from where.
 fn content(shape: Option<Shape>, terminal: &Terminal, read: Read) -> Result<(Content, Fetch)> {
     let fetch = |kind: FetchKind, len: u16, size: u8| Fetch { kind: kind as u8, len, size, ..Fetch::default() };
-    let is_address = matches!(shape, None | Some(Shape::Pointer { .. } | Shape::Integer { size: 8, .. }));
+    // A bit field is none.
+    let is_whole = !matches!(terminal, Terminal::Number { left, right, .. } if (*left, *right) != (0, 0));
+    let is_address = is_whole && matches!(shape, None | Some(Shape::Pointer { .. } | Shape::Integer { size: 8, .. }));
     let is_embedded = matches!(terminal, Terminal::Bytes { .. } | Terminal::Text { .. });
     Ok(match (read, terminal) {
         (Read::UserString | Read::KernelString | Read::String, _) if is_address || is_embedded => {

@@ -103,7 +103,8 @@ relay_ebpf::subprogram! {
         let (Some(workspace), Some(recipe)) = (workspace(level), recipe(event)) else { return end };
         let Some(fetch) = recipe.fetches.get(index as usize) else { return end };
         workspace.inputs.set(FAULTED, 0);
-        let mut value = workspace.inputs.get(fetch.source.into()).wrapping_add_signed(fetch.offsets[0].into());
+        let index = workspace.inputs.get(fetch.index.into()).wrapping_mul(fetch.scale.into());
+        let mut value = workspace.inputs.get(fetch.source.into()).wrapping_add(index).wrapping_add_signed(fetch.offsets[0].into());
         for step in 0..MAX_STEPS {
             if step < usize::from(fetch.steps) {
                 value = load(workspace, value, 8).wrapping_add_signed(fetch.offsets[step + 1].into());
