@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use relay_tests::{Trace, fail, record, relayd};
+use relay_tests::{Trace, fail, record, relayd, succeed};
 
 use crate::{
     compare::field,
@@ -72,7 +72,7 @@ impl Hierarchy {
             return Self { path: line.split(' ').nth(4).unwrap().into(), own: None };
         }
         let own = tempfile::tempdir().unwrap();
-        relay_tests::succeed(Command::new("mount").args(["-t", "cgroup2", "none"]).arg(own.path()));
+        succeed(Command::new("mount").args(["-t", "cgroup2", "none"]).arg(own.path()));
         // As every service manager does: before a controller is enabled once, the kernel tells nobody of new cgroups (kernel/cgroup/cgroup.c,
         // `cgroup_propagate_control` alone gives them what perf goes by).
         fs::write(own.path().join("cgroup.subtree_control"), "+pids").unwrap();
@@ -87,7 +87,7 @@ impl Hierarchy {
 impl Drop for Hierarchy {
     fn drop(&mut self) {
         if self.own.is_some() {
-            relay_tests::succeed(Command::new("umount").arg(&self.path));
+            succeed(Command::new("umount").arg(&self.path));
         }
     }
 }
@@ -254,5 +254,53 @@ pub(crate) fn a_pair_has_all_its_bytes() {
         assert_eq!((bytes.len(), &line["fields"]["count"], &line["fields"]["ret"]), (1024, &2048.into(), &2048.into()));
         // Of random bytes few are zero.
         assert!(bytes.iter().filter(|byte| **byte == 0).count() < 64);
+    }
+}
+
+/// Whether a record is kept, and whether a reader shows it, by the same condition.
+pub(crate) fn the_recorder_and_the_reader_agree_on_texts_of_any_length() {
+    const PROGRAM: &str = "#include <fcntl.h>\n#include <string.h>\n#include <sys/syscall.h>\n#include <unistd.h>\n\
+        int main(void) {\n\
+            for (int len = 2; len < 262; len = len == 4 ? 250 : len + 1) {\n\
+                char path[300] = \"/\";\n\
+                memset(path + 1, 'a', len - 2);\n\
+                path[len - 1] = 'z';\n\
+                open(path, O_RDONLY);\n\
+            }\n\
+            syscall(SYS_openat, AT_FDCWD, 1L, O_RDONLY);\n\
+            open(\"/\", O_RDONLY);\n\
+            return 0;\n\
+        }\n";
+    let folder = tempfile::tempdir().unwrap();
+    let (source, program) = (folder.path().join("texts.c"), folder.path().join("relay-texts"));
+    fs::write(&source, PROGRAM).unwrap();
+    succeed(Command::new("cc").arg("-o").arg(&program).arg(&source));
+    let program = program.to_str().unwrap();
+    let run = |event: &str| record(&["--comm", "relay-texts", "-e", event, "--", program]);
+    let names = |lines: Vec<serde_json::Value>| -> Vec<String> {
+        lines.iter().map(|line| line["fields"]["filename"].as_str().unwrap().to_owned()).collect()
+    };
+    let all = run("syscall:openat(filename, ret)");
+    let shown = names(all.print(&[]));
+    // What the loader opens comes first.
+    let lengths: Vec<usize> = shown[shown.len() - 17..].iter().map(String::len).collect();
+    assert_eq!(lengths, [2, 3, 4, 250, 251, 252, 253, 254, 255, 256, 257, 258, 259, 260, 261, 7, 1], "{shown:?}");
+    for condition in [
+        r#"filename ~ "*z""#,
+        r#"filename !~ "*z""#,
+        r#"filename ~ "*a""#,
+        r#"filename == "/az""#,
+        r#"filename != "/az""#,
+        r#"!(filename ~ "/*z")"#,
+        r#"filename == "/az" && ret > 0"#,
+        r#"ret > 0 && filename == "/az""#,
+        r#"filename ~ "*z" || ret > 0"#,
+    ] {
+        let event = format!("syscall:openat(filename, ret) if {condition}");
+        let kept = names(run(&event).print(&[]));
+        let read = names(all.print(&["-e", &format!("syscall:openat if {condition}")]));
+        assert_eq!(kept, read, "{condition}");
+        let decides = !condition.starts_with("ret > 0 &&");
+        assert_eq!(kept.iter().any(|name| name == "(fault)"), decides, "{condition}: {kept:?}");
     }
 }

@@ -256,7 +256,8 @@ fn main() {
             [BABELTRACE] a_limit_is_kept_and_what_is_over_it_is_counted,
             [BABELTRACE] context_is_that_of_the_task,
             [] a_return_takes_its_entry_along_even_when_it_is_not_wanted,
-            [BABELTRACE] a_pair_has_all_its_bytes;
+            [BABELTRACE] a_pair_has_all_its_bytes,
+            [COMPILER] the_recorder_and_the_reader_agree_on_texts_of_any_length;
         reading: [BT2] print_shows_what_babeltrace_reads,
             [] a_trace_is_followed_while_it_is_recorded,
             [] a_trace_in_pieces_is_followed_to_its_end,

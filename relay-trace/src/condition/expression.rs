@@ -113,6 +113,8 @@ pub enum Value {
     Integer(i128),
     /// A text; it ends at its first NUL, if there is one.
     Text(Vec<u8>),
+    /// A text that could not be read when the record was made.
+    Unreadable,
 }
 
 /// What is wrong with a condition, and where.
@@ -189,9 +191,9 @@ impl Expression {
     }
 
     /// Whether the condition holds for these values. `None` when that depends on a field that has no value, or none that
-    /// compares with its constant.
+    /// compares with its constant. As soon as a text is needed that could not be read, the condition holds: so it is when recording.
     pub fn evaluate(&self, value: &mut dyn FnMut(&str) -> Option<Value>) -> Option<bool> {
-        self.root.evaluate(value)
+        self.root.evaluate(value).unwrap_or(Some(true))
     }
 
     fn error(&self, offset: usize, message: impl Into<String>) -> ExpressionError {
@@ -212,41 +214,51 @@ impl Node {
         }
     }
 
-    fn evaluate(&self, value: &mut dyn FnMut(&str) -> Option<Value>) -> Option<bool> {
-        match self {
-            Self::Any(nodes) => first(nodes, true, value),
-            Self::All(nodes) => first(nodes, false, value),
-            Self::Not(node) => node.evaluate(value).map(|holds| !holds),
-            Self::IsSet(operand) => match value(&operand.field)? {
-                Value::Integer(number) => Some(operand.masked(number) != 0),
-                Value::Text(_) => None,
-            },
-            Self::Compare { operand, relation, constant, .. } => match (value(&operand.field)?, &constant.literal) {
-                (Value::Integer(number), Literal::Integer(other)) => relation.compare(operand.masked(number), *other),
-                (Value::Text(text), Literal::Text(glyphs)) => {
-                    // The kernel's tests look no further either.
-                    let text = text.split(|byte| *byte == 0).next()?;
-                    let matches = matches(glyphs, text.get(..MAX_TEXT).unwrap_or(text));
-                    Some(matches != matches!(relation, Relation::NotEqual | Relation::MatchesNot))
-                }
+    fn evaluate(&self, value: &mut dyn FnMut(&str) -> Option<Value>) -> Result<Option<bool>, Unreadable> {
+        Ok(match self {
+            Self::Any(nodes) => first(nodes, true, value)?,
+            Self::All(nodes) => first(nodes, false, value)?,
+            Self::Not(node) => node.evaluate(value)?.map(|holds| !holds),
+            Self::IsSet(operand) => match value(&operand.field) {
+                Some(Value::Integer(number)) => Some(operand.masked(number) != 0),
                 _ => None,
             },
-        }
+            Self::Compare { operand, relation, constant, .. } => match (value(&operand.field), &constant.literal) {
+                (Some(Value::Integer(number)), Literal::Integer(other)) => {
+                    relation.compare(operand.masked(number), *other)
+                }
+                (Some(Value::Text(text)), Literal::Text(glyphs)) => {
+                    let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
+                    // The kernel's tests look no further either: they have a NUL at the end.
+                    let matches = matches(glyphs, text.get(..MAX_TEXT - 1).unwrap_or(text));
+                    Some(matches != matches!(relation, Relation::NotEqual | Relation::MatchesNot))
+                }
+                (Some(Value::Unreadable), Literal::Text(_)) => return Err(Unreadable),
+                _ => None,
+            },
+        })
     }
 }
 
 /// `decisive` if one of the nodes is it, whatever cannot be known of the others.
-fn first(nodes: &[Node], decisive: bool, value: &mut dyn FnMut(&str) -> Option<Value>) -> Option<bool> {
+fn first(
+    nodes: &[Node],
+    decisive: bool,
+    value: &mut dyn FnMut(&str) -> Option<Value>,
+) -> Result<Option<bool>, Unreadable> {
     let mut result = Some(!decisive);
     for node in nodes {
-        match node.evaluate(value) {
-            Some(holds) if holds == decisive => return Some(decisive),
+        match node.evaluate(value)? {
+            Some(holds) if holds == decisive => return Ok(Some(decisive)),
             Some(_) => {}
             None => result = None,
         }
     }
-    result
+    Ok(result)
 }
+
+/// A text is needed that could not be read.
+struct Unreadable;
 
 impl Operand {
     fn masked(&self, number: i128) -> i128 {

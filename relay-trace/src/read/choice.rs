@@ -166,6 +166,7 @@ fn value_of(seen: &Seen<'_>, names: &Names, name: &str) -> Option<expression::Va
     if let Some(index) = seen.event.field(name) {
         return match seen.event.value(index, seen.payload)? {
             Value::Number(number) => Some(expression::Value::Integer(number.wide())),
+            Value::Text(_) if seen.event.is_unreadable(index, seen.payload) => Some(expression::Value::Unreadable),
             Value::Text(text) => Some(expression::Value::Text(text.to_vec())),
             Value::List(..) => None,
         };

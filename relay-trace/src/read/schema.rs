@@ -1,7 +1,7 @@
 //! What the bytes of a payload mean: the session's events, their fields, and what stands before every payload.
 
 use anyhow::{Result, bail};
-use relay_common::trace::COMMON_FIELDS;
+use relay_common::{recipe::FAULT, trace::COMMON_FIELDS};
 
 use super::{
     packet::{Flaw, Record},
@@ -229,6 +229,15 @@ impl Event {
             FieldKind::Array(element) => Some(Value::array(element, fixed_bytes(field, payload))),
             FieldKind::Dynamic { .. } => self.values(payload).nth(index).map(|(_, value)| value),
         }
+    }
+
+    /// Whether a field is a text that could not be read when the record was made.
+    #[must_use]
+    pub fn is_unreadable(&self, index: usize, payload: &[u8]) -> bool {
+        let field = self.fields.get(index).filter(|field| matches!(field.kind, FieldKind::Dynamic { .. }));
+        field.is_some_and(|field| {
+            fixed_bytes(field, payload).first_chunk().is_some_and(|low| u64::from(u16::from_le_bytes(*low)) == FAULT)
+        })
     }
 
     /// How far the lengths of the dynamic fields are from the length of the payload. Zero unless it is damaged.

@@ -585,6 +585,26 @@ fn what_is_not_known_matters_only_where_it_decides() {
 fn both_sides_look_at_as_much_of_a_text() {
     let value = |n: usize| Value::Text([vec![b'a'; n], b"z".to_vec()].concat());
     let expression = Expression::parse("x ~ \"*z\"").unwrap();
-    assert_eq!(expression.evaluate(&mut |_| Some(value(MAX_TEXT - 1))), Some(true));
-    assert_eq!(expression.evaluate(&mut |_| Some(value(MAX_TEXT))), Some(false));
+    // The kernel's has a NUL at its end.
+    assert_eq!(expression.evaluate(&mut |_| Some(value(MAX_TEXT - 2))), Some(true));
+    assert_eq!(expression.evaluate(&mut |_| Some(value(MAX_TEXT - 1))), Some(false));
+}
+
+#[test]
+fn a_text_that_could_not_be_read_decides_as_it_does_in_the_kernel() {
+    let values = HashMap::from([("one", Value::Integer(1)), ("text", Value::Unreadable)]);
+    for (text, expected) in [
+        ("text == \"x\"", true),
+        ("text != \"x\"", true),
+        ("text ~ \"x*\"", true),
+        ("text !~ \"x*\"", true),
+        ("!(text == \"x\" || text != \"x\")", true),
+        ("one == 2 && text == \"x\"", false),
+        ("!one || text == \"x\"", true),
+        // What comes after it is not looked at.
+        ("text == \"x\" && one == 2", true),
+    ] {
+        let expression = Expression::parse(text).unwrap();
+        assert_eq!(expression.evaluate(&mut |name| values.get(name).cloned()), Some(expected), "{text}");
+    }
 }
