@@ -134,8 +134,8 @@ pub(crate) fn duckdb_reads_every_record() {
     let query = |sql: &str| sql.replace("DIR", folder.to_str().unwrap());
     let output = succeed(python("sql.py").args([
         query(
-            "select events.event, count(*) from read_parquet('DIR/*.parquet', union_by_name=true, filename='path') records \
-             join 'DIR/events.parquet' events on parse_filename(records.path) = events.file || '.parquet' group by 1",
+            "select events.event, count(*) from read_parquet('DIR/*.parquet', union_by_name=true, filename='file') records \
+             join 'DIR/events.parquet' events on parse_filename(records.file) = events.event_file || '.parquet' group by 1",
         ),
         query("select time, cpu, tid, cgroup, cgroup_path, uid, prev_comm, prev_state, next_pid from 'DIR/sched.sched_switch.parquet'"),
         query("select args, len(kstack) from 'DIR/raw_syscalls.sys_enter.parquet'"),

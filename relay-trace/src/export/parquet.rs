@@ -129,7 +129,7 @@ pub fn write(job: Job<'_>, output: &Path) -> Result<Exported> {
         }
         Ok(())
     })?;
-    let columns = ["event", "file"].map(|name| (name.to_owned(), Sort::Text));
+    let columns = ["event", "event_file"].map(|name| (name.to_owned(), Sort::Text));
     let mut table = EventFile::create(output, EVENTS_FILE, &columns.to_vec())?;
     let mut rows = Rows::new(&columns.to_vec());
     for name in files.keys().filter(|name| *name != LOST) {
