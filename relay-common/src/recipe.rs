@@ -24,6 +24,9 @@ pub const KEPT: u16 = 512;
 /// Most bytes of a string that is fetched, a NUL at its end included.
 pub const MAX_STRING: u16 = 4096;
 
+/// Most strings of a list.
+pub const MAX_STRINGS: u64 = 64;
+
 /// Offset in the location word of a string that could not be read. Its text is `(fault)`.
 pub const FAULT: u64 = 0xffff;
 
@@ -50,6 +53,8 @@ pub mod input {
     pub const DURATION: u16 = 52;
     /// Of a function with a trampoline: the address of the arguments. They lie in the trampoline's frame, which a call has for itself.
     pub const FRAME: u16 = 53;
+    /// Bytes of a list of strings so far.
+    pub const LISTED: u16 = 61;
     /// A word that programs use for themselves.
     pub const SCRATCH: u16 = 62;
     /// Always zero.
@@ -120,6 +125,9 @@ pub enum FetchKind {
     Bytes = 2,
     /// The string that it points to, at most `len` bytes with its NUL. Stored after the fixed part; at `to` its location.
     String = 3,
+    /// The strings that an array of addresses points to, up to one that is zero: at most [`MAX_STRINGS`], and `len` bytes with their NULs.
+    /// Stored as a string is, one after the other; where they were cut, `...` without a NUL follows.
+    Strings = 4,
 }
 
 /// One value to fetch.

@@ -279,3 +279,50 @@ pub(crate) fn every_entry_has_returned_or_is_told_why_not() {
     let told = "13 entries, 7 returned, 6 unreturned (thread ended 4, under way 1, return unseen 1, no room 0)";
     assert!(shown.contains(told), "{shown}");
 }
+
+/// What is between brackets in a line of strace, as its words.
+fn words_of_strace(line: &str, list: usize) -> Vec<String> {
+    let list = line.split(", [").nth(list).unwrap_or_else(|| panic!("{line}"));
+    let list = &list[..list.find("\"]").map_or(0, |at| at + 1)];
+    serde_json::from_str(&format!("[{list}]")).unwrap_or_else(|error| panic!("{error}: {line}"))
+}
+
+pub(crate) fn an_execve_has_the_arguments_that_strace_shows() {
+    const SCRIPT: &str =
+        "/bin/true 'a b' 'c,d' '' 'q\"uo\\te' [x]; /bin/true $(seq 100 220); env -i A=1 'B=2 3' /bin/true last; exit 0";
+    let folder = tempfile::tempdir().unwrap();
+    let shown = folder.path().join("strace");
+    let strace = ["strace", "-f", "-v", "-s", "400", "-e", "trace=execve", "-o", shown.to_str().unwrap()];
+    let run = |events: &str| {
+        let command = [&["-e", events, "--bpf-stats", "--"], &strace[..], &["sh", "-c", SCRIPT]].concat();
+        let trace = record(&command);
+        trace.adds_up();
+        let mut lines = trace.print(&[]);
+        lines.retain(|line| line["comm"] == "true");
+        let shown = fs::read_to_string(&shown).unwrap();
+        let shown: Vec<String> =
+            shown.lines().filter(|line| line.contains("execve(\"/bin/true\"")).map(str::to_owned).collect();
+        assert_eq!((lines.len(), shown.len()), (3, 3), "{shown:?}\n{lines:?}");
+        (trace, lines, shown)
+    };
+    let texts = |value: &Value| -> Vec<String> { serde_json::from_value(value.clone()).unwrap() };
+    for events in ["syscall:execve", "syscall:execve(argv, ret)"] {
+        let (trace, lines, shown) = run(events);
+        for at in [0, 2] {
+            assert_eq!(texts(&lines[at]["fields"]["argv"]), words_of_strace(&shown[at], 1), "{events}");
+            assert_eq!(lines[at]["fields"]["argv_cut"], Value::Null);
+        }
+        let (cut, whole) = (texts(&lines[1]["fields"]["argv"]), words_of_strace(&shown[1], 1));
+        assert!(whole.starts_with(&cut) && lines[1]["fields"]["argv_cut"] == true, "{cut:?}");
+        // 64 texts of four bytes, or as many as there is room for beside the name.
+        assert_eq!(cut.len(), if events == "syscall:execve" { 56 } else { 64 }, "{cut:?}");
+        let printed = text(&succeed(&mut trace.relayd("print")).stdout);
+        assert!(printed.contains(r#"argv=["/bin/true","a b","c,d","","q\"uo\\te","[x]"]"#), "{printed}");
+        assert!(printed.contains(r#"argv=["/bin/true","100","101","#) && printed.contains("...]"), "{printed}");
+        let csv = text(&succeed(trace.relayd("print").arg("--csv")).stdout);
+        assert!(csv.contains(r#"[""/bin/true"",""last""]"#), "{csv}");
+    }
+    let (_, lines, shown) = run("syscall:execve(filename, envp:strv, ret)");
+    assert_eq!(texts(&lines[2]["fields"]["envp"]), ["A=1", "B=2 3"]);
+    assert_eq!(words_of_strace(&shown[2], 2), ["A=1", "B=2 3"]);
+}

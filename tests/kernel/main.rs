@@ -176,7 +176,8 @@ fn main() {
             [STRACE, COMPAT] a_program_of_32_bits_makes_the_calls_that_strace_shows,
             [COMPAT] the_execve_of_a_program_of_32_bits_returns,
             [STRACE, COMPILER] an_execve_of_a_thread_is_one_call_that_returns,
-            [COMPILER] every_entry_has_returned_or_is_told_why_not;
+            [COMPILER] every_entry_has_returned_or_is_told_why_not,
+            [STRACE] an_execve_has_the_arguments_that_strace_shows;
         contexts: [] every_call_is_accounted_for_by_kind,
             [KPROBES] every_call_of_a_function_of_the_kernel_is_accounted_for,
             [] every_call_of_a_raw_tracepoint_is_accounted_for_without_statistics,

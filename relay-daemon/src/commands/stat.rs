@@ -271,7 +271,9 @@ fn check_field(traces: &[Trace], option: &str, name: &str) -> Result<()> {
     let is_number = |kind: &FieldKind| matches!(kind, FieldKind::Integer(_));
     let is_text = |kind: &FieldKind| match kind {
         FieldKind::Integer(_) => false,
-        FieldKind::Array(element) | FieldKind::Dynamic { element, .. } => element.display == Display::Text,
+        FieldKind::Array(element) | FieldKind::Dynamic { element, .. } => {
+            matches!(element.display, Display::Text | Display::Texts)
+        }
     };
     match kinds.next() {
         None if option == "--by" && OF_TASK.contains(&name) => {}

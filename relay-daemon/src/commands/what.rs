@@ -28,7 +28,7 @@ Events:
   kprobe:vfs_read(count, ino=file->f_inode->i_ino)
                                arguments by name, pointers followed by name, a name for the field
   (… filename:ustr, buf:buf:64, arg0:s32)
-                               how to read: ustr kstr str, hex, buf:BYTES, s8…s64, u8…u64
+                               how to read: ustr kstr str, strv, hex, buf:BYTES, s8…s64, u8…u64
   … if ret < 0 && comm ~ \"kworker*\"
                                == != < <= > >= on numbers (0x1f, 64K, 10ms) and FIELD & BITS, == != on texts, ~ !~ with
                                wildcards, && || ! ( ); pid, tid, uid, cpu and comm are known everywhere

@@ -338,15 +338,20 @@ fn select(spec: &Spec, values: Vec<Value>) -> Result<Vec<Value>> {
 
 /// Changes how a value that is a word is read.
 fn read_as(value: &mut Value, read: Read) -> Result<()> {
-    let is_address = matches!(value.content, Content::Number { size: 8, .. } | Content::String);
+    let is_address = matches!(value.content, Content::Number { size: 8, .. } | Content::String | Content::Strings);
     match read {
         Read::AsTyped => {}
-        Read::UserString | Read::KernelString | Read::String | Read::Bytes(_) if !is_address => {
+        Read::UserString | Read::KernelString | Read::String | Read::Strings | Read::Bytes(_) if !is_address => {
             bail!("it is no address, so nothing is there")
         }
         Read::UserString | Read::KernelString | Read::String => {
             value.content = Content::String;
             value.fetch = Fetch { kind: FetchKind::String as u8, len: MAX_STRING, size: 0, ..pointed_to(value.fetch)? };
+        }
+        Read::Strings => {
+            value.content = Content::Strings;
+            value.fetch =
+                Fetch { kind: FetchKind::Strings as u8, len: MAX_STRING, size: 0, ..pointed_to(value.fetch)? };
         }
         Read::Bytes(len) => {
             value.content = Content::Bytes(len);

@@ -124,6 +124,7 @@ fn subject_of(value: &Value, at: u16) -> Subject {
     match value.content {
         Content::Number { size, signed, .. } => Subject::Integer { source: Source::Payload(at), size, signed },
         Content::Text(len) => Subject::Text { source: TextSource::Fixed { at, len } },
+        Content::Strings => Subject::Other("a list of texts".to_owned()),
         Content::String => Subject::Text { source: TextSource::Located { at, relative: false } },
         Content::Bytes(_) => Subject::Other("bytes".to_owned()),
     }

@@ -141,6 +141,10 @@ fn event(catalogue: &Catalogue, spec: &Spec, name: &str, explicit: bool) -> Resu
         let (content, fetch) = if is_text {
             let kind = FetchKind::String as u8;
             (Content::String, Fetch { source, kind, len: MAX_STRING, ..Fetch::default() })
+        } else if at_entry && field.name == "argv" {
+            // The environment may hold secrets: who wants it says envp:strv.
+            let kind = FetchKind::Strings as u8;
+            (Content::Strings, Fetch { source, kind, len: MAX_STRING, ..Fetch::default() })
         } else {
             let hexadecimal = c_type.contains('*');
             let content = Content::Number { size: size.unsigned_abs(), signed: size < 0, hexadecimal };

@@ -221,7 +221,8 @@ impl<'a> Call<'a> {
         let mut fetch = Fetch { source: source.input, ..fetch };
         // A string or bytes are where the value points to, also where an address is kept in an integer: what was the last number is loaded as one
         // more pointer.
-        let is_pointer = matches!(read, Read::UserString | Read::KernelString | Read::String | Read::Bytes(_));
+        let is_pointer =
+            matches!(read, Read::UserString | Read::KernelString | Read::String | Read::Strings | Read::Bytes(_));
         let is_address = matches!(access.terminal, Terminal::Address | Terminal::Number { .. });
         let offsets = if is_pointer && is_address { join_load(offsets)? } else { offsets };
         fetch.steps = u8::try_from(offsets.len() - 1)?;
@@ -273,6 +274,8 @@ fn content(shape: Option<Shape>, terminal: &Terminal, read: Read) -> Result<(Con
             (Content::String, fetch(FetchKind::String, MAX_STRING, 0))
         }
         (Read::UserString | Read::KernelString | Read::String, _) => bail!("it is no address, so no string is there"),
+        (Read::Strings, _) if is_address => (Content::Strings, fetch(FetchKind::Strings, MAX_STRING, 0)),
+        (Read::Strings, _) => bail!("it is no address, so no strings are there"),
         (Read::Bytes(len), _) if is_address || is_embedded => (Content::Bytes(len), fetch(FetchKind::Bytes, len, 0)),
         (Read::Bytes(_), _) => bail!("it is no address, so no bytes are there"),
         (Read::Number { size, signed }, Terminal::Value) => {

@@ -36,6 +36,8 @@ pub enum Content {
     Text(u16),
     /// A string of any length.
     String,
+    /// Any number of strings.
+    Strings,
 }
 
 impl Content {
@@ -43,8 +45,13 @@ impl Content {
         match self {
             Self::Number { size, .. } => size.into(),
             Self::Bytes(len) | Self::Text(len) => len,
-            Self::String => 4,
+            Self::String | Self::Strings => 4,
         }
+    }
+
+    /// Whether its data come after the fixed part.
+    fn is_dynamic(self) -> bool {
+        matches!(self, Self::String | Self::Strings)
     }
 }
 
@@ -74,13 +81,13 @@ pub fn lay_out(event: &str, mut values: Vec<Value>, n_entry: usize) -> Result<(L
     }
     let most = if n_entry == 0 { HIDDEN } else { KEPT };
     let strings = values.iter().take(if n_entry == 0 { values.len() } else { n_entry });
-    let strings = strings.filter(|value| value.content == Content::String).count();
+    let strings = strings.filter(|value| value.content.is_dynamic()).count();
     let room = most
         .checked_sub(at)
         .with_context(|| format!("{event}: its values take {at} bytes, and {most} are the most"))?;
     // At the entry all strings together have to fit into what is kept until the return.
     let each = if n_entry == 0 { MAX_STRING } else { room / u16::try_from(strings.max(1))? };
-    for value in values.iter_mut().filter(|value| value.content == Content::String) {
+    for value in values.iter_mut().filter(|value| value.content.is_dynamic()) {
         value.fetch.len = value.fetch.len.min(each);
     }
     if let Some(value) = values.iter().find(|value| !format::is_identifier(&value.name)) {
@@ -109,6 +116,9 @@ fn field(value: &Value) -> Field {
         Content::Bytes(_) => ("u8", FieldKind::Array(element(1, false, Display::Decimal))),
         Content::Text(_) => ("char", FieldKind::Array(element(1, false, Display::Text))),
         Content::String => ("char", FieldKind::Dynamic { element: element(1, false, Display::Text), relative: false }),
+        Content::Strings => {
+            (format::TEXTS, FieldKind::Dynamic { element: element(1, false, Display::Texts), relative: false })
+        }
     };
     let start = usize::from(value.fetch.to) + COMMON;
     let bytes = start..start + usize::from(value.content.size());
@@ -140,7 +150,7 @@ impl Hidden {
         let at = self.end;
         let end = at.saturating_add(value.content.size());
         let most = HIDDEN + 512;
-        if self.fetches.len() >= self.room || end > most || value.content == Content::String {
+        if self.fetches.len() >= self.room || end > most || value.content.is_dynamic() {
             bail!(
                 "the condition needs too many values that are not recorded, or too long ones: record '{}' too",
                 value.name
@@ -203,11 +213,12 @@ mod tests {
                 c_type: "u32".to_owned(),
                 ..number("h", 4)
             },
+            Value { content: Content::Strings, ..string("i") },
         ];
         let (layout, format) = lay_out("kprobe:f", values, 0).unwrap();
         let places: Vec<_> = format.fields.iter().map(|field| (field.name.as_str(), field.bytes.clone())).collect();
         assert_eq!(places[..4], [("a", 8..9), ("b", 9..17), ("c", 17..21), ("d", 21..23)]);
-        assert_eq!((layout.size, layout.fetches.len(), layout.fetches[1].to), (34, 8, 1));
+        assert_eq!((layout.size, layout.fetches.len(), layout.fetches[1].to), (38, 9, 1));
         // Whoever reads the description sees the same fields.
         assert_eq!(Format::parse(&format.describe("kprobe:f")), Ok(format));
     }

@@ -10,8 +10,8 @@ use aya_ebpf::{
 use relay_common::{
     Word as _,
     recipe::{
-        FAULT, FetchKind, HIDDEN, MAX_FETCHES, MAX_STEPS, MAX_TESTS, Operator, PASS, Recipe, SHARED_WORKSPACES,
-        Subject, Test, input,
+        FAULT, FetchKind, HIDDEN, MAX_FETCHES, MAX_STEPS, MAX_STRINGS, MAX_TESTS, Operator, PASS, Recipe,
+        SHARED_WORKSPACES, Subject, Test, input,
     },
     rows::Tally,
     trace::COMMON_FIELDS,
@@ -113,7 +113,12 @@ relay_ebpf::subprogram! {
         let (at, len) = (u64::from(fetch.to), u64::from(fetch.len));
         let mut end = end;
         if fetch.kind == FetchKind::String as u8 {
-            end += string(workspace, at, end, len, Address::of(value));
+            end += string(workspace, at, end, len, |most| workspace.fetch_string(end, most, Address::of(value)));
+        } else if fetch.kind == FetchKind::Strings as u8 {
+            end += string(workspace, at, end, len, |most| {
+                let len = strings(level, end, most, value);
+                if len == 0 && workspace.inputs.get(FAULTED) != 0 { None } else { Some(len) }
+            });
         } else if fetch.kind == FetchKind::Bytes as u8 {
             if !workspace.fetch(at, len, Address::of(value)) {
                 workspace.inputs.set(FAULTED, 1);
@@ -147,17 +152,20 @@ fn load(workspace: &Workspace, address: u64, len: u64) -> u64 {
     loaded.unwrap_or(0)
 }
 
-/// Fetches a string to the end of the payload, and stores its location word; returns how many bytes it has there.
+/// What stands for a text that could not be read.
+const TEXT: [u8; 8] = *b"(fault)\0";
+
+/// Fetches a string, or several, to the end of the payload, and stores their location word; returns how many bytes there are. `fetch` is given how
+/// many may be, and says how many there were.
 #[inline(always)]
-fn string(workspace: &Workspace, at: u64, end: u64, most: u64, from: Address) -> u64 {
-    const TEXT: [u8; 8] = *b"(fault)\0";
+fn string(workspace: &Workspace, at: u64, end: u64, most: u64, fetch: impl FnOnce(u64) -> Option<u64>) -> u64 {
     let room = u64::from(HIDDEN).saturating_sub(end);
     let most = if most < room { most } else { room };
     if most < TEXT.len() as u64 {
         workspace.store_number(at, 4, end + COMMON_FIELDS);
         return 0;
     }
-    let (offset, len) = match workspace.fetch_string(end, most, from) {
+    let (offset, len) = match fetch(most) {
         Some(len) => (end + COMMON_FIELDS, len),
         None => {
             workspace.inputs.set(FAULTED, 1);
@@ -167,6 +175,47 @@ fn string(workspace: &Workspace, at: u64, end: u64, most: u64, from: Address) ->
     };
     workspace.store_number(at, 4, offset | len << 16);
     len
+}
+
+relay_ebpf::subprogram! {
+    /// Fetches the strings that an array of addresses points to, to `end`, at most so many bytes; returns how many.
+    fn strings(level: u32, end: u64, most: u64, from: u64) -> u64 {
+        const CUT: [u8; 8] = *b"...\0\0\0\0\0";
+        const CUT_LEN: u64 = 3;
+        let Some(workspace) = workspace(level) else { return 0 };
+        // VERIFIER: how far it has come is kept in memory, so that all ways into a step look the same.
+        workspace.inputs.set(input::LISTED.into(), 0);
+        for index in 0..=MAX_STRINGS {
+            let len = workspace.inputs.get(input::LISTED.into());
+            let Some(address) = workspace.number(8, Address::of(from.wrapping_add(index * 8))) else {
+                workspace.inputs.set(FAULTED, 1);
+                if len == 0 {
+                    return 0;
+                }
+                break;
+            };
+            if address == 0 {
+                return len;
+            }
+            let left = most.saturating_sub(CUT_LEN).saturating_sub(len);
+            if index == MAX_STRINGS || left < TEXT.len() as u64 {
+                break;
+            }
+            if let Some(fetched) = workspace.fetch_string(end + len, left, Address::of(address)) {
+                workspace.inputs.set(input::LISTED.into(), len + fetched);
+                if fetched == left {
+                    break;
+                }
+            } else {
+                workspace.inputs.set(FAULTED, 1);
+                workspace.store_number(end + len, 8, u64::from_le_bytes(TEXT));
+                workspace.inputs.set(input::LISTED.into(), len + TEXT.len() as u64);
+            }
+        }
+        let len = workspace.inputs.get(input::LISTED.into());
+        workspace.store_number(end + len, CUT_LEN, u64::from_le_bytes(CUT));
+        len + CUT_LEN
+    }
 }
 
 /// Whether the event's condition holds.

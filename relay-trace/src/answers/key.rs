@@ -11,7 +11,7 @@ use crate::{
         trace::Trace,
         value::{Number, Value},
     },
-    show::{stack, text::Words},
+    show::{json::push_value, stack, text::Words},
 };
 
 /// Stacks that are kept as text.
@@ -101,7 +101,7 @@ pub(super) fn raw(seen: &Seen<'_>, names: &Names, name: &str) -> Option<Key> {
 pub(super) fn number(seen: &Seen<'_>, name: &str) -> Option<i128> {
     match seen.event.value(seen.event.field(name)?, seen.payload)? {
         Value::Number(number) => Some(number.wide()),
-        Value::Text(_) | Value::List(..) => None,
+        Value::Text(_) | Value::Texts(_) | Value::List(..) => None,
     }
 }
 
@@ -123,6 +123,11 @@ fn plain(value: Value<'_>) -> Option<Key> {
     match value {
         Value::Number(number) => Some(Key::Number(number.wide())),
         Value::Text(bytes) => Some(text(bytes)),
+        Value::Texts(_) => {
+            let mut shown = Vec::new();
+            push_value(&mut shown, value);
+            Some(text(&shown))
+        }
         Value::List(..) => None,
     }
 }

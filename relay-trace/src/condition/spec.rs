@@ -118,6 +118,8 @@ pub enum Read {
     KernelString,
     /// As a string wherever its address points.
     String,
+    /// As the strings that an array of addresses points to.
+    Strings,
     /// As a number in base 16.
     Hexadecimal,
     /// So many bytes from where it points.
@@ -267,11 +269,12 @@ fn read(how: &str, text: &str) -> Result<Read> {
         "ustr" => Read::UserString,
         "kstr" => Read::KernelString,
         "str" => Read::String,
+        "strv" => Read::Strings,
         "hex" => Read::Hexadecimal,
         _ => match NUMBERS.iter().find(|(name, ..)| *name == how) {
             Some((_, size, signed)) => Read::Number { size: *size, signed: *signed },
             None => bail!(
-                "'{text}': nothing is read as '{how}'; there are ustr, kstr, str, hex, buf:BYTES, and s8 to s64 and u8 to u64"
+                "'{text}': nothing is read as '{how}'; there are ustr, kstr, str, strv, hex, buf:BYTES, and s8 to s64 and u8 to u64"
             ),
         },
     })

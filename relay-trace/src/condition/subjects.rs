@@ -25,6 +25,9 @@ pub fn recorded(fields: &[Field], name: &str) -> Option<Subject> {
         FieldKind::Dynamic { element: Element { display: Display::Text, .. }, relative } => {
             Subject::Text { source: TextSource::Located { at, relative } }
         }
+        FieldKind::Dynamic { element: Element { display: Display::Texts, .. }, .. } => {
+            Subject::Other("a list of texts".to_owned())
+        }
         FieldKind::Array(_) | FieldKind::Dynamic { .. } => Subject::Other("an array".to_owned()),
     })
 }

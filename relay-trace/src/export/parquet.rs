@@ -34,6 +34,7 @@ use crate::{
         trace::Trace,
         value::{Number, Value},
     },
+    show::json,
 };
 
 /// Bytes of one event's records, about, before they become a row group.
@@ -212,7 +213,9 @@ fn column(field: &crate::form::format::Field) -> (String, Sort) {
     let bits = |size: usize| i8::try_from(size * 8).unwrap_or(64);
     let sort = match field.kind {
         FieldKind::Integer(element) => Sort::Integer { bits: bits(element.size), signed: element.signed },
-        FieldKind::Array(element) | FieldKind::Dynamic { element, .. } if element.display == Display::Text => {
+        FieldKind::Array(element) | FieldKind::Dynamic { element, .. }
+            if matches!(element.display, Display::Text | Display::Texts) =>
+        {
             Sort::Text
         }
         FieldKind::Array(element) | FieldKind::Dynamic { element, .. } => Sort::List { signed: element.signed },
@@ -257,6 +260,11 @@ fn add_fields(row: &mut Row<'_>, event: &Event, payload: &[u8]) {
         match value {
             Value::Number(of) => row.number(number(of)),
             Value::Text(text) => row.text(text),
+            Value::Texts(_) => {
+                let mut text = Vec::new();
+                json::push_value(&mut text, value);
+                row.text(&text);
+            }
             Value::List(..) => row.list(value.elements().map(number).collect()),
         }
     }

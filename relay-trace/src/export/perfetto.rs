@@ -29,6 +29,7 @@ use crate::{
         value::{Number, Value},
     },
     show::{
+        json,
         text::{kernel_frames, user_frames},
         time,
     },
@@ -520,6 +521,11 @@ fn push_value(message: &mut Message, field: u32, value: Value<'_>, is_generic: b
         Value::Number(Number::Signed(number)) => message.signed(field, number),
         Value::Number(Number::Unsigned(number) | Number::Address(number)) => message.number(field, number),
         Value::Text(text) => message.text(field, text),
+        Value::Texts(_) => {
+            let mut text = Vec::new();
+            json::push_value(&mut text, value);
+            message.text(field, &text);
+        }
         // Descriptions of generic events have no lists.
         Value::List(..) if is_generic => {
             let elements: Vec<_> = value.elements().map(|number| number.wide().to_string()).collect();

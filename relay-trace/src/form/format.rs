@@ -65,7 +65,12 @@ pub enum Display {
     Hexadecimal,
     /// As a character of a text.
     Text,
+    /// As a character of one of several texts, each ended by a NUL.
+    Texts,
 }
+
+/// The type of elements of [`Display::Texts`].
+pub const TEXTS: &str = "strv";
 
 /// Why a format was not understood.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -228,7 +233,9 @@ fn parse_declaration(declaration: &str, size: usize, signed: bool) -> Option<(St
 
 fn element(of: &str, size: usize, signed: bool) -> Element {
     let words = || of.split_whitespace();
-    let display = if size == 1 && words().any(|word| word == "char") && !words().any(|word| word == "unsigned") {
+    let display = if size == 1 && of == TEXTS {
+        Display::Texts
+    } else if size == 1 && words().any(|word| word == "char") && !words().any(|word| word == "unsigned") {
         Display::Text
     } else if of.contains('*') {
         Display::Hexadecimal

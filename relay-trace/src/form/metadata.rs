@@ -151,7 +151,7 @@ fn push_gap(text: &mut String, mut from: usize, to: usize) {
 
 fn element_type(element: Element) -> String {
     let letter = match element.display {
-        Display::Text => return "chr".to_owned(),
+        Display::Text | Display::Texts => return "chr".to_owned(),
         Display::Hexadecimal => "x",
         Display::Decimal if element.signed => "s",
         Display::Decimal => "u",

@@ -168,7 +168,7 @@ fn value_of(seen: &Seen<'_>, names: &Names, name: &str) -> Option<expression::Va
             Value::Number(number) => Some(expression::Value::Integer(number.wide())),
             Value::Text(_) if seen.event.is_unreadable(index, seen.payload) => Some(expression::Value::Unreadable),
             Value::Text(text) => Some(expression::Value::Text(text.to_vec())),
-            Value::List(..) => None,
+            Value::Texts(_) | Value::List(..) => None,
         };
     }
     let number = |number: u32| Some(expression::Value::Integer(number.into()));

@@ -9,6 +9,8 @@ pub enum Value<'a> {
     Number(Number),
     /// A text, up to its NUL.
     Text(&'a [u8]),
+    /// Texts, each ended by a NUL. What has none at the end says that they were cut.
+    Texts(&'a [u8]),
     /// Elements, one after the other.
     List(Element, &'a [u8]),
 }
@@ -28,6 +30,7 @@ impl<'a> Value<'a> {
     pub(in crate::read) fn array(element: Element, bytes: &'a [u8]) -> Self {
         match element.display {
             Display::Text => Self::Text(until_nul(bytes)),
+            Display::Texts => Self::Texts(bytes),
             Display::Decimal | Display::Hexadecimal => Self::List(element, bytes),
         }
     }
@@ -36,10 +39,19 @@ impl<'a> Value<'a> {
     pub fn elements(self) -> impl Iterator<Item = Number> {
         let (element, bytes) = match self {
             Self::List(element, bytes) => (element, bytes),
-            Self::Number(_) | Self::Text(_) => (Element { size: 1, signed: false, display: Display::Decimal }, &[][..]),
+            Self::Number(_) | Self::Text(_) | Self::Texts(_) => {
+                (Element { size: 1, signed: false, display: Display::Decimal }, &[][..])
+            }
         };
         bytes.chunks_exact(element.size).map(move |bytes| Number::new(element, bytes))
     }
+}
+
+/// The texts of [`Value::Texts`], and whether there were more.
+pub fn texts(bytes: &[u8]) -> (impl Iterator<Item = &[u8]>, bool) {
+    let end = bytes.iter().rposition(|byte| *byte == 0).map_or(0, |at| at + 1);
+    let whole = bytes.get(..end).unwrap_or_default();
+    (whole.split_inclusive(|byte| *byte == 0).map(until_nul), end < bytes.len())
 }
 
 impl Number {

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 
 use super::{
     escape::push_escaped,
+    json,
     text::{Style, Words, push_time},
     time::WallClock,
 };
@@ -135,6 +136,11 @@ fn plain(value: Value<'_>) -> Vec<u8> {
     match value {
         Value::Number(of) => number(of).into_bytes(),
         Value::Text(of) => of.to_vec(),
+        Value::Texts(_) => {
+            let mut text = Vec::new();
+            json::push_value(&mut text, value);
+            text
+        }
         Value::List(..) => value.elements().map(number).collect::<Vec<_>>().join(" ").into_bytes(),
     }
 }

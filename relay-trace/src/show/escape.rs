@@ -34,6 +34,11 @@ pub fn push_quoted(text: &mut Vec<u8>, of: &[u8]) {
         push_escaped(text, of);
         return;
     }
+    push_in_quotes(text, of);
+}
+
+/// A text in quotes, escaped.
+pub fn push_in_quotes(text: &mut Vec<u8>, of: &[u8]) {
     text.push(b'"');
     for part in of.split_inclusive(|byte| matches!(byte, b'"' | b'\\')) {
         match part {

@@ -1,7 +1,7 @@
 //! Records as JSON lines. `docs/reading.md` has the schema, which does not change: keys are only added.
 
 use super::{
-    text::{Frame, Style, Words, kernel_frames, may_go_on, push_list, push_number, user_frames},
+    text::{Frame, Style, Words, kernel_frames, may_go_on, push_list, push_number, push_texts, user_frames},
     time::WallClock,
 };
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
         slices::{Gap, GapKind, Item, Seen},
         symbolize::Symbols,
         trace::Trace,
-        value::{Number, Value},
+        value::{Number, Value, texts},
     },
 };
 
@@ -73,6 +73,12 @@ impl<'t> JsonWriter<'t> {
         for (field, value) in seen.event.values(seen.payload).filter(|(field, _)| shown(&field.name)) {
             push_key(text, &mut first, &field.name);
             push_value(text, value);
+            if let Value::Texts(of) = value
+                && texts(of).1
+            {
+                push_key(text, &mut first, &format!("{}_cut", field.name));
+                text.extend_from_slice(b"true");
+            }
         }
         text.push(b'}');
         if !seen.event.print_format.has_words() {
@@ -161,6 +167,7 @@ pub fn push_value(text: &mut Vec<u8>, value: Value<'_>) {
     match value {
         Value::Number(number) => push_any(text, number),
         Value::Text(of) => push_text(text, of),
+        Value::Texts(of) => drop(push_texts(text, of, push_text)),
         Value::List(..) => push_list(text, value, push_any),
     }
 }

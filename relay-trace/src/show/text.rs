@@ -5,7 +5,7 @@ use std::{collections::HashMap, io::Write as _};
 use relay_common::recipe::context::MAX_FRAMES;
 
 use super::{
-    escape::{escaped, push_escaped, push_quoted},
+    escape::{escaped, push_escaped, push_in_quotes, push_quoted},
     time::WallClock,
 };
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
         slices::{Gap, GapKind, Item, Seen},
         symbolize::Symbols,
         trace::Trace,
-        value::{Number, Value},
+        value::{Number, Value, texts},
     },
 };
 
@@ -263,8 +263,30 @@ fn push_value(text: &mut Vec<u8>, value: Value<'_>) {
     match value {
         Value::Number(number) => push_any(text, number),
         Value::Text(of) => push_quoted(text, of),
+        Value::Texts(of) => {
+            let is_cut = push_texts(text, of, push_in_quotes);
+            if is_cut {
+                let end = text.pop();
+                text.extend_from_slice(b"...");
+                text.extend(end);
+            }
+        }
         Value::List(..) => push_list(text, value, push_any),
     }
+}
+
+/// `["a","b"]`, each as `push` has it. Returns whether there were more.
+pub(super) fn push_texts(text: &mut Vec<u8>, of: &[u8], push: impl Fn(&mut Vec<u8>, &[u8])) -> bool {
+    let (texts, is_cut) = texts(of);
+    text.push(b'[');
+    for (index, of) in texts.enumerate() {
+        if index > 0 {
+            text.push(b',');
+        }
+        push(text, of);
+    }
+    text.push(b']');
+    is_cut
 }
 
 /// `[1,2]` of a list, its numbers as `push` has them.

@@ -38,7 +38,7 @@ impl Expression {
             Self::Field(index) => match fields(*index)? {
                 Value::Number(number) => Outcome::Number(number.wide()),
                 Value::Text(text) => Outcome::Text(Cow::Borrowed(text)),
-                Value::List(_, bytes) => Outcome::Bytes(bytes),
+                Value::List(_, bytes) | Value::Texts(bytes) => Outcome::Bytes(bytes),
             },
             Self::Choose(condition, yes, no) => {
                 if condition.number(fields)? != 0 {
@@ -70,7 +70,7 @@ impl Expression {
             }
             Self::Bitmap(index) => match fields(*index)? {
                 Value::List(_, bytes) => owned(bitmap(bytes, 8 * bytes.len())?),
-                Value::Text(_) | Value::Number(_) => return None,
+                Value::Text(_) | Value::Texts(_) | Value::Number(_) => return None,
             },
             _ => Outcome::Number(self.number(fields)?),
         })
@@ -97,7 +97,7 @@ impl Expression {
             Self::Constant(number) => Some(*number),
             Self::Field(index) => match fields(*index)? {
                 Value::Number(number) => Some(number.wide()),
-                Value::Text(_) | Value::List(..) => None,
+                Value::Text(_) | Value::Texts(_) | Value::List(..) => None,
             },
             Self::Element(index, at) => {
                 let at = usize::try_from(at.number(fields)?).ok()?;
@@ -105,7 +105,7 @@ impl Expression {
             }
             Self::Length(index) => match fields(*index)? {
                 Value::List(_, bytes) => i128::try_from(bytes.len()).ok(),
-                Value::Text(_) | Value::Number(_) => None,
+                Value::Text(_) | Value::Texts(_) | Value::Number(_) => None,
             },
             Self::Choose(condition, yes, no) => {
                 if condition.number(fields)? != 0 {
