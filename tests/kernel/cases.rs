@@ -16,6 +16,11 @@ use relay_tests::{
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::{
+    compare::field,
+    probes::{NOTES, Work, beside_bpftrace},
+};
+
 /// The name of each record's thread, in order, by thread.
 type Names = BTreeMap<u64, Vec<String>>;
 
@@ -325,4 +330,162 @@ pub(crate) fn an_execve_has_the_arguments_that_strace_shows() {
     let (_, lines, shown) = run("syscall:execve(filename, envp:strv, ret)");
     assert_eq!(texts(&lines[2]["fields"]["envp"]), ["A=1", "B=2 3"]);
     assert_eq!(words_of_strace(&shown[2], 2), ["A=1", "B=2 3"]);
+}
+
+/// A program of this source, made in the folder.
+fn made(folder: &Path, name: &str, source: &str, options: &[&str]) -> String {
+    let (text, program) = (folder.join(format!("{name}.c")), folder.join(name));
+    fs::write(&text, source).unwrap();
+    succeed(Command::new("cc").args(["-O1", "-o"]).arg(&program).arg(&text).args(options));
+    program.display().to_string()
+}
+
+/// Real-time signals and those with a value, too.
+pub(crate) fn signals_are_those_that_perf_shows() {
+    const SOURCE: &str = "#define _GNU_SOURCE\n#include <signal.h>\n#include <unistd.h>\n\
+        static void on(int s, siginfo_t *i, void *u) {}\n\
+        int main(void) {\n\
+            struct sigaction act = { .sa_sigaction = on, .sa_flags = SA_SIGINFO | SA_RESTART };\n\
+            union sigval value = { .sival_int = -7 };\n\
+            sigaction(SIGUSR1, &act, 0); sigaction(SIGRTMIN + 3, &act, 0); sigaction(SIGALRM, &act, 0);\n\
+            kill(getpid(), SIGUSR1); raise(SIGUSR1); sigqueue(getpid(), SIGRTMIN + 3, value);\n\
+            ualarm(1000, 0); pause();\n\
+            return 0;\n\
+        }\n";
+    let folder = tempfile::tempdir().unwrap();
+    let program = made(folder.path(), "relay-signals", SOURCE, &[]);
+    let data = folder.path().join("perf.data");
+    let data = data.to_str().unwrap();
+    let perf = ["perf", "record", "-q", "-e", "signal:*", "-o", data, "--", &program];
+    let trace = record(&[&["-e", "signal:*", "--"], &perf[..]].concat());
+    let script = text(&succeed(Command::new("perf").args(["script", "-F", "event,trace", "-i", data])).stdout);
+    let theirs: Vec<String> = script
+        .lines()
+        .filter(|line| !line.contains("sig=17 "))
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ").replacen(": ", " ", 1))
+        .collect();
+    let mut lines = trace.print(&[]);
+    lines.retain(|line| line["comm"] == "relay-signals");
+    let fields = |line: &Value| {
+        let of = &line["fields"];
+        let all = match line["event"].as_str().unwrap() {
+            "signal:signal_generate" => format!(
+                "signal:signal_generate sig={} errno={} code={} comm={} pid={} grp={} res={}",
+                of["sig"],
+                of["errno"],
+                of["code"],
+                of["comm"].as_str().unwrap(),
+                of["pid"],
+                of["group"],
+                of["result"]
+            ),
+            _ => format!(
+                "signal:signal_deliver sig={} errno={} code={} sa_handler={:x} sa_flags={:x}",
+                of["sig"],
+                of["errno"],
+                of["code"],
+                of["sa_handler"].as_u64().unwrap(),
+                of["sa_flags"].as_u64().unwrap()
+            ),
+        };
+        all
+    };
+    // That of a timer is made where another task may run, which perf does not look at here.
+    let of_timer = |line: &Value| line["fields"]["sig"] == 14 && line["event"] == "signal:signal_generate";
+    let ours = lines.iter().filter(|line| line["fields"]["sig"] != 17 && !of_timer(line));
+    let ours: Vec<String> = ours.map(fields).collect();
+    assert!(theirs.len() == 7 && script.contains("sig=37"), "{script}");
+    assert_eq!(ours, theirs);
+}
+
+pub(crate) fn a_function_has_its_name_however_long_it_is() {
+    let name = format!("f{}", "x".repeat(700));
+    let source = format!(
+        "__attribute__((noinline)) int {name}(int a) {{ __asm__ volatile(\"\"); return a + 1; }}\nint main(void) {{ return {name}(1) - 2; }}\n"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let program = made(folder.path(), "relay-long", &source, &[]);
+    let known = text(&succeed(Command::new("nm").arg(&program)).stdout);
+    let known = known.lines().find(|line| line.contains("fxx")).unwrap().rsplit_once(' ').unwrap().1;
+    let trace = record(&["-e", &format!("uprobe:{program}:fxx*(arg0:s32)"), "--context", "ustack", "--", &program]);
+    let lines = trace.print(&[]);
+    let [line] = &lines[..] else { panic!("{lines:?}") };
+    assert_eq!(
+        (&line["event"], &line["fields"]["arg0"]),
+        (&Value::from(format!("uprobe:{program}:{known}")), &Value::from(1))
+    );
+    let frame = line["ustack"][0]["name"].as_str().unwrap();
+    assert!(frame.contains(known), "{frame}");
+    let output = folder.path().join("parquet");
+    succeed(trace.relayd("export").args(["--to", "parquet", "-o"]).arg(&output));
+    assert_eq!(fs::read_dir(output).unwrap().count(), 2);
+}
+
+pub(crate) fn arguments_of_a_program_are_those_that_bpftrace_shows() {
+    const SOURCE: &str = "#include <string.h>\n\
+        struct s { char name[32]; int arr[4]; const char *p; };\n\
+        __attribute__((noinline)) int target(struct s *s, long neg, unsigned char c, const char **v) {\n\
+            __asm__ volatile(\"\" :: \"r\"(s), \"r\"(v) : \"memory\"); return neg;\n\
+        }\n\
+        int main(void) {\n\
+            static struct s x; strcpy(x.name, \"na me\"); x.p = \"poin\\ted\";\n\
+            const char *v[4] = { \"one\", \"two\", \"three\", 0 }; volatile char first; int r = 0;\n\
+            for (int i = 0; i < 3; i++) first = *(const volatile char *)v[i];\n\
+            for (int i = 0; i < 5; i++) r += target(&x, -5 - i, 'A' + i, v);\n\
+            return 0;\n\
+        }\n";
+    let folder = tempfile::tempdir().unwrap();
+    let work = Work::new(&made(folder.path(), "relay-target", SOURCE, &[]));
+    let path = work.path();
+    let program = format!("uprobe:{path}:target {{ printf(\"%s|%d|%d\\n\", str(arg0), (int64)arg1, arg2 & 0xff); }}");
+    let event = format!("uprobe:{path}:target(name=arg0:ustr, arg1:s64, arg2:u8, list=arg3:strv)");
+    let (theirs, ours) = beside_bpftrace(&program, &["-e", &event], &work, "/dev/null");
+    let ours: Vec<String> = ours
+        .iter()
+        .map(|line| format!("{}|{}|{}", field(line, "name"), field(line, "arg1"), field(line, "arg2")))
+        .collect();
+    assert_eq!(ours, theirs);
+    assert!(theirs.len() == 5 && theirs[0] == "na me|-5|65", "{theirs:?}");
+    let trace = record(&["-e", &event, "--", &path]);
+    let lists: Vec<_> = trace.print(&[]).iter().map(|line| line["fields"]["list"].clone()).collect();
+    assert_eq!(lists, vec![serde_json::json!(["one", "two", "three"]); 5]);
+}
+
+/// A library's variables are where the loader has put it.
+pub(crate) fn static_probes_of_a_library_have_its_variables() {
+    const LIBRARY: &str = r#"
+        unsigned short ready __attribute__((section(".probes"), visibility("hidden")));
+        struct p { char c; signed char sc; short s; int i; long l; };
+        static volatile struct p g = { 'x', -5, -300, -70000, -1L << 40 };
+        int hits;
+        void work(const char *text) {
+            /* A probe cannot wait for what nobody has looked at yet. */
+            volatile char first = *text;
+            if (__builtin_expect(*(volatile unsigned short *)&ready, 0)) {
+                hits++;
+                __asm__ volatile("990: nop\n" NOTE("sem", "ready", "1@%0 -1@%1 -2@%2 -4@%3 -8@%4 8@%5 -4@%6")
+                                 :: "m"(g.c), "m"(g.sc), "m"(g.s), "m"(g.i), "m"(g.l), "r"(text), "n"(-1));
+            }
+        }
+    "#;
+    const PROGRAM: &str = "#include <stdio.h>\nvoid work(const char *text);\nextern int hits;\n\
+        int main(void) { for (int i = 0; i < 6; i++) work(\"a string\"); printf(\"%d\\n\", hits); return 0; }\n";
+    let folder = tempfile::tempdir().unwrap();
+    let source = [NOTES, LIBRARY].concat();
+    let library = made(folder.path(), "librelayprobes.so", &source, &["-shared", "-fPIC"]);
+    let program = made(folder.path(), "relay-uses", PROGRAM, &[&library, "-Wl,-rpath,$ORIGIN"]);
+    let unwatched = text(&succeed(&mut Command::new(&program)).stdout);
+    let event = format!("usdt:{library}:relay:sem(arg0, arg1, arg2, arg3, arg4, arg5:ustr, arg6)");
+    let recording = Recording::start(&["-e", &event]);
+    let hits = text(&succeed(&mut Command::new(&program)).stdout);
+    let trace = recording.stop();
+    assert_eq!((unwatched.trim(), hits.trim()), ("0", "6"));
+    let lines = trace.print(&[]);
+    assert_eq!(lines.len(), 6, "{lines:?}");
+    for line in &lines {
+        let of = &line["fields"];
+        let numbers: Vec<i64> = (0..5).map(|index| of[format!("arg{index}")].as_i64().unwrap()).collect();
+        assert_eq!(numbers, [120, -5, -300, -70000, -1 << 40], "{line}");
+        assert_eq!((&of["arg5"], &of["arg6"]), (&Value::from("a string"), &Value::from(-1)), "{line}");
+    }
 }

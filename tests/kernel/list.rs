@@ -1,6 +1,6 @@
 //! What `relayd list` shows: it is there, and it can be recorded.
 
-use std::{fs, process::Command};
+use std::{fs, io::Write as _, process::Command};
 
 use relay_tests::{fail, relayd, succeed, text};
 use serde_json::Value;
@@ -139,4 +139,63 @@ pub(crate) fn a_structure_has_members_with_offsets() {
     let listed = list(&["struct:list_head"]);
     assert_eq!(listed, ["     0    struct list_head *next", "     8    struct list_head *prev"]);
     assert_eq!(list(&["-v", "struct list_head"]), listed);
+}
+
+pub(crate) fn calls_of_32_bits_are_listed() {
+    assert_eq!(list(&["compat:*"]), ["compat:sys_enter", "compat:sys_exit"]);
+    let listed = list(&["-v", "compat:sys_enter"]);
+    assert!(listed.iter().any(|line| line == "    long id"), "{listed:#?}");
+}
+
+/// A probe that is somebody's own, through tracefs.
+struct Others(std::path::PathBuf);
+
+impl Drop for Others {
+    fn drop(&mut self) {
+        let _ = fs::OpenOptions::new()
+            .append(true)
+            .open(&self.0)
+            .and_then(|mut file| file.write_all(b"-:relaytest/theirs\n"));
+    }
+}
+
+pub(crate) fn probes_that_others_have_made_are_no_tracepoints() {
+    let events = relay_channel::machine::tracefs().unwrap().join("uprobe_events");
+    let others = Others(events.clone());
+    // At the first byte of the file nothing ever runs.
+    fs::OpenOptions::new().append(true).open(&events).unwrap().write_all(b"p:relaytest/theirs /bin/true:0\n").unwrap();
+    assert!(!list(&[]).iter().any(|line| line.starts_with("relaytest:")));
+    let said = fail(relayd().args(["trace", "-d", "1ms", "-o", "/nosuch/x", "-e", "relaytest:theirs"]), 1);
+    assert!(said.contains("relaytest:theirs is a probe that somebody has made"), "{said}");
+    drop(others);
+    assert!(!fs::read_to_string(events).unwrap().contains("relaytest"));
+}
+
+pub(crate) fn functions_in_files_of_any_name_are_listed_and_recorded() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("a, \"b\" (c) if d");
+    let source = folder.path().join("source.c");
+    fs::write(&source, "__attribute__((noinline)) int work(int n) { __asm__ volatile(\"\"); return n; }\nint main(void) { return work(0); }\n").unwrap();
+    succeed(Command::new("cc").arg("-o").arg(&program).arg(&source));
+    let quoted = program.to_str().unwrap().replace('"', "\\\"");
+    let event = format!("uprobe:\"{quoted}\":work");
+    assert_eq!(list(&[&event]), [event.clone()]);
+    let trace = relay_tests::record(&[
+        "-e",
+        &format!("{event}(arg0) if arg0 == 0,sched:sched_process_exit"),
+        "--",
+        program.to_str().unwrap(),
+    ]);
+    let lines = trace.print(&["-e", &event]);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert_eq!(lines[0]["event"], format!("uprobe:{}:work", program.display()));
+}
+
+/// The loader takes the newest version of a function for whoever does not ask for another.
+pub(crate) fn one_version_of_a_function_is_recorded() {
+    let old = list(&["uprobe:libc:memcpy@GLIBC_2.2.5"]);
+    assert!(old.len() == 1 && old[0].ends_with(":memcpy@GLIBC_2.2.5"), "{old:?}");
+    records("uprobe:libc:memcpy@GLIBC_2.2.5(arg2)");
+    let said = refusal(&["uprobe:libc:memcpy@GLIBC_1"]);
+    assert!(said.contains("memcpy@GLIBC_2.2.5"), "{said}");
 }

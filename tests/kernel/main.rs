@@ -177,7 +177,11 @@ fn main() {
             [COMPAT] the_execve_of_a_program_of_32_bits_returns,
             [STRACE, COMPILER] an_execve_of_a_thread_is_one_call_that_returns,
             [COMPILER] every_entry_has_returned_or_is_told_why_not,
-            [STRACE] an_execve_has_the_arguments_that_strace_shows;
+            [STRACE] an_execve_has_the_arguments_that_strace_shows,
+            [PERF, COMPILER] signals_are_those_that_perf_shows,
+            [COMPILER] a_function_has_its_name_however_long_it_is,
+            [BABELTRACE, BPFTRACE, COMPILER] arguments_of_a_program_are_those_that_bpftrace_shows,
+            [COMPILER] static_probes_of_a_library_have_its_variables;
         contexts: [] every_call_is_accounted_for_by_kind,
             [KPROBES] every_call_of_a_function_of_the_kernel_is_accounted_for,
             [] every_call_of_a_raw_tracepoint_is_accounted_for_without_statistics,
@@ -321,7 +325,11 @@ fn main() {
             [] a_reader_that_has_seen_enough_is_no_error,
             [] kinds_that_the_kernel_lacks_are_refused_with_what_would_work,
             [KPROBES] functions_are_listed_with_their_parameters,
-            [] a_structure_has_members_with_offsets;
+            [] a_structure_has_members_with_offsets,
+            [] calls_of_32_bits_are_listed,
+            [] probes_that_others_have_made_are_no_tracepoints,
+            [COMPILER] functions_in_files_of_any_name_are_listed_and_recorded,
+            [] one_version_of_a_function_is_recorded;
         container: [] processes_have_the_numbers_that_the_host_gives_them,
             [] numbers_that_mean_other_processes_are_refused,
             [] paths_that_mean_other_cgroups_are_refused,

@@ -372,7 +372,7 @@ pub(crate) fn calls_inside_calls_are_paired_each_with_its_own() {
 }
 
 /// What makes static probes as `<sys/sdt.h>` does: without it, since it is not everywhere.
-const NOTES: &str = r#"
+pub(crate) const NOTES: &str = r#"
         #define NOTE(name, semaphore, arguments) \
             ".pushsection .note.stapsdt,\"?\",\"note\"\n.balign 4\n.4byte 8f-7f, 10f-9f, 3\n7: .asciz \"stapsdt\"\n8: .balign 4\n" \
             "9: .8byte 990b, _.stapsdt.base, " semaphore "\n.asciz \"relay\"\n.asciz \"" name "\"\n.asciz \"" arguments "\"\n" \
@@ -490,7 +490,12 @@ pub(crate) fn a_string_that_cannot_be_read_is_recorded_as_a_fault() {
 }
 
 /// Runs `relaywork FILE` while both bpftrace and relayd record. Returns what bpftrace printed, and relayd's lines.
-fn beside_bpftrace(program: &str, arguments: &[&str], work: &Work, file: &str) -> (Vec<String>, Vec<String>) {
+pub(crate) fn beside_bpftrace(
+    program: &str,
+    arguments: &[&str],
+    work: &Work,
+    file: &str,
+) -> (Vec<String>, Vec<String>) {
     let program = format!("BEGIN {{ printf(\"ready\\n\"); }} {program}");
     let mut bpftrace = Running::start(Command::new("bpftrace").args(["-e", &program]));
     bpftrace.wait_until("bpftrace is ready", |bpftrace| bpftrace.printed().lines().any(|line| line == "ready"));

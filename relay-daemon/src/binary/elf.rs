@@ -12,8 +12,8 @@ use object::{
     LittleEndian,
     elf::{self, FileHeader64, ProgramHeader64, SectionHeader64, Sym64},
     read::{
-        ReadCache, ReadRef,
-        elf::{FileHeader as _, NoteIterator, ProgramHeader as _, SectionHeader as _, Sym as _},
+        ReadCache, ReadRef, SymbolIndex,
+        elf::{FileHeader as _, NoteIterator, ProgramHeader as _, SectionHeader as _, Sym as _, VersionTable},
     },
 };
 
@@ -68,6 +68,8 @@ pub(crate) struct Contents {
     pub(crate) functions: Vec<Function>,
     /// Names of functions that the dynamic loader chooses at run time, sorted.
     pub(crate) indirect: Vec<(Box<str>, Rank)>,
+    /// Names, versions and offsets of functions that have versions, sorted.
+    pub(crate) versions: Vec<(Box<str>, Box<str>, u64)>,
     /// It has the table of all its symbols, not only that of those it exports.
     pub(crate) all_symbols: bool,
     /// What identifies it.
@@ -193,11 +195,15 @@ impl Contents {
             let Some(section) = parts.section_of(kind) else { continue };
             let symbols: &[Symbol] = section.data_as_array(ENDIAN, parts.data).context("reading the symbols")?;
             let names = parts.linked(section).context("reading the symbols' names")?;
-            let hidden = if kind == elf::SHT_DYNSYM { parts.hidden_versions() } else { &[] };
+            let is_dynamic = kind == elf::SHT_DYNSYM;
+            let hidden = if is_dynamic { parts.hidden_versions() } else { &[] };
+            let versions = if is_dynamic { parts.versions(hidden) } else { VersionTable::default() };
             self.all_symbols |= kind == elf::SHT_SYMTAB;
             for (at, symbol) in symbols.iter().enumerate() {
                 let hidden = hidden.get(at).is_some_and(|version| version.0.get(ENDIAN) & elf::VERSYM_HIDDEN != 0);
-                self.add_symbol(symbol, names, hidden, &mut left)?;
+                let version = versions.version(versions.version_index(ENDIAN, SymbolIndex(at))).ok().flatten();
+                let version = version.and_then(|version| std::str::from_utf8(version.name()).ok());
+                self.add_symbol(symbol, names, (hidden, version), &mut left)?;
                 let is_variable =
                     matches!(symbol.st_type(), elf::STT_OBJECT | elf::STT_NOTYPE) && !symbol.is_undefined(ENDIAN);
                 if is_variable
@@ -213,6 +219,8 @@ impl Contents {
             let only = addresses.first().copied().filter(|_| addresses.len() == 1);
             self.variables.insert(name, only);
         }
+        self.versions.sort_unstable();
+        self.versions.dedup();
         self.functions.sort_unstable();
         self.functions.dedup();
         self.indirect.sort_unstable();
@@ -226,7 +234,13 @@ impl Contents {
         Ok(())
     }
 
-    fn add_symbol(&mut self, symbol: &Symbol, names: &[u8], hidden: bool, left: &mut usize) -> Result<()> {
+    fn add_symbol(
+        &mut self,
+        symbol: &Symbol,
+        names: &[u8],
+        (hidden, known): (bool, Option<&str>),
+        left: &mut usize,
+    ) -> Result<()> {
         let indirect = symbol.st_type() == elf::STT_GNU_IFUNC;
         if symbol.is_undefined(ENDIAN) || !(indirect || symbol.st_type() == elf::STT_FUNC) {
             return Ok(());
@@ -247,6 +261,10 @@ impl Contents {
             _ if hidden || !version.starts_with('@') => Rank::OldVersion,
             _ => Rank::Global,
         };
+        let known = known.unwrap_or(version.trim_start_matches('@'));
+        if !indirect && !known.is_empty() && !known.contains(char::is_control) {
+            self.versions.push((name.into(), known.into(), offset));
+        }
         if indirect {
             self.indirect.push((name.into(), rank));
         } else {
@@ -321,6 +339,17 @@ impl<'data, R: ReadRef<'data>> Parts<'data, R> {
     fn hidden_versions(&self) -> &'data [elf::Versym<LittleEndian>] {
         let section = self.section_of(elf::SHT_GNU_VERSYM);
         section.and_then(|section| section.data_as_array(ENDIAN, self.data).ok()).unwrap_or_default()
+    }
+
+    /// What the versions of the exported symbols are called.
+    fn versions(&self, of_symbols: &'data [elf::Versym<LittleEndian>]) -> VersionTable<'data, Header> {
+        let small = self.sections.iter().filter(|section| section.sh_size(ENDIAN) <= MAX_NOTES);
+        let defined = small.filter_map(|section| section.gnu_verdef(ENDIAN, self.data).ok().flatten()).next();
+        let table = defined.and_then(|(defined, names)| {
+            let names = self.sections.get(names.0)?.strings(ENDIAN, self.data).ok().flatten()?;
+            VersionTable::parse(ENDIAN, of_symbols, Some(defined), None, names).ok()
+        });
+        table.unwrap_or_default()
     }
 
     /// The build id, from the notes that are loaded or else from a section: a debug file has only that.

@@ -134,6 +134,9 @@ impl Binary {
     /// # Errors
     /// When there is no such function.
     pub fn offsets_of(&self, symbol: &str) -> Result<Vec<u64>, BinaryError> {
+        if let Some((name, version)) = symbol.split_once('@') {
+            return self.offsets_of_version(name, version.trim_start_matches('@'));
+        }
         let functions = &self.contents.functions;
         let rest = functions.get(functions.partition_point(|function| *function.name < *symbol)..).unwrap_or_default();
         let rank = rest.first().map_or(Rank::Local, |function| function.rank);
@@ -154,6 +157,21 @@ impl Binary {
         }
         let near = self.nearest(&symbol);
         Err(BinaryError::Unknown { path, symbol, near, stripped: self.is_stripped() })
+    }
+
+    /// The same of one version of a function: `memcpy@GLIBC_2.2.5`.
+    fn offsets_of_version(&self, symbol: &str, version: &str) -> Result<Vec<u64>, BinaryError> {
+        let known = self.contents.versions.iter().filter(|(name, ..)| **name == *symbol);
+        let meant = known.clone().filter(|(_, known, _)| **known == *version);
+        let mut offsets: Vec<_> = meant.map(|(.., offset)| *offset).collect();
+        offsets.dedup();
+        if !offsets.is_empty() {
+            return Ok(offsets);
+        }
+        let versions: Vec<_> = known.map(|(_, version, _)| format!("{symbol}@{version}")).collect();
+        let (path, symbol) = (self.name(), format!("{symbol}@{version}"));
+        let near = if versions.is_empty() { self.nearest(&symbol) } else { versions };
+        Err(BinaryError::Unknown { path, symbol, near, stripped: false })
     }
 
     /// Checks that an instruction begins at a place in the file that is no function's beginning.
@@ -399,11 +417,15 @@ mod tests {
         );
         assert_eq!(binary.offsets_of("compress").unwrap(), [0x1010]);
         assert_eq!(binary.offsets_of("versioned").unwrap(), [0x1050]);
+        for (version, offset) in [("@V1", 0x1060), ("@V2", 0x1050), ("@@V2", 0x1050)] {
+            assert_eq!(binary.offsets_of(&format!("versioned{version}")).unwrap(), [offset]);
+        }
         assert_eq!(binary.offsets_of("own").unwrap(), [0x1030, 0x1040]);
         assert_eq!(binary.build_id().unwrap(), [0xab; 20]);
         let message = |symbol| binary.offsets_of(symbol).unwrap_err().to_string();
         assert!(message("compres").ends_with("has no function 'compres'; did you mean compress, decompress?"));
         assert!(message("press").ends_with("did you mean compress, decompress?"));
+        assert!(message("versioned@V3").ends_with("'versioned@V3'; did you mean versioned@V1, versioned@V2?"));
         assert!(message("chosen").contains("chosen among several functions"));
         assert!(message("chosen").ends_with(", such as chosen_fast"));
         for name in ["", "elsewhere", "zzz"] {

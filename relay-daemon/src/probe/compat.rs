@@ -67,6 +67,11 @@ pub(super) fn left_out(catalogue: &Catalogue, spec: &Spec) -> Result<Vec<Event>>
     SIDES.into_iter().filter(is_wanted).map(|side| event(catalogue, side, false, false)).collect()
 }
 
+/// Their names, and of which tracepoints they have the fields.
+pub(super) fn known() -> impl Iterator<Item = (String, String)> {
+    SIDES.into_iter().map(|side| (name(side), format!("raw_syscalls:{}", side.tracepoint())))
+}
+
 fn name(side: Side) -> String {
     format!("{COMPAT}:{}", side.tracepoint())
 }

@@ -121,6 +121,8 @@ fn find(finder: &Finder, spec: &Spec) -> Result<Vec<Event>> {
         for side in [Side::Entry, Side::Exit] {
             events.push(compat::event(&finder.tracepoints, side, true, false)?);
         }
+    } else {
+        log::info!("{}: the calls of 64 bits alone; compat:* are those of 32-bit programs", spec.text);
     }
     Ok(events)
 }

@@ -1,6 +1,7 @@
 //! Tracepoints, with their own fields as the kernel lays them out.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     sync::Arc,
@@ -22,7 +23,7 @@ use super::{
 };
 use crate::kernel::{
     attach::{Attached, Instance, Served},
-    calls::Side,
+    calls::{COMPAT, Side},
     hook::Hook,
 };
 
@@ -113,11 +114,23 @@ fn list(lister: &Lister, spec: &Spec) -> Result<Vec<Listed>> {
     let catalogue = lister.finder()?.tracepoints();
     let wanted = Wanted::new(&spec.target)?;
     let names = catalogue.names().iter().filter(|name| wanted.is(name));
-    let events: Vec<_> = names.map(|name| listed(lister, name, catalogue)).collect();
+    let mut events: Vec<_> = names.map(|name| listed(lister, name, catalogue)).collect();
+    for (name, same) in compat::known().filter(|(name, _)| spec.target.starts_with(COMPAT) && wanted.is(name)) {
+        events.push(lister.listed(ProbeKind::Tracepoint, name, || catalogue.declared(&same)));
+    }
     if events.is_empty() {
         bail!("{}", catalogue.not_found(&spec.target, wanted.is_exact()));
     }
     Ok(events)
+}
+
+/// The events that are somebody's own probes, made through `kprobe_events`, `uprobe_events` or `dynamic_events`: the kernel takes other programs there than
+/// at tracepoints (kernel/events/core.c, `perf_event_set_bpf_prog`).
+fn made_by_others(tracefs: &Path) -> BTreeSet<String> {
+    let files = ["kprobe_events", "uprobe_events", "dynamic_events"];
+    let texts = files.iter().filter_map(|file| fs::read_to_string(tracefs.join(file)).ok());
+    let name = |line: &str| Some(line.split_once(':')?.1.split_whitespace().next()?.replacen('/', ":", 1));
+    texts.flat_map(|text| text.lines().filter_map(name).collect::<Vec<_>>()).collect()
 }
 
 /// A tracepoint as it is listed.
@@ -130,6 +143,8 @@ pub(super) fn listed(lister: &Lister, name: &str, catalogue: &Catalogue) -> List
 pub struct Catalogue {
     folder: PathBuf,
     names: Vec<String>,
+    /// Those that are somebody's own probes.
+    others: Vec<String>,
 }
 
 impl Catalogue {
@@ -140,6 +155,7 @@ impl Catalogue {
     pub fn read(tracefs: &Path) -> Result<Self> {
         let folder = tracefs.join("events");
         let mut names = Vec::new();
+        let others = made_by_others(tracefs);
         for category in subfolders(&folder)?.into_iter().filter(|category| !NO_PROGRAMS.contains(&category.as_str())) {
             for name in subfolders(&folder.join(&category))? {
                 // Without `enable`: formats of ftrace's own entries, not tracepoints.
@@ -149,7 +165,8 @@ impl Catalogue {
             }
         }
         names.sort_unstable();
-        Ok(Self { folder, names })
+        let (names, others) = names.into_iter().partition(|name| !others.contains(name));
+        Ok(Self { folder, names, others })
     }
 
     /// `category:name` of every tracepoint, sorted.
@@ -238,6 +255,12 @@ impl Catalogue {
     fn not_found<'a>(&'a self, pattern: &str, explicit: bool) -> String {
         let what = if explicit { "no tracepoint is named" } else { "no tracepoint matches" };
         let message = format!("{what} '{pattern}'");
+        let is_meant = |name: &&String| glob::Pattern::new(pattern).is_ok_and(|pattern| pattern.matches(name));
+        if let Some(other) = self.others.iter().find(is_meant) {
+            return format!(
+                "{message}; {other} is a probe that somebody has made through tracefs: record the same place by kprobe:, uprobe: or their kin"
+            );
+        }
         if !pattern.contains(':') {
             let category = format!("{pattern}:");
             if self.names.iter().any(|name| name.starts_with(&category)) {

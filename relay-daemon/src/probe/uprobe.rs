@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use relay_trace::condition::spec::{Argument, ProbeKind, Spec};
+use relay_trace::condition::spec::{Argument, ProbeKind, Spec, quoted};
 
 use super::{
     Event, Finder, Found, Probe, Room, call_of,
@@ -160,7 +160,8 @@ fn list(lister: &Lister, spec: &Spec) -> Result<Vec<Listed>> {
     };
     let returns = spec.kind == ProbeKind::Uretprobe;
     let event = |name: &str| {
-        let name = format!("{}:{}:{name}", spec.kind.name(), binary.path().display());
+        let path = binary.path().display().to_string();
+        let name = format!("{}:{}:{name}", spec.kind.name(), quoted(&path));
         lister.listed(spec.kind, name, || Declared::of(&call_of(None, returns, Convention::Registers)))
     };
     Ok(names.into_iter().map(event).collect())

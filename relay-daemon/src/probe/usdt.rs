@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Result, bail};
 use relay_common::recipe::{Fetch, FetchKind, input};
-use relay_trace::condition::spec::Spec;
+use relay_trace::condition::spec::{Spec, quoted};
 
 use super::{
     Event, Finder, Probe, Room,
@@ -117,7 +117,8 @@ fn list(lister: &Lister, spec: &Spec) -> Result<Vec<Listed>> {
             let left_out = left_out.iter().filter_map(|left_out| left_out.rsplit_once(": "));
             recorded.chain(left_out.map(|(_, left_out)| Declared::new("not recorded:", left_out))).collect()
         };
-        lister.listed(spec.kind, format!("usdt:{}:{}", path.display(), full(probe)), declared)
+        let file = path.display().to_string();
+        lister.listed(spec.kind, format!("usdt:{}:{}", quoted(&file), full(probe)), declared)
     };
     Ok(written.map(event).collect())
 }

@@ -1,5 +1,7 @@
 //! What the user writes after `-e`: `KIND:WHERE(ARGUMENTS) if CONDITION`, several separated by commas. Names are only taken apart here,
-//! not looked up.
+//! not looked up. What stands in double quotes is not taken apart: a path may have commas, parentheses and spaces.
+
+use std::borrow::Cow;
 
 use anyhow::{Result, bail};
 
@@ -186,11 +188,53 @@ fn split(list: &str) -> Vec<&str> {
     parts
 }
 
+/// The text with what stands in quotes made plain, byte by byte, so that it is not taken apart.
+fn masked(text: &str) -> String {
+    let (mut masked, mut quoted, mut escaped) = (String::with_capacity(text.len()), false, false);
+    for character in text.chars() {
+        let is_quote = character == '"' && !escaped;
+        escaped = quoted && character == '\\' && !escaped;
+        quoted ^= is_quote;
+        match character {
+            _ if is_quote => masked.push('"'),
+            _ if quoted => masked.extend(std::iter::repeat_n('x', character.len_utf8())),
+            _ => masked.push(character),
+        }
+    }
+    masked
+}
+
+/// The text without its quotes: in them `\"` is a quote, and `\\` a backslash.
+fn unquoted(text: &str) -> String {
+    let (mut plain, mut quoted) = (String::with_capacity(text.len()), false);
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '"' => quoted = !quoted,
+            '\\' if quoted => plain.extend(characters.next()),
+            _ => plain.push(character),
+        }
+    }
+    plain
+}
+
+/// A path as it can be written in an event: in quotes where it would be taken apart.
+#[must_use]
+pub fn quoted(path: &str) -> Cow<'_, str> {
+    if !path.contains(|c: char| c.is_whitespace() || ",()[]\"".contains(c)) {
+        return Cow::Borrowed(path);
+    }
+    Cow::Owned(format!("\"{}\"", path.replace('\\', "\\\\").replace('"', "\\\"")))
+}
+
 fn one(text: &str) -> Result<Spec> {
     let (event, condition) = match find_if(text) {
         Some((before, after)) => (before, Some(after.trim().to_owned())),
         None => (text, None),
     };
+    if masked(event).matches('"').count() % 2 != 0 {
+        bail!("'{text}': a '\"' is missing");
+    }
     if condition.as_deref() == Some("") {
         bail!("'{text}': a condition is to follow 'if', for example: if pid == 1");
     }
@@ -205,31 +249,34 @@ fn one(text: &str) -> Result<Spec> {
         Some(found) => found,
         None => (ProbeKind::Tracepoint, event),
     };
-    Ok(Spec { kind, target: target.to_owned(), arguments, condition, text: text.to_owned() })
+    Ok(Spec { kind, target: unquoted(target), arguments, condition, text: text.to_owned() })
 }
 
 /// What stands before and after the word `if`.
 fn find_if(text: &str) -> Option<(&str, &str)> {
-    if let Some(before) = text.strip_suffix(" if") {
-        return Some((before, ""));
+    let masked = masked(text);
+    if let Some(before) = masked.strip_suffix(" if") {
+        return Some((&text[..before.len()], ""));
     }
-    let (at, found) =
-        [" if ", " if(", "\tif ", ")if ", ")if("].iter().filter_map(|word| Some((text.find(word)?, word))).min()?;
+    let words = [" if ", " if(", "\tif ", ")if ", ")if("];
+    let (at, found) = words.iter().filter_map(|word| Some((masked.find(word)?, word))).min()?;
     Some((&text[..at + usize::from(found.starts_with(')'))], &text[at + found.trim_end_matches('(').len()..]))
 }
 
 /// Takes `(…)` off the end.
 fn arguments<'a>(event: &'a str, text: &str) -> Result<(&'a str, Option<Vec<Argument>>)> {
-    let Some(inner) = event.strip_suffix(')') else {
-        if let Some((_, rest)) = event.rsplit_once(')') {
+    let plain = masked(event);
+    let Some(inner) = plain.strip_suffix(')') else {
+        if let Some((_, rest)) = plain.rsplit_once(')') {
             bail!("'{text}': '{}' is not understood; a condition begins with if", rest.trim());
         }
-        if event.contains('(') {
+        if plain.contains('(') {
             bail!("'{text}': a ')' is missing");
         }
         return Ok((event, None));
     };
-    let Some((event, list)) = inner.split_once('(') else { bail!("'{text}': a '(' is missing") };
+    let Some((before, _)) = inner.split_once('(') else { bail!("'{text}': a '(' is missing") };
+    let (event, list) = (&event[..before.len()], &event[before.len() + 1..inner.len()]);
     let list = split(list);
     let list = if list.len() == 1 && list[0].trim().is_empty() { Vec::new() } else { list };
     let arguments: Result<Vec<_>> = list.into_iter().map(|argument| self::argument(argument.trim(), text)).collect();
@@ -322,6 +369,20 @@ mod tests {
     }
 
     #[test]
+    fn what_stands_in_quotes_is_not_taken_apart() {
+        let list = r#"uprobe:"/a, b (c) if d":main(arg0, arg1) if pid == 1, u:"/e\"f\\g":h, k:vfs_read"#;
+        let specs = specs(list);
+        let found: Vec<_> =
+            specs.iter().map(|spec| (&*spec.target, spec.arguments.as_ref().map_or(0, Vec::len))).collect();
+        assert_eq!(found, [("/a, b (c) if d:main", 2), (r#"/e"f\g:h"#, 0), ("vfs_read", 0)]);
+        assert_eq!(specs[0].condition.as_deref(), Some("pid == 1"));
+        for path in ["/plain", "/a, b", r#"/e"f\g"#, "/x (y)"] {
+            let text = format!("uprobe:{}:f", quoted(path));
+            assert_eq!(self::specs(&text)[0].target, format!("{path}:f"), "{text}");
+        }
+    }
+
+    #[test]
     fn arguments_have_names_paths_and_ways_to_read() {
         let spec = &specs("k:f(dfd, name:ustr, ino=file->f_inode->i_ino, p:buf:16)")[0];
         let argument = |name: Option<&str>, path: &str, read| Argument {
@@ -349,6 +410,7 @@ mod tests {
             ("k:f(a:buf:0)", "from 1 to 4096"),
             ("k:f(2a=b)", "no name for a field"),
             ("k:f if ", "is to follow 'if'"),
+            ("u:\"/a b:main", "a '\"' is missing"),
         ] {
             let error = format!("{:#}", parse(&[text.to_owned()]).unwrap_err());
             assert!(error.contains(message), "{text}: {error}");
