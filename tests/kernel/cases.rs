@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -488,4 +489,52 @@ pub(crate) fn static_probes_of_a_library_have_its_variables() {
         assert_eq!(numbers, [120, -5, -300, -70000, -1 << 40], "{line}");
         assert_eq!((&of["arg5"], &of["arg6"]), (&Value::from("a string"), &Value::from(-1)), "{line}");
     }
+}
+
+/// The vDSO of this process, which every process has.
+fn own_vdso() -> Vec<u8> {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let line = maps.lines().find(|line| line.ends_with("[vdso]")).unwrap();
+    let (begin, end) = line.split_once(' ').unwrap().0.split_once('-').unwrap();
+    let [begin, end] = [begin, end].map(|address| u64::from_str_radix(address, 16).unwrap());
+    let mut vdso = vec![0; usize::try_from(end - begin).unwrap()];
+    fs::File::open("/proc/self/mem").unwrap().read_exact_at(&mut vdso, begin).unwrap();
+    vdso
+}
+
+/// What a program has made while it ran has the name that it has told perf, and the kernel's vDSO those that nm shows. perf 6.1 ends itself when it is
+/// to name the vDSO of Linux 6.18.
+pub(crate) fn code_in_no_file_has_the_names_that_it_has_told() {
+    const SOURCE: &str = "#include <stdio.h>\n#include <string.h>\n#include <sys/mman.h>\n#include <time.h>\n#include <unistd.h>\n\
+        int main(void) {\n\
+            struct timespec t; for (long i = 0; i < 12000000; i++) clock_gettime(CLOCK_MONOTONIC, &t);\n\
+            /* push rbp; mov rbp, rsp; mov ecx, 0x20000000; dec ecx; jnz; pop rbp; ret */\n\
+            unsigned char c[] = { 0x55, 0x48, 0x89, 0xe5, 0xb9, 0, 0, 0, 0x20, 0xff, 0xc9, 0x75, 0xfc, 0x5d, 0xc3 };\n\
+            char *p = mmap(0, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); memcpy(p, c, sizeof c);\n\
+            char name[64]; sprintf(name, \"/tmp/perf-%d.map\", getpid()); FILE *f = fopen(name, \"w\");\n\
+            fprintf(f, \"%lx 100 my_jitted\\n\", (unsigned long)p); fclose(f);\n\
+            ((void (*)(void))p)(); printf(\"%s\\n\", name); return 0;\n\
+        }\n";
+    let folder = tempfile::tempdir().unwrap();
+    let program = made(folder.path(), "relay-made", SOURCE, &[]);
+    let told = folder.path().join("told");
+    let script = format!("{program} > {}; true", told.display());
+    let trace =
+        record(&["-e", "profile:hz:199", "--context", "ustack", "--comm", "relay-made", "--", "sh", "-c", &script]);
+    let map = fs::read_to_string(told).unwrap();
+    fs::remove_file(map.trim()).unwrap();
+    let exported = folder.path().join("vdso");
+    fs::write(&exported, own_vdso()).unwrap();
+    let known = text(&succeed(Command::new("nm").arg("-D").arg(exported)).stdout);
+    let known = known.lines().filter_map(|line| line.rsplit_once(" T ")?.1.split('@').next());
+    let clock = known.into_iter().find(|name| name.ends_with("_clock_gettime")).unwrap();
+    let lines = trace.print(&[]);
+    let inner: Vec<&str> = lines.iter().filter_map(|line| line["ustack"][0]["name"].as_str()).collect();
+    let count =
+        |begin: &str, place: &str| inner.iter().filter(|name| name.starts_with(begin) && name.ends_with(place)).count();
+    let place = format!("({})", map.trim().trim_start_matches("/tmp/"));
+    assert!(count("my_jitted+0x", &place) > 5, "{place}: {inner:?}");
+    assert!(count(&format!("{clock}+0x"), "([vdso])") > 2, "{clock}: {inner:?}");
+    let folded = text(&succeed(trace.relayd("stat").args(["--by", "ustack"])).stdout);
+    assert!(folded.contains("my_jitted") && folded.contains(clock), "{folded}");
 }

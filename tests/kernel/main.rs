@@ -181,7 +181,8 @@ fn main() {
             [PERF, COMPILER] signals_are_those_that_perf_shows,
             [COMPILER] a_function_has_its_name_however_long_it_is,
             [BABELTRACE, BPFTRACE, COMPILER] arguments_of_a_program_are_those_that_bpftrace_shows,
-            [COMPILER] static_probes_of_a_library_have_its_variables;
+            [COMPILER] static_probes_of_a_library_have_its_variables,
+            [COMPILER] code_in_no_file_has_the_names_that_it_has_told;
         contexts: [] every_call_is_accounted_for_by_kind,
             [KPROBES] every_call_of_a_function_of_the_kernel_is_accounted_for,
             [] every_call_of_a_raw_tracepoint_is_accounted_for_without_statistics,

@@ -14,6 +14,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use perf_event::{Builder, Sampler, data::Record, events::Software};
 
+use super::code::Made;
 use crate::binary;
 use relay_trace::form::{
     builds::{self, FILE, hex},
@@ -29,12 +30,14 @@ const ROOM: usize = 512 * 1024;
 pub(crate) struct Builds {
     files: BTreeMap<String, PathBuf>,
     samplers: Vec<Sampler>,
+    /// Code in no file.
+    made: Option<Made>,
 }
 
 impl Builds {
     /// Begins to collect what processes map as code on `cpus`. What they have mapped by now is for [`Self::add_mapped`].
     pub(crate) fn watch(cpus: &[u32]) -> Self {
-        let mut builds = Self::default();
+        let mut builds = Self { made: Some(Made::new()), ..Self::default() };
         for &cpu in cpus {
             match sampler(cpu) {
                 Ok(sampler) => builds.samplers.push(sampler),
@@ -60,11 +63,14 @@ impl Builds {
         for sampler in &mut self.samplers {
             while let Some(record) = sampler.next_record() {
                 // What cannot be parsed, or was lost for want of room, is found at the end if it is still mapped.
-                if let Ok(Record::Mmap2(mapped)) = record.parse_record()
-                    && let Some(id) = mapped.build_id()
-                {
-                    let name = mapped.filename.split(|byte| *byte == 0).next().unwrap_or_default();
-                    add(&mut self.files, id, Path::new(OsStr::from_bytes(name)));
+                let Ok(Record::Mmap2(mapped)) = record.parse_record() else { continue };
+                let name = mapped.filename.split(|byte| *byte == 0).next().unwrap_or_default();
+                match (mapped.build_id(), &mut self.made) {
+                    (Some(id), _) if name.starts_with(b"/") => {
+                        add(&mut self.files, id, Path::new(OsStr::from_bytes(name)));
+                    }
+                    (_, Some(made)) => made.add(mapped.pid, mapped.addr, name),
+                    _ => {}
                 }
             }
         }
@@ -77,6 +83,12 @@ impl Builds {
         for process in processes.filter_map(Result::ok).map(|entry| entry.path()) {
             // A process that has ended meanwhile has no maps, and no kernel thread has any.
             let Ok(maps) = fs::read(process.join("maps")) else { continue };
+            let number = process.file_name().and_then(OsStr::to_str).and_then(|name| name.parse().ok());
+            if let (Some(made), Some(number)) = (&mut self.made, number) {
+                for (begin, name) in maps.split(|byte| *byte == b'\n').filter_map(code_in_no_file) {
+                    made.add(number, begin, name);
+                }
+            }
             for mapped in maps.split(|byte| *byte == b'\n').filter_map(code_file) {
                 // The file itself, whatever is at its path by now.
                 let file = process.join("map_files").join(mapped.range);
@@ -93,7 +105,10 @@ impl Builds {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub(crate) fn write(&self, folder: &Path) -> Result<()> {
+    pub(crate) fn write(&mut self, folder: &Path) -> Result<()> {
+        if let Some(made) = &mut self.made {
+            made.write(folder)?;
+        }
         let path = folder.join(FILE);
         let files: BTreeMap<_, _> = self.files.iter().map(|(id, path)| (id, path.to_string_lossy())).collect();
         let text = serde_json::to_string_pretty(&files).context("writing build ids as JSON")?;
@@ -129,6 +144,16 @@ struct Mapped<'a> {
     path: &'a Path,
 }
 
+/// Where code begins that is in no file, and what the kernel calls it, by a line of `maps`.
+fn code_in_no_file(line: &[u8]) -> Option<(u64, &[u8])> {
+    let mut words = line.splitn(6, |byte| *byte == b' ');
+    let (range, permissions) = (words.next()?, words.next()?);
+    let name = words.nth(3).unwrap_or_default().trim_ascii();
+    let (begin, _) = str::from_utf8(range).ok()?.split_once('-')?;
+    let begin = u64::from_str_radix(begin, 16).ok()?;
+    (permissions.get(2) == Some(&b'x') && !name.starts_with(b"/")).then_some((begin, name))
+}
+
 /// What a line of `maps` says (`man proc_pid_maps`), when it is code of a file.
 fn code_file(line: &[u8]) -> Option<Mapped<'_>> {
     let mut words = line.splitn(6, |byte| *byte == b' ');
@@ -162,6 +187,15 @@ mod tests {
         ] {
             assert_eq!(code_file(other.as_bytes()), None, "{other}");
         }
+    }
+
+    #[test]
+    fn code_in_no_file_is_found_in_maps() {
+        let found = |line: &'static str| code_in_no_file(line.as_bytes());
+        assert_eq!(found("7ffd1000-7ffd2000 r-xp 00000000 00:00 0   [vdso]"), Some((0x7ffd_1000, &b"[vdso]"[..])));
+        assert_eq!(found("7f001000-7f002000 rwxp 00000000 00:00 0 "), Some((0x7f00_1000, &b""[..])));
+        assert_eq!(found("7f001000-7f002000 rw-p 00000000 00:00 0 "), None);
+        assert_eq!(found("00401000-7f8a1c17d000 r-xp 00028000 fe:01 131   /usr/lib/x.so"), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod addresses;
 mod archive;
 mod builds;
+mod code;
 mod ending;
 mod history;
 mod kept;

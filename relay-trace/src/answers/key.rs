@@ -39,7 +39,7 @@ impl std::fmt::Display for Key {
 pub(super) struct Keys {
     symbols: Vec<Symbols>,
     words: Vec<Vec<Words>>,
-    stacks: HashMap<(usize, Vec<u8>), String>,
+    stacks: HashMap<(usize, u32, Vec<u8>), String>,
 }
 
 impl Keys {
@@ -57,8 +57,8 @@ impl Keys {
         let trace = seen.source.trace;
         let Some(index) = seen.event.field(name) else {
             return match name {
-                "kstack" => self.stack(trace, seen.context.kstack, &[]),
-                "ustack" => self.stack(trace, &[], seen.context.ustack),
+                "kstack" => self.stack(trace, seen.context.kstack, (0, &[])),
+                "ustack" => self.stack(trace, &[], (seen.record.pid, seen.context.ustack)),
                 _ => of_task(seen, names, name),
             };
         };
@@ -73,15 +73,15 @@ impl Keys {
         }
     }
 
-    fn stack(&mut self, trace: usize, kernel: &[u8], user: &[u8]) -> Option<Key> {
+    fn stack(&mut self, trace: usize, kernel: &[u8], (process, user): (u32, &[u8])) -> Option<Key> {
         if kernel.is_empty() && user.is_empty() {
             return None;
         }
-        let bytes = (trace, [kernel, user].concat());
+        let bytes = (trace, process, [kernel, user].concat());
         if let Some(text) = self.stacks.get(&bytes) {
             return Some(Key::Text(text.clone()));
         }
-        let text = stack::folded(kernel, user, &mut self.symbols[trace]);
+        let text = stack::folded(kernel, (process, user), &mut self.symbols[trace]);
         if self.stacks.len() < STACKS {
             self.stacks.insert(bytes, text.clone());
         }

@@ -114,7 +114,7 @@ impl Part<'_> {
             push_value(text, value);
         }
         text.push(b'}');
-        let frames = kernel_frames(seen.context.kstack).chain(user_frames(seen.context.ustack));
+        let frames = kernel_frames(seen.context.kstack).chain(user_frames(seen.record.pid, seen.context.ustack));
         let mut frames: Vec<String> = frames.map(|frame| frame.name(&mut self.symbols[trace])).collect();
         if !frames.is_empty() {
             // The outermost first.

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Trace, thread name, kernel stack and user stack, as they lie in the records.
-type Key = (usize, Vec<u8>, Vec<u8>, Vec<u8>);
+type Key = (usize, Vec<u8>, Vec<u8>, (u32, Vec<u8>));
 
 /// Writes the stacks of the traces.
 ///
@@ -34,7 +34,9 @@ pub fn write(job: Job<'_>, output: &mut dyn Write) -> Result<Exported> {
                     without += 1;
                 } else {
                     let name = comm(&seen, names).to_vec();
-                    *stacks.entry((seen.source.trace, name, kernel.to_vec(), user.to_vec())).or_default() += 1;
+                    *stacks
+                        .entry((seen.source.trace, name, kernel.to_vec(), (seen.record.pid, user.to_vec())))
+                        .or_default() += 1;
                 }
             });
             (stacks, without)
@@ -52,8 +54,9 @@ pub fn write(job: Job<'_>, output: &mut dyn Write) -> Result<Exported> {
     }
     let mut symbols: Vec<_> = traces.iter().map(crate::read::trace::Trace::symbols).collect();
     let mut lines: HashMap<String, u64> = HashMap::new();
-    for ((trace, name, kernel, user), count) in stacks {
-        let (name, stack) = (clean(&String::from_utf8_lossy(&name)), folded(&kernel, &user, &mut symbols[trace]));
+    for ((trace, name, kernel, (process, user)), count) in stacks {
+        let (name, stack) =
+            (clean(&String::from_utf8_lossy(&name)), folded(&kernel, (process, &user), &mut symbols[trace]));
         *lines.entry(format!("{name};{stack}")).or_default() += count;
     }
     let mut lines: Vec<_> = lines.into_iter().collect();

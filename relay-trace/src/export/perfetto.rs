@@ -437,7 +437,7 @@ impl<'t> Writer<'t> {
                 }
             });
         });
-        let frames = kernel_frames(seen.context.kstack).chain(user_frames(seen.context.ustack));
+        let frames = kernel_frames(seen.context.kstack).chain(user_frames(seen.record.pid, seen.context.ustack));
         let mut stack: Vec<String> = frames.map(|frame| frame.name(&mut self.symbols[trace])).collect();
         // The outermost first.
         stack.reverse();

@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod builds;
 pub mod clock;
+pub mod code;
 pub mod directory;
 pub mod folder;
 pub mod format;

@@ -21,6 +21,7 @@ use super::print_format::Lookup;
 use crate::form::{
     archive::{self, Opened, Progress},
     builds,
+    code::{self, Code},
     folder::Folder,
     kallsyms::{self, Kallsyms},
     strings,
@@ -34,6 +35,8 @@ pub struct SymbolSources {
     strings: HashMap<u64, String>,
     /// Path where it was recorded, by build id.
     files: BTreeMap<String, PathBuf>,
+    /// Code in no file.
+    code: Code,
     /// Where the recording machine's files are.
     root: PathBuf,
 }
@@ -66,7 +69,13 @@ impl SymbolSources {
             log::warn!("{}: {} lines are no symbols", path.display(), kernel.skipped());
         }
         let strings = strings::parse(&strings::read(private)?.unwrap_or_default());
-        Ok(Self { kernel, strings, files: builds::read(private)?, root: root.to_path_buf() })
+        Ok(Self {
+            kernel,
+            strings,
+            files: builds::read(private)?,
+            code: code::read(private)?,
+            root: root.to_path_buf(),
+        })
     }
 }
 
@@ -143,6 +152,14 @@ impl Symbols {
             Some(_) => format!("{offset:#x} ({name}, build id {build_id})"),
             None => format!("{offset:#x} ({name})"),
         })
+    }
+}
+
+impl Symbols {
+    /// `FUNCTION+0xOFFSET (WHERE)` of an address in a process that is in no file.
+    #[must_use]
+    pub fn code(&self, process: u32, address: u64) -> Option<String> {
+        self.sources.code.name(process, address)
     }
 }
 

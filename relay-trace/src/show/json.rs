@@ -119,7 +119,7 @@ impl<'t> JsonWriter<'t> {
             push_stack(text, "kstack", kernel_frames(context.kstack), symbols);
         }
         if !context.ustack.is_empty() {
-            push_stack(text, "ustack", user_frames(context.ustack), symbols);
+            push_stack(text, "ustack", user_frames(seen.record.pid, context.ustack), symbols);
         }
     }
 
@@ -204,7 +204,7 @@ fn push_stack(text: &mut Vec<u8>, key: &str, frames: impl Iterator<Item = Frame>
         count += 1;
         text.push(if index == 0 { b'[' } else { b',' });
         match &frame {
-            Frame::Kernel(address) | Frame::Address(address) => {
+            Frame::Kernel(address) | Frame::Address(_, address) => {
                 text.extend_from_slice(b"{\"address\":");
                 push_number(text, *address);
             }

@@ -5,11 +5,11 @@ use crate::read::symbolize::Symbols;
 
 /// The functions of a stack as they lie in a record, outermost first, separated by `;`.
 #[must_use]
-pub fn folded(kernel: &[u8], user: &[u8], symbols: &mut Symbols) -> String {
-    let frames = kernel_frames(kernel).chain(user_frames(user));
+pub fn folded(kernel: &[u8], (process, user): (u32, &[u8]), symbols: &mut Symbols) -> String {
+    let frames = kernel_frames(kernel).chain(user_frames(process, user));
     let mut functions: Vec<String> = frames.map(|frame| function(&frame.name(symbols))).collect();
     // As if it were the outermost: what called the others is not known.
-    if may_go_on(user_frames(user).count()) {
+    if may_go_on(user_frames(process, user).count()) {
         functions.push("[cut]".to_owned());
     }
     functions.reverse();

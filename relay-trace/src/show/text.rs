@@ -185,7 +185,7 @@ impl<'t> TextWriter<'t> {
         }
         text.push(b'\n');
         push_frames(text, kernel_frames(seen.context.kstack), symbols);
-        push_frames(text, user_frames(seen.context.ustack), symbols);
+        push_frames(text, user_frames(seen.record.pid, seen.context.ustack), symbols);
     }
 
     fn gap(&mut self, gap: &Gap, text: &mut Vec<u8>) {
@@ -326,8 +326,8 @@ pub enum Frame {
     Kernel(u64),
     /// A place in the file of a build id.
     File([u8; 20], u64),
-    /// An address that is in no file.
-    Address(u64),
+    /// An address in a process that is in no file.
+    Address(u32, u64),
 }
 
 /// The frames of a kernel stack.
@@ -336,14 +336,14 @@ pub fn kernel_frames(stack: &[u8]) -> impl Iterator<Item = Frame> + '_ {
 }
 
 /// The frames of a process's stack.
-pub fn user_frames(stack: &[u8]) -> impl Iterator<Item = Frame> + '_ {
-    stack.as_chunks::<USER_FRAME>().0.iter().map(|frame| {
+pub fn user_frames(process: u32, stack: &[u8]) -> impl Iterator<Item = Frame> + '_ {
+    stack.as_chunks::<USER_FRAME>().0.iter().map(move |frame| {
         let mut offset = [0; 8];
         offset.copy_from_slice(&frame[24..]);
         let offset = u64::from_le_bytes(offset);
         let mut build_id = [0; 20];
         build_id.copy_from_slice(&frame[4..24]);
-        if frame[..4] == 1u32.to_le_bytes() { Frame::File(build_id, offset) } else { Frame::Address(offset) }
+        if frame[..4] == 1u32.to_le_bytes() { Frame::File(build_id, offset) } else { Frame::Address(process, offset) }
     })
 }
 
@@ -375,7 +375,9 @@ impl Frame {
         match self {
             Self::Kernel(address) => symbols.kernel(*address).unwrap_or_else(|| format!("{address:#x}")),
             Self::File(build_id, offset) => symbols.user(&builds::hex(build_id), *offset),
-            Self::Address(address) => format!("{address:#x} (no file)"),
+            Self::Address(process, address) => {
+                symbols.code(*process, *address).unwrap_or_else(|| format!("{address:#x} (no file)"))
+            }
         }
     }
 }
