@@ -12,12 +12,14 @@ pub(crate) mod recover;
 pub(crate) mod repair;
 pub(crate) mod signals;
 pub(crate) mod snapshot;
+pub(crate) mod spans;
 pub(crate) mod start;
 pub(crate) mod stat;
 pub(crate) mod status;
 pub(crate) mod summary;
 pub(crate) mod symbolize;
 pub(crate) mod trace;
+pub(crate) mod units;
 pub(crate) mod verify;
 pub(crate) mod what;
 

@@ -16,11 +16,13 @@ use clap::{Args, ValueEnum};
 use relay_channel::consumer::SETTLED;
 use relay_daemon::host;
 use relay_trace::{
+    answers::span::{Extractor, Fold, Span, Spans, Told},
     form::{archive::is_archive, clock::Instant},
     read::{
         choice::Choice,
         names::Names,
         pipeline,
+        schema::Event,
         slices::{Item, Slice, Slicer},
         trace::Trace,
     },
@@ -32,15 +34,20 @@ use relay_trace::{
     },
 };
 
-use super::reading::{Chosen, Damages};
+use super::{
+    reading::{Chosen, Damages},
+    spans,
+};
 
 /// How often the files of a trace that is being recorded are looked at.
 const POLL: Duration = Duration::from_millis(100);
+
 /// Print traces: the records of all CPUs in the order of time, a line each.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 A line is COMM-TID [CPU] SECONDS: EVENT: FIELD=VALUE …, as in ftrace; numbers that the kernel has words for are shown by them. Where
-records were lost there is a line that says so. With several directories the traces are merged; those of other machines or
+records were lost there is a line that says so. With --span there is a line for each span, where it ends: of the thread that it is about, with
+duration_ns, start_cpu, crossed (1: records were lost meanwhile, so it may be two), and the fields of both ends. With several directories the traces are merged; those of other machines or
 boots by the wall clock.
 
 Exit status: 0; 1 when something in the files could not be read (what could is printed, the rest is named).
@@ -50,10 +57,15 @@ Examples:
   relayd print DIR -e 'sched:sched_switch if prev_comm == \"make\"' --since 1.5s --until 2s
   relayd print DIR --json | jq -c 'select(.fields.ret < 0)'
   relayd print DIR --fields pid,comm --csv > wakeups.csv
+  relayd print DIR --span offcpu --json
+  relayd print DIR --span 'block:block_rq_issue -> block:block_rq_complete by dev,sector' -e 'syscall:fsync'
   relayd print -f DIR                           (while it is being recorded)")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     chosen: Chosen,
+    /// Show the time between two records: 'START -> END by FIELDS', or a known span like runq (relayd stat --help); records only with -e. Repeat it for several.
+    #[arg(long = "span", value_name = "SPAN")]
+    spans: Vec<String>,
     /// Show only these fields, separated by commas [default: all].
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     fields: Vec<String>,
@@ -120,52 +132,156 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         bail!("--follow is for one trace, which this machine is recording");
     }
     let choice = arguments.chosen.choice(&traces)?;
-    let style = arguments.style(&traces, &choice)?;
-    let columns = arguments.csv.then(|| Columns::new(&traces, &choice, &style));
+    let spans = spans::wanted(&traces, &arguments.spans)?;
+    let shown = Shown::new(arguments, &traces, &choice, spans.as_ref())?;
     let mut damages = Damages::of(&traces);
-    let mut output = io::stdout().lock();
-    if let Some(columns) = &columns {
-        output.write_all(&columns.header()?)?;
+    if let Some(columns) = &shown.columns {
+        io::stdout().write_all(&columns.header()?)?;
     }
     let slicer = arguments.chosen.slicer(&traces, arguments.follow)?;
-    // Texts that can be written over: to ask the system for memory each time would cost a fault for every page.
-    let written: Mutex<Vec<Vec<u8>>> = Mutex::default();
-    let losses = AtomicU64::new(0);
-    let worker = || {
-        let mut writer = match &columns {
-            Some(columns) => Writer::Csv(CsvWriter::new(&traces, columns, &style)),
-            None if arguments.json => Writer::Json(JsonWriter::new(&traces, &style)),
-            None => Writer::Text(TextWriter::new(&traces, &style)),
-        };
-        let (traces, choice, written, losses) = (&traces, &choice, &written, &losses);
-        move |mut slice: Slice| {
-            let mut text = written.lock().ok().and_then(|mut written| written.pop()).unwrap_or_default();
-            choice.show(&slice, traces, |item, names| {
-                if let Item::Gap(_) = item {
-                    losses.fetch_add(1, Ordering::Relaxed);
-                }
-                writer.write(&item, names, &mut text);
-            });
-            (text, std::mem::take(&mut slice.damages))
-        }
-    };
     let next = pace(slicer, &traces, &arguments.chosen, arguments.follow);
-    pipeline::run(next, worker, |(mut text, found)| {
-        output.write_all(&text).and_then(|()| output.flush()).context("writing to standard output")?;
-        text.clear();
-        if let Ok(mut written) = written.lock() {
-            written.push(text);
-        }
-        damages.add(found);
-        Ok(())
-    })?;
+    shown.run(next, &mut damages)?;
     if arguments.csv {
-        say_left_out(&traces, losses.into_inner());
+        say_left_out(&traces, shown.losses.into_inner());
     }
     // What was followed has ended meanwhile.
     let traces = if arguments.follow { arguments.chosen.open()? } else { traces };
     arguments.chosen.compare_with_account(&traces, &mut damages);
     Ok(damages.finish())
+}
+
+/// What is shown, and how.
+struct Shown<'t> {
+    traces: &'t [Trace],
+    choice: &'t Choice,
+    spans: Option<&'t Spans<'t>>,
+    /// Records are not shown, only spans.
+    spans_alone: bool,
+    style: Style,
+    columns: Option<Columns>,
+    json: bool,
+    /// Places where records were lost.
+    losses: AtomicU64,
+    /// Texts that can be written over: to ask the system for memory each time would cost a fault for every page.
+    written: Mutex<Vec<Vec<u8>>>,
+}
+
+impl<'t> Shown<'t> {
+    fn new(
+        arguments: &Arguments,
+        traces: &'t [Trace],
+        choice: &'t Choice,
+        spans: Option<&'t Spans<'t>>,
+    ) -> Result<Self> {
+        let spans_alone = spans.is_some() && !arguments.chosen.has_events();
+        let records = choice.events_of(traces).filter(|_| !spans_alone);
+        let events: Vec<&Event> =
+            records.chain(spans.into_iter().flat_map(|spans| spans.events().map(|(_, event)| event))).collect();
+        let style = arguments.style(traces, &events)?;
+        let columns = arguments.csv.then(|| Columns::new(events.into_iter(), &style, traces.len() > 1));
+        let (losses, written) = Default::default();
+        Ok(Self { traces, choice, spans, spans_alone, style, columns, json: arguments.json, losses, written })
+    }
+
+    fn writer(&self) -> Writer<'_> {
+        match &self.columns {
+            Some(columns) => Writer::Csv(CsvWriter::new(self.traces, columns, &self.style)),
+            None if self.json => Writer::Json(JsonWriter::new(self.traces, &self.style)),
+            None => Writer::Text(TextWriter::new(self.traces, &self.style)),
+        }
+    }
+
+    /// Writes what slices have, in order.
+    fn run(&self, next: impl FnMut() -> Result<Option<Slice>> + Send, damages: &mut Damages) -> Result<()> {
+        let mut output = io::stdout().lock();
+        let mut spans =
+            self.spans.map(|spans| SpanLines { shown: self, spans, fold: Fold::new(spans), writer: self.writer() });
+        let worker = || {
+            let mut writer = self.writer();
+            let mut extractor = self.spans.map(Extractor::new);
+            move |mut slice: Slice| {
+                let mut text = self.written.lock().ok().and_then(|mut written| written.pop()).unwrap_or_default();
+                let told = self.slice(&slice, &mut writer, extractor.as_mut(), &mut text);
+                (text, told, std::mem::take(&mut slice.damages))
+            }
+        };
+        pipeline::run(next, worker, |(mut text, told, found)| {
+            if let (Some(spans), Some(told)) = (&mut spans, told) {
+                text = spans.put_into(text, told)?;
+            }
+            output.write_all(&text).and_then(|()| output.flush()).context("writing to standard output")?;
+            text.clear();
+            if let Ok(mut written) = self.written.lock() {
+                written.push(text);
+            }
+            damages.add(found);
+            Ok(())
+        })?;
+        if let Some(SpanLines { spans, fold, .. }) = spans {
+            for (definition, account) in spans.definitions().zip(fold.finish()) {
+                say!("relayd: {}", spans::said_of_all(&definition.name, &account));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what is shown of a slice.
+    fn slice(
+        &self,
+        slice: &Slice,
+        writer: &mut Writer<'_>,
+        extractor: Option<&mut Extractor<'_>>,
+        text: &mut Vec<u8>,
+    ) -> Option<Told> {
+        let mut write = |item: &Item<'_>, names: &Names, text: &mut Vec<u8>| {
+            if let Item::Gap(_) = item {
+                self.losses.fetch_add(1, Ordering::Relaxed);
+            }
+            writer.write(item, names, text);
+        };
+        let Some(extractor) = extractor else {
+            self.choice.show(slice, self.traces, |item, names| write(&item, names, text));
+            return None;
+        };
+        Some(extractor.take(slice, |item, names| {
+            let is_shown = match item {
+                Item::Record(seen) => !self.spans_alone && self.choice.takes(seen, names),
+                Item::Gap(_) => true,
+            };
+            if is_shown {
+                write(item, names, text);
+            }
+            text.len()
+        }))
+    }
+}
+
+/// Puts the lines of spans behind those of the records that end them.
+struct SpanLines<'t> {
+    shown: &'t Shown<'t>,
+    spans: &'t Spans<'t>,
+    fold: Fold<'t>,
+    writer: Writer<'t>,
+}
+
+impl SpanLines<'_> {
+    fn put_into(&mut self, text: Vec<u8>, told: Told) -> Result<Vec<u8>> {
+        let Self { shown, spans, fold, writer } = self;
+        let (mut all, mut done) = (Vec::new(), 0);
+        fold.take(told, |span: &Span<'_>, behind| {
+            all.extend_from_slice(text.get(done..behind).unwrap_or_default());
+            done = behind;
+            span.as_record(spans, |record| {
+                let names = shown.traces.get(record.seen.source.trace).map(|trace| &trace.names);
+                if let Some(names) = names.filter(|_| shown.choice.has_process(record.seen.record.pid)) {
+                    writer.write(&Item::Record(record.seen), names, &mut all);
+                }
+            });
+            Ok(())
+        })?;
+        all.extend_from_slice(text.get(done..).unwrap_or_default());
+        Ok(all)
+    }
 }
 
 /// Says what CSV has no columns for.
@@ -213,13 +329,10 @@ fn pace<'t>(
 }
 
 impl Arguments {
-    fn style(&self, traces: &[Trace], choice: &Choice) -> Result<Style> {
+    fn style(&self, traces: &[Trace], events: &[&Event]) -> Result<Style> {
         let start = traces[0].session.clock.start;
         for field in &self.fields {
-            let has = |(index, trace): (usize, &Trace)| {
-                trace.schema.events().any(|event| choice.has_event(index, event.id) && event.field(field).is_some())
-            };
-            if !traces.iter().enumerate().any(has) {
+            if !events.iter().any(|event| event.field(field).is_some()) {
                 bail!("--fields: no event that is shown has a field '{field}'; relayd stat names them");
             }
         }

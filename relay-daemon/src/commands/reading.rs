@@ -76,6 +76,11 @@ impl Chosen {
         Choice::new(traces, &self.events, &self.pids)
     }
 
+    /// Whether events were chosen.
+    pub(crate) fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     /// Opens the files. `follow`: those of one trace that is being recorded.
     pub(crate) fn slicer<'t>(&self, traces: &'t [Trace], follow: bool) -> Result<Slicer<'t>> {
         let is_recorded = follow || traces[0].is_being_recorded().unwrap_or(false);

@@ -238,16 +238,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut damages = Damages::of(&traces);
     damages.add(std::mem::take(&mut counted.damages));
     let report = Report::new(&traces, counted, &fields, order, top);
-    let text = if arguments.json {
-        serde_json::to_string_pretty(&report)? + "\n"
-    } else {
-        draw::text(&report, arguments.verbose, &fields)?
-    };
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()?;
+    print(arguments.json, &report, || draw::text(&report, arguments.verbose, &fields))?;
     arguments.chosen.compare_with_account(&traces, &mut damages);
     Ok(damages.finish())
+}
+
+/// Prints a report as a program reads it, or as people do.
+fn print(json: bool, report: &impl Serialize, draw: impl FnOnce() -> Result<String>) -> Result<()> {
+    let text = if json { serde_json::to_string_pretty(report)? + "\n" } else { draw()? };
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
 }
 
 /// What is asked for, or what is most likely meant.

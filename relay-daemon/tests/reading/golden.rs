@@ -103,7 +103,7 @@ fn rows(path: &Path) -> String {
 }
 
 /// Shows a message of Protocol Buffers as `protoc --decode_raw` does: a line a field, by number. `None` when it is not one.
-fn show_message(mut bytes: &[u8], depth: usize, shown: &mut String) -> Option<()> {
+pub(crate) fn show_message(mut bytes: &[u8], depth: usize, shown: &mut String) -> Option<()> {
     while !bytes.is_empty() {
         let key = varint(&mut bytes)?;
         let line = match key & 7 {

@@ -12,6 +12,7 @@ mod following;
 mod golden;
 mod hostile;
 mod kills;
+mod spans;
 
 use std::{
     fs,

@@ -11,7 +11,11 @@ use crate::{
         trace::Trace,
         value::{Number, Value},
     },
-    show::{json::push_value, stack, text::Words},
+    show::{
+        json::push_value,
+        stack,
+        text::{ByEvent, Words},
+    },
 };
 
 /// Stacks that are kept as text.
@@ -38,16 +42,15 @@ impl std::fmt::Display for Key {
 /// Makes keys of records, as people read them.
 pub(super) struct Keys {
     symbols: Vec<Symbols>,
-    words: Vec<Vec<Words>>,
+    words: ByEvent<Words>,
     stacks: HashMap<(usize, u32, Vec<u8>), String>,
 }
 
 impl Keys {
     pub(super) fn new(traces: &[Trace]) -> Self {
-        let words = |trace: &Trace| trace.schema.by_id().map(|_| Words::default()).collect();
         Self {
             symbols: traces.iter().map(Trace::symbols).collect(),
-            words: traces.iter().map(words).collect(),
+            words: ByEvent::new(traces),
             stacks: HashMap::new(),
         }
     }
@@ -63,7 +66,7 @@ impl Keys {
             };
         };
         let value = seen.event.value(index, seen.payload)?;
-        let words = &mut self.words[trace][usize::from(seen.event.id)];
+        let words = self.words.of(trace, seen.event, Words::default);
         if let Some(word) = words.of(seen.event, index, value, seen.payload, &self.symbols[trace]) {
             return Some(text(&word));
         }

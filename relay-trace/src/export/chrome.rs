@@ -6,10 +6,12 @@ use std::{collections::BTreeMap, io::Write};
 use anyhow::Result;
 
 use super::{
-    Exported, Job,
+    Exported, Job, Piece,
+    lanes::{Lane, Lanes},
     running::{Cpu, Running, Turn},
 };
 use crate::{
+    answers::span::AsRecord,
     read::{
         choice::comm,
         names::Names,
@@ -26,6 +28,8 @@ use crate::{
 
 /// The process that CPUs are threads of: no process has a higher number than 2^22.
 const CPUS: u64 = (1 << 22) + 1;
+/// The process that the lanes of spans are threads of.
+const SPANS: u64 = CPUS + 1;
 /// Traces do not share processes.
 const PER_TRACE: u64 = 1 << 23;
 
@@ -50,6 +54,7 @@ pub fn write(job: Job<'_>, output: &mut dyn Write) -> Result<Exported> {
     let (traces, choice) = (job.traces, job.choice);
     let mut threads = BTreeMap::new();
     let (mut running, mut endless) = (Running::default(), 0);
+    let (mut lanes, mut flows) = (Spread::default(), 0);
     output.write_all(b"{\"displayTimeUnit\":\"ns\",\"traceEvents\":[\n")?;
     let worker = || {
         let mut symbols: Vec<Symbols> = traces.iter().map(Trace::symbols).collect();
@@ -68,17 +73,31 @@ pub fn write(job: Job<'_>, output: &mut dyn Write) -> Result<Exported> {
             (part.text, part.threads, part.running, part.endless)
         }
     };
-    let damages = job.run(worker, |(mut text, of, later, without_end): Written| {
-        threads.extend(of);
-        endless += without_end;
-        for (cpu, turn) in running.append(later) {
-            endless += push_turn(&mut text, cpu, &turn);
-        }
+    let done = job.run(worker, |piece: Piece<'_, Written>| {
+        let text = match piece {
+            Piece::Part((mut text, of, later, without_end)) => {
+                threads.extend(of);
+                endless += without_end;
+                for (cpu, turn) in running.append(later) {
+                    endless += push_turn(&mut text, cpu, &turn);
+                }
+                text
+            }
+            Piece::Span(span) => {
+                let mut text = Vec::new();
+                push_span(&mut text, span, lanes.of(span));
+                if span.moves() {
+                    flows += 1;
+                    push_flow(&mut text, span, flows);
+                }
+                text
+            }
+        };
         Ok(output.write_all(&text)?)
     })?;
-    output.write_all(&metadata(traces, &threads))?;
+    output.write_all(&metadata(traces, &threads, &lanes))?;
     output.write_all(b"]}\n")?;
-    Ok(Exported { damages, left_out: vec![("bars of CPUs whose ends are not known", endless)] })
+    Ok(Exported { left_out: vec![("bars of CPUs whose ends are not known", endless)], ..done })
 }
 
 impl Part<'_> {
@@ -104,16 +123,7 @@ impl Part<'_> {
         }
         text.extend_from_slice(b",\"name\":");
         push_text(text, seen.event.name.as_bytes());
-        text.extend_from_slice(b",\"args\":{");
-        for (index, (field, value)) in seen.event.values(seen.payload).enumerate() {
-            if index > 0 {
-                text.push(b',');
-            }
-            push_text(text, field.name.as_bytes());
-            text.push(b':');
-            push_value(text, value);
-        }
-        text.push(b'}');
+        push_arguments(text, seen);
         let frames = kernel_frames(seen.context.kstack).chain(user_frames(seen.record.pid, seen.context.ustack));
         let mut frames: Vec<String> = frames.map(|frame| frame.name(&mut self.symbols[trace])).collect();
         if !frames.is_empty() {
@@ -142,17 +152,77 @@ impl Part<'_> {
     }
 }
 
+/// The lanes of spans, numbered.
+#[derive(Default)]
+struct Spread {
+    lanes: Lanes,
+    numbers: BTreeMap<Lane, u64>,
+}
+
+impl Spread {
+    /// The number of the lane on which a span is drawn.
+    fn of(&mut self, span: &AsRecord<'_>) -> u64 {
+        let (lane, _) = self.lanes.put(span.seen.source.trace, span.name(), span.start(), span.seen.time);
+        let next = self.numbers.len() as u64 + 1;
+        *self.numbers.entry(lane).or_insert(next)
+    }
+}
+
+/// A bar on a lane.
+fn push_span(text: &mut Vec<u8>, span: &AsRecord<'_>, lane: u64) {
+    let spans = SPANS + PER_TRACE * span.seen.source.trace as u64;
+    push_bar(text, (span.start(), span.seen.time), spans, lane, &span.title());
+    push_arguments(text, &span.seen);
+    text.extend_from_slice(b"},\n");
+}
+
+/// An arrow from the thread that began a span to the one that it ended with, from bar to bar: arrows have no other ends.
+fn push_flow(text: &mut Vec<u8>, span: &AsRecord<'_>, number: u64) {
+    let trace = span.seen.source.trace;
+    for (phase, time, (pid, tid)) in [("s", span.start(), span.began), ("f", span.seen.time, span.ended)] {
+        let (pid, tid) = (process(trace, pid), u64::from(tid));
+        push_bar(text, (time, time), pid, tid, span.name().as_bytes());
+        text.extend_from_slice(b"},\n");
+        push_head(text, phase.as_bytes(), time, pid, tid);
+        text.extend_from_slice(b",\"cat\":\"span\",\"bp\":\"e\",\"id\":");
+        push_number(text, number);
+        text.extend_from_slice(b",\"name\":");
+        push_text(text, span.name().as_bytes());
+        text.extend_from_slice(b"},\n");
+    }
+}
+
+/// A bar from one time to another, not closed.
+fn push_bar(text: &mut Vec<u8>, (begin, end): (u64, u64), pid: u64, tid: u64, name: &[u8]) {
+    push_head(text, b"X", begin, pid, tid);
+    text.extend_from_slice(b",\"dur\":");
+    push_micros(text, end.saturating_sub(begin));
+    text.extend_from_slice(b",\"name\":");
+    push_text(text, name);
+}
+
+/// A record's fields.
+fn push_arguments(text: &mut Vec<u8>, seen: &Seen<'_>) {
+    text.extend_from_slice(b",\"args\":{");
+    for (index, (field, value)) in seen.event.values(seen.payload).enumerate() {
+        if index > 0 {
+            text.push(b',');
+        }
+        push_text(text, field.name.as_bytes());
+        text.push(b':');
+        push_value(text, value);
+    }
+    text.push(b'}');
+}
+
 /// On the CPU's own track a bar for what ran, if it is known until when. Returns how many are left out.
 fn push_turn(text: &mut Vec<u8>, (trace, cpu): Cpu, turn: &Turn) -> u64 {
     if turn.tid == 0 {
         return 0;
     }
     let Some(end) = turn.end else { return 1 };
-    push_head(text, b"X", turn.begin, CPUS + PER_TRACE * trace as u64, cpu.into());
-    text.extend_from_slice(b",\"dur\":");
-    push_micros(text, end.saturating_sub(turn.begin));
-    text.extend_from_slice(b",\"name\":");
-    push_text(text, &[&turn.name[..], b"-", turn.tid.to_string().as_bytes()].concat());
+    let name = [&turn.name[..], b"-", turn.tid.to_string().as_bytes()].concat();
+    push_bar(text, (turn.begin, end), CPUS + PER_TRACE * trace as u64, cpu.into(), &name);
     text.extend_from_slice(b"},\n");
     0
 }
@@ -169,8 +239,8 @@ fn push_gap(text: &mut Vec<u8>, gap: &Gap) {
     text.extend_from_slice(b"},\n");
 }
 
-/// The names of processes, threads and CPUs; the last one ends the list.
-fn metadata(traces: &[Trace], threads: &BTreeMap<(usize, u32, u32), Vec<u8>>) -> Vec<u8> {
+/// The names of processes, threads, CPUs and lanes; the last one ends the list.
+fn metadata(traces: &[Trace], threads: &BTreeMap<(usize, u32, u32), Vec<u8>>, lanes: &Spread) -> Vec<u8> {
     let mut text = Vec::new();
     let mut name = |kind: &str, pid: u64, tid: u64, name: &[u8]| {
         push_head(&mut text, b"M", 0, pid, tid);
@@ -186,6 +256,15 @@ fn metadata(traces: &[Trace], threads: &BTreeMap<(usize, u32, u32), Vec<u8>>) ->
         if pid == process(*trace, *tid) {
             name("process_name", pid, (*tid).into(), of);
         }
+    }
+    for ((trace, span, lane), number) in &lanes.numbers {
+        let spans = SPANS + PER_TRACE * *trace as u64;
+        if *lane == 0 {
+            let host = traces.get(*trace).map_or("", |trace| &trace.session.host);
+            name("process_name", spans, 0, format!("{host} spans").as_bytes());
+        }
+        let counted = if *lane > 0 { format!("{span} {}", lane + 1) } else { span.clone() };
+        name("thread_name", spans, *number, counted.as_bytes());
     }
     for (index, trace) in traces.iter().enumerate() {
         let cpus = CPUS + PER_TRACE * index as u64;

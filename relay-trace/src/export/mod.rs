@@ -1,23 +1,33 @@
-//! Writes traces in the forms that other programs open: [`perfetto`], Chrome's JSON ([`chrome`]), Parquet (`parquet`, where that feature is on), folded stacks ([`folded`]).
+//! Writes traces in the forms that other programs open: [`perfetto`], Chrome's JSON ([`chrome`]), Parquet (`parquet`, where that feature is on); and
+//! stacks, folded ([`folded`]), as a flame graph ([`flamegraph`]), or for speedscope ([`speedscope`]).
+//!
+//! Spans go along: as bars, as files of their own, or as what stacks are weighed by.
 //!
 //! Each streams: what it holds does not grow with the traces, except by what is unique in them (threads, stacks).
 
 pub mod chrome;
+pub mod flamegraph;
 pub mod folded;
+mod lanes;
 #[cfg(feature = "parquet")]
 pub mod parquet;
 pub mod perfetto;
 mod proto;
 mod running;
+pub mod speedscope;
+pub mod stacks;
 
 use anyhow::Result;
 
-use super::read::{
-    choice::Choice,
-    pipeline,
-    slices::{Slice, Slicer},
-    stream::Damage,
-    trace::Trace,
+use super::{
+    answers::span::{Account, AsRecord, Extractor, Fold, Spans},
+    read::{
+        choice::Choice,
+        pipeline,
+        slices::{Slice, Slicer},
+        stream::Damage,
+        trace::Trace,
+    },
 };
 
 /// What came of an export.
@@ -27,6 +37,8 @@ pub struct Exported {
     pub damages: Vec<Damage>,
     /// What the form has no place for: what it is, in the plural, and how many.
     pub left_out: Vec<(&'static str, u64)>,
+    /// What became of the ends of spans, by name.
+    pub spans: Vec<(String, Account)>,
 }
 
 /// What is exported, and whom to tell how far it is.
@@ -38,34 +50,59 @@ pub struct Job<'t> {
     pub slicer: Slicer<'t>,
     /// Which records are wanted.
     pub choice: &'t Choice,
+    /// Which spans are wanted besides, kept as records.
+    pub spans: Option<&'t Spans<'t>>,
     /// Told how many bytes are done.
     pub progress: &'t mut dyn FnMut(u64),
 }
 
+/// What comes of slices, in order.
+enum Piece<'p, T> {
+    /// What a worker has made of a slice.
+    Part(T),
+    /// A span that has ended in it.
+    Span(&'p AsRecord<'p>),
+}
+
 impl Job<'_> {
-    /// Has workers make something of each slice, and `consume` take it in order. Returns what could not be read.
+    /// Has workers make something of each slice, and `consume` take it in order, and after it the spans that end in the slice.
     fn run<T: Send, W>(
         self,
         worker: impl Fn() -> W + Sync,
-        mut consume: impl FnMut(T) -> Result<()>,
-    ) -> Result<Vec<Damage>>
+        mut consume: impl FnMut(Piece<'_, T>) -> Result<()>,
+    ) -> Result<Exported>
     where
         W: FnMut(&Slice) -> T,
     {
-        let mut damages = Vec::new();
-        let mut slicer = self.slicer;
+        let mut done = Exported::default();
+        let Self { mut slicer, spans, choice, progress, .. } = self;
+        let mut fold = spans.map(Fold::new);
         pipeline::run(
             move || slicer.next(u64::MAX),
             || {
-                let mut work = worker();
-                move |mut slice: Slice| (work(&slice), std::mem::take(&mut slice.damages), slice.done)
+                let (mut work, mut extractor) = (worker(), spans.map(Extractor::new));
+                move |mut slice: Slice| {
+                    let told = extractor.as_mut().map(|extractor| extractor.take(&slice, |_, _| 0));
+                    (work(&slice), told, std::mem::take(&mut slice.damages), slice.done)
+                }
             },
-            |(part, mut found, done)| {
-                damages.append(&mut found);
-                (self.progress)(done);
-                consume(part)
+            |(part, told, mut found, bytes)| {
+                done.damages.append(&mut found);
+                progress(bytes);
+                consume(Piece::Part(part))?;
+                let (Some(spans), Some(fold), Some(told)) = (spans, &mut fold, told) else { return Ok(()) };
+                fold.take(told, |span, _| {
+                    let of = |record: &AsRecord<'_>| match choice.has_process(record.seen.record.pid) {
+                        true => consume(Piece::Span(record)),
+                        false => Ok(()),
+                    };
+                    span.as_record(spans, of).unwrap_or(Ok(()))
+                })
             },
         )?;
-        Ok(damages)
+        if let (Some(spans), Some(fold)) = (spans, fold) {
+            done.spans = spans.definitions().map(|definition| definition.name.clone()).zip(fold.finish()).collect();
+        }
+        Ok(done)
     }
 }

@@ -23,8 +23,9 @@ use parquet::{
     schema::types::{Type, TypePtr},
 };
 
-use super::{Exported, Job};
+use super::{Exported, Job, Piece};
 use crate::{
+    answers::span::Spans,
     form::format::{Display, FieldKind},
     read::{
         choice::comm,
@@ -88,8 +89,15 @@ struct Rows {
 
 /// A file's columns: names and what they hold.
 type Columns = Vec<(String, Sort)>;
-/// Rows by the name of the event.
+/// Rows by the name of the event, or of the file where it has several.
 type Part = BTreeMap<String, Rows>;
+
+/// What each file has.
+struct Layouts {
+    columns: BTreeMap<String, Columns>,
+    /// Of spans, whose ends may be different events: which file has those of a trace and an id.
+    spans: BTreeMap<(usize, u16), String>,
+}
 
 /// Writes the traces into the directory `output`, which is there and empty.
 ///
@@ -97,53 +105,79 @@ type Part = BTreeMap<String, Rows>;
 /// When a file cannot be read or written.
 pub fn write(job: Job<'_>, output: &Path) -> Result<Exported> {
     let (traces, choice) = (job.traces, job.choice);
-    let layouts = layouts(traces)?;
-    let names = file_names(layouts.keys().map(String::as_str));
-    let mut files: BTreeMap<String, EventFile> = BTreeMap::new();
+    let layouts = Layouts::new(traces, job.spans)?;
+    let names = file_names(layouts.columns.keys().map(String::as_str));
+    let mut files = Files { output, layouts: &layouts, names: &names, files: BTreeMap::new() };
     let worker = || {
         let layouts = &layouts;
         move |slice: &Slice| {
             let mut part = Part::new();
             choice.show(slice, traces, |item, names| match item {
-                Item::Record(seen) => add_record(&mut part, traces, layouts, &seen, names),
-                Item::Gap(gap) => add_gap(&mut part, traces, layouts, gap),
+                Item::Record(seen) => layouts.add_record(&mut part, traces, &seen, names),
+                Item::Gap(gap) => layouts.add_gap(&mut part, traces, gap),
             });
             part
         }
     };
-    let damages = job.run(worker, |part: Part| {
+    let done = job.run(worker, |piece: Piece<'_, Part>| {
+        let part = match piece {
+            Piece::Part(part) => part,
+            Piece::Span(span) => {
+                let mut part = Part::new();
+                let names = traces.get(span.seen.source.trace).context("a span without a trace")?;
+                layouts.add_record(&mut part, traces, &span.seen, &names.names);
+                part
+            }
+        };
+        files.add(part)
+    })?;
+    files.finish()?;
+    Ok(done)
+}
+
+/// The files that there are so far.
+struct Files<'f> {
+    output: &'f Path,
+    layouts: &'f Layouts,
+    names: &'f BTreeMap<&'f str, String>,
+    files: BTreeMap<String, EventFile>,
+}
+
+impl Files<'_> {
+    fn add(&mut self, part: Part) -> Result<()> {
         for (name, rows) in part {
-            let file = match files.get_mut(&name) {
+            let file = match self.files.get_mut(&name) {
                 Some(file) => file,
                 None => {
-                    let columns = layouts.get(&name).context("an event without columns")?;
-                    let file = names.get(name.as_str()).context("an event without a file")?;
-                    let file = EventFile::create(output, file, columns)?;
-                    files.entry(name).or_insert(file)
+                    let columns = self.layouts.columns.get(&name).context("an event without columns")?;
+                    let file = self.names.get(name.as_str()).context("an event without a file")?;
+                    let file = EventFile::create(self.output, file, columns)?;
+                    self.files.entry(name).or_insert(file)
                 }
             };
             file.add(rows)?;
         }
-        while files.values().map(|file| file.waiting.bytes).sum::<usize>() > WAITING {
-            let Some(fullest) = files.values_mut().max_by_key(|file| file.waiting.bytes) else { break };
+        while self.files.values().map(|file| file.waiting.bytes).sum::<usize>() > WAITING {
+            let Some(fullest) = self.files.values_mut().max_by_key(|file| file.waiting.bytes) else { break };
             fullest.flush()?;
         }
         Ok(())
-    })?;
-    let columns = ["event", "event_file"].map(|name| (name.to_owned(), Sort::Text));
-    let mut table = EventFile::create(output, EVENTS_FILE, &columns.to_vec())?;
-    let mut rows = Rows::new(&columns.to_vec());
-    for name in files.keys().filter(|name| *name != LOST) {
-        let mut row = rows.row();
-        row.text(name.as_bytes());
-        row.text(names.get(name.as_str()).map_or("", String::as_str).as_bytes());
     }
-    table.add(rows)?;
-    table.finish()?;
-    for file in files.into_values() {
-        file.finish()?;
+
+    /// Ends them, with that which says which is which event's.
+    fn finish(self) -> Result<()> {
+        let columns = ["event", "event_file"].map(|name| (name.to_owned(), Sort::Text));
+        let mut table = EventFile::create(self.output, EVENTS_FILE, &columns.to_vec())?;
+        let mut rows = Rows::new(&columns.to_vec());
+        for name in self.files.keys().filter(|name| *name != LOST) {
+            let mut row = rows.row();
+            row.text(name.split('\0').next().unwrap_or_default().as_bytes());
+            row.text(self.names.get(name.as_str()).map_or("", String::as_str).as_bytes());
+        }
+        table.add(rows)?;
+        table.finish()?;
+        self.files.into_values().try_for_each(EventFile::finish)
     }
-    Ok(Exported { damages, left_out: Vec::new() })
 }
 
 /// A file name for each event: what is special in its own becomes a point, what is too long is cut, and a number makes it the only one.
@@ -165,46 +199,80 @@ fn file_names<'n>(events: impl Iterator<Item = &'n str>) -> BTreeMap<&'n str, St
     events.map(name).collect()
 }
 
-/// The columns of each event, by name. Traces whose event has the same name must agree on its fields.
-fn layouts(traces: &[Trace]) -> Result<BTreeMap<String, Columns>> {
-    const NUMBER: Sort = Sort::Integer { bits: 32, signed: true };
-    const ADDRESSES: Sort = Sort::List { signed: false };
-    let has = |name: &str| traces.iter().any(|trace| trace.session.context.iter().any(|context| context == name));
-    let mut common: Columns = vec![
-        ("time".to_owned(), Sort::Integer { bits: 64, signed: true }),
-        ("wall".to_owned(), Sort::Wall),
-        ("host".to_owned(), Sort::Text),
-        ("cpu".to_owned(), NUMBER),
-    ];
-    let mut lost = common.clone();
-    for name in ["since", "records", "subbufs"] {
-        lost.push((name.to_owned(), Sort::Integer { bits: 64, signed: true }));
-    }
-    common.extend([("pid", NUMBER), ("tid", NUMBER), ("comm", Sort::Text)].map(|(name, sort)| (name.to_owned(), sort)));
-    let contexts = [
-        ("cgroup", Sort::Integer { bits: 64, signed: false }),
-        ("cgroup_path", Sort::Text),
-        ("uid", Sort::Integer { bits: 64, signed: false }),
-        ("kstack", ADDRESSES),
-        ("ustack", ADDRESSES),
-    ];
-    let has = |name: &str| has(name) || name == "cgroup_path" && has("cgroup");
-    common.extend(contexts.into_iter().filter(|(name, _)| has(name)).map(|(name, sort)| (name.to_owned(), sort)));
-    let mut layouts = BTreeMap::from([(LOST.to_owned(), lost)]);
-    for trace in traces {
-        for event in trace.schema.events() {
-            let columns: Columns = common.iter().cloned().chain(event.fields.iter().map(column)).collect();
-            let known = layouts.entry(event.name.clone()).or_insert_with(|| columns.clone());
-            if *known != columns {
-                return Err(anyhow!(
-                    "{}: {} has other fields than in another trace; export them apart",
-                    trace.path.display(),
-                    event.name
-                ));
+impl Layouts {
+    /// Traces whose event has the same name must agree on its fields.
+    fn new(traces: &[Trace], spans: Option<&Spans<'_>>) -> Result<Self> {
+        let Common { common, lost } = Common::new(traces);
+        let of = |event: &Event| common.iter().cloned().chain(event.fields.iter().map(column)).collect::<Columns>();
+        let mut columns = BTreeMap::from([(LOST.to_owned(), lost)]);
+        for trace in traces {
+            for event in trace.schema.events() {
+                let wanted = of(event);
+                let known = columns.entry(event.name.clone()).or_insert_with(|| wanted.clone());
+                if *known != wanted {
+                    return Err(anyhow!(
+                        "{}: {} has other fields than in another trace; export them apart",
+                        trace.path.display(),
+                        event.name
+                    ));
+                }
             }
         }
+        let mut files = BTreeMap::new();
+        for (trace, event) in spans.into_iter().flat_map(Spans::events) {
+            let wanted = of(event);
+            let numbered = (2..).map(|number| format!("{}\0{number}", event.name));
+            let mut all = std::iter::once(event.name.clone()).chain(numbered);
+            let fits = |name: &String| columns.get(name).is_none_or(|columns: &Columns| *columns == wanted);
+            let name = all.find(fits).unwrap_or_default();
+            columns.insert(name.clone(), wanted);
+            files.insert((trace, event.id), name);
+        }
+        Ok(Self { columns, spans: files })
     }
-    Ok(layouts)
+
+    fn add_record(&self, part: &mut Part, traces: &[Trace], seen: &Seen<'_>, names: &Names) {
+        let name = self.spans.get(&(seen.source.trace, seen.event.id)).unwrap_or(&seen.event.name);
+        let Some(columns) = self.columns.get(name) else { return };
+        add_record(rows(part, name, columns).row(), columns, traces, seen, names);
+    }
+
+    fn add_gap(&self, part: &mut Part, traces: &[Trace], gap: &Gap) {
+        if let Some(columns) = self.columns.get(LOST) {
+            add_gap(rows(part, LOST, columns).row(), traces, gap);
+        }
+    }
+}
+
+/// The columns of every event, and those of losses.
+struct Common {
+    common: Columns,
+    lost: Columns,
+}
+
+impl Common {
+    fn new(traces: &[Trace]) -> Self {
+        const NUMBER: Sort = Sort::Integer { bits: 32, signed: true };
+        const ADDRESSES: Sort = Sort::List { signed: false };
+        const WIDE: Sort = Sort::Integer { bits: 64, signed: true };
+        let named = |columns: &[(&str, Sort)]| -> Columns {
+            columns.iter().map(|(name, sort)| ((*name).to_owned(), *sort)).collect()
+        };
+        let has = |name: &str| traces.iter().any(|trace| trace.session.context.iter().any(|context| context == name));
+        let place = named(&[("time", WIDE), ("wall", Sort::Wall), ("host", Sort::Text), ("cpu", NUMBER)]);
+        let lost = [place.clone(), named(&[("since", WIDE), ("records", WIDE), ("subbufs", WIDE)])].concat();
+        let unsigned = Sort::Integer { bits: 64, signed: false };
+        let contexts = [
+            ("cgroup", unsigned),
+            ("cgroup_path", Sort::Text),
+            ("uid", unsigned),
+            ("kstack", ADDRESSES),
+            ("ustack", ADDRESSES),
+        ];
+        let contexts = contexts.into_iter().filter(|(name, _)| has(name) || *name == "cgroup_path" && has("cgroup"));
+        let thread = named(&[("pid", NUMBER), ("tid", NUMBER), ("comm", Sort::Text)]);
+        Self { common: [place, thread, named(&contexts.collect::<Vec<_>>())].concat(), lost }
+    }
 }
 
 fn column(field: &crate::form::format::Field) -> (String, Sort) {
@@ -223,10 +291,8 @@ fn column(field: &crate::form::format::Field) -> (String, Sort) {
     (name, sort)
 }
 
-fn add_record(part: &mut Part, traces: &[Trace], layouts: &BTreeMap<String, Columns>, seen: &Seen<'_>, names: &Names) {
-    let Some(columns) = layouts.get(&seen.event.name) else { return };
+fn add_record(mut row: Row<'_>, columns: &Columns, traces: &[Trace], seen: &Seen<'_>, names: &Names) {
     let Seen { event, context, payload, .. } = seen;
-    let mut row = rows(part, &event.name, columns).row();
     add_place(&mut row, traces, seen.source.trace, seen.time, seen.source.cpu);
     row.number(seen.record.pid.into());
     row.number(seen.record.tid.into());
@@ -270,9 +336,7 @@ fn add_fields(row: &mut Row<'_>, event: &Event, payload: &[u8]) {
     }
 }
 
-fn add_gap(part: &mut Part, traces: &[Trace], layouts: &BTreeMap<String, Columns>, gap: &Gap) {
-    let Some(columns) = layouts.get(LOST) else { return };
-    let mut row = rows(part, LOST, columns).row();
+fn add_gap(mut row: Row<'_>, traces: &[Trace], gap: &Gap) {
     add_place(&mut row, traces, gap.source.trace, gap.until, gap.source.cpu);
     let (records, subbufs) = match gap.kind {
         GapKind::Lost(records) => (records, 0),

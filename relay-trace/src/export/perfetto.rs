@@ -5,6 +5,8 @@
 //! return are slices of their thread besides, and records with stacks are events of it. Where it is not known until when a thread ran, a switch to
 //! the idle task is written right after the one to the thread. Times are of CLOCK_BOOTTIME, as in Perfetto's own traces.
 
+mod spans;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     io::Write,
@@ -12,8 +14,9 @@ use std::{
 
 use anyhow::Result;
 
+use self::spans::SpanTracks;
 use super::{
-    Exported, Job,
+    Exported, Job, Piece,
     proto::Message,
     running::{Cpu, Running, Turn},
 };
@@ -121,7 +124,12 @@ pub fn write(job: Job<'_>, output: &mut dyn Write) -> Result<Exported> {
             writer.finish()
         }
     };
-    let damages = job.run(worker, |part: Part| {
+    let mut spans = SpanTracks::new(traces);
+    let done = job.run(worker, |piece: Piece<'_, Part>| {
+        let part = match piece {
+            Piece::Part(part) => part,
+            Piece::Span(span) => return Ok(output.write_all(&spans.packets(span, &mut tracks))?),
+        };
         let mut bytes = Message::default();
         for thread in &part.tracks {
             if tracks.insert(*thread) {
@@ -144,7 +152,7 @@ pub fn write(job: Job<'_>, output: &mut dyn Write) -> Result<Exported> {
         ("times of threads on CPUs whose ends are not known", endless),
         ("values of fields that Perfetto does not know", unknown),
     ];
-    Ok(Exported { damages, left_out })
+    Ok(Exported { left_out, ..done })
 }
 
 fn known() -> KnownEvents {

@@ -33,6 +33,12 @@ impl Message {
         self.number(field, value.cast_unsigned());
     }
 
+    /// A number of eight bytes.
+    pub(crate) fn fixed(&mut self, field: u32, value: u64) {
+        self.varint(u64::from(field) << 3 | 1);
+        self.bytes.extend_from_slice(&value.to_le_bytes());
+    }
+
     /// A text, or bytes.
     pub(crate) fn bytes(&mut self, field: u32, value: &[u8]) {
         self.varint(u64::from(field) << 3 | 2);

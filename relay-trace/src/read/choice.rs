@@ -65,6 +65,20 @@ impl Choice {
         Ok(Self { events, pids: pids.iter().copied().collect() })
     }
 
+    /// The events that can be wanted.
+    pub fn events_of<'t>(&self, traces: &'t [Trace]) -> impl Iterator<Item = &'t Event> {
+        traces
+            .iter()
+            .enumerate()
+            .flat_map(move |(index, trace)| trace.schema.events().filter(move |event| self.has_event(index, event.id)))
+    }
+
+    /// Whether records of a process can be wanted.
+    #[must_use]
+    pub fn has_process(&self, pid: u32) -> bool {
+        self.pids.is_empty() || self.pids.contains(&pid)
+    }
+
     /// Whether an event can be wanted.
     #[must_use]
     pub fn has_event(&self, trace: usize, id: u16) -> bool {
@@ -73,8 +87,9 @@ impl Choice {
 
     /// Whether a record is wanted.
     #[inline]
-    pub(crate) fn takes(&self, seen: &Seen<'_>, names: &Names) -> bool {
-        if !self.pids.is_empty() && !self.pids.contains(&seen.record.pid) {
+    #[must_use]
+    pub fn takes(&self, seen: &Seen<'_>, names: &Names) -> bool {
+        if !self.has_process(seen.record.pid) {
             return false;
         }
         match self.wanted(seen.source.trace, seen.record.id) {

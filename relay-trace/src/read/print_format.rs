@@ -44,6 +44,8 @@ pub struct Decoder {
     is_beside: bool,
     /// It depends on no other field.
     is_alone: bool,
+    /// The index of its event's first field, where the fields of several follow one another.
+    first: usize,
 }
 
 /// Names of numbers.
@@ -138,6 +140,15 @@ impl PrintFormat {
         Self { decoders: decoders.collect() }
     }
 
+    /// This one, of an event with so many fields, and after it another, whose fields follow.
+    #[must_use]
+    pub fn followed_by(mut self, fields: usize, other: &Self) -> Self {
+        self.decoders.resize(fields, None);
+        let moved = |decoder: &Decoder| Decoder { first: decoder.first + fields, ..decoder.clone() };
+        self.decoders.extend(other.decoders.iter().map(|decoder| decoder.as_ref().map(moved)));
+        self
+    }
+
     /// How a field is printed, where that is not as its type says.
     #[must_use]
     pub fn decoder(&self, field: usize) -> Option<&Decoder> {
@@ -166,6 +177,7 @@ impl PrintFormat {
 impl Decoder {
     /// Prints a record's field. `fields` gives the values of the record by their index. `None` when this value cannot be printed so.
     pub fn print<'a>(&'a self, fields: &dyn Fn(usize) -> Option<Value<'a>>, lookup: &dyn Lookup) -> Option<Vec<u8>> {
+        let fields: &dyn Fn(usize) -> Option<Value<'a>> = &|index| fields(self.first + index);
         let mut text = Vec::new();
         for part in &self.parts {
             match part {
@@ -182,7 +194,7 @@ impl Decoder {
 
     /// One that has words and depends on no other field.
     fn words(is_beside: bool, parts: Vec<Part>) -> Self {
-        Self { parts, has_words: true, is_beside, is_alone: true }
+        Self { parts, has_words: true, is_beside, is_alone: true, first: 0 }
     }
 
     /// Whether what it prints depends on this field alone.
@@ -326,7 +338,7 @@ impl Run {
                 .for_each(|of| of.depends_on(&mut fields));
         }
         let is_alone = fields.iter().all(|other| *other == index);
-        Some(Decoder { parts: self.parts.clone(), has_words, is_beside: false, is_alone })
+        Some(Decoder { parts: self.parts.clone(), has_words, is_beside: false, is_alone, first: 0 })
     }
 }
 

@@ -13,6 +13,9 @@ use crate::form::{
     session::{Session, SessionEvent},
 };
 
+/// Bytes before a tracepoint's own fields, which the kernel's formats count.
+#[expect(clippy::cast_possible_truncation, reason = "8")]
+const COMMON: usize = COMMON_FIELDS as usize;
 /// Bytes of a thread's name.
 const COMM: usize = 16;
 /// Bytes of a frame of a user stack.
@@ -39,6 +42,17 @@ pub struct Event {
     pub print_format: PrintFormat,
     /// Bytes of a payload's fixed part.
     fixed: usize,
+}
+
+/// A field of an event that is made here.
+#[derive(Clone, Debug)]
+pub struct OwnField {
+    /// Its name.
+    pub name: &'static str,
+    /// What it holds.
+    pub kind: FieldKind,
+    /// Bytes.
+    pub size: usize,
 }
 
 /// Which fields stand before every payload.
@@ -194,6 +208,46 @@ impl Event {
         Ok(Self { id: described.id, name: described.name.clone(), fields: format.fields, print_format, fixed })
     }
 
+    /// One that no session has, of integers.
+    #[must_use]
+    pub fn of(id: u16, name: String, fields: &[OwnField]) -> Self {
+        let mut at = COMMON;
+        let field = |own: &OwnField| {
+            let bytes = at..at + own.size;
+            at = bytes.end;
+            Field { name: own.name.to_owned(), bytes, kind: own.kind.clone(), c_type: String::new() }
+        };
+        let fields = fields.iter().map(field).collect();
+        Self { id, name, fields, print_format: PrintFormat::default(), fixed: at - COMMON }
+    }
+
+    /// This one, and after its fields those of another event, by other names. [`Self::join`] makes payloads.
+    #[must_use]
+    pub fn followed_by(mut self, other: &Self, names: Vec<String>) -> Self {
+        let fields = other.fields.iter().zip(names).map(|(field, name)| Field {
+            name,
+            bytes: field.bytes.start + self.fixed..field.bytes.end + self.fixed,
+            ..field.clone()
+        });
+        self.print_format = self.print_format.followed_by(self.fields.len(), &other.print_format);
+        self.fields.extend(fields);
+        self.fixed += other.fixed;
+        self
+    }
+
+    /// One payload of the payloads of events that follow one another: first all fixed parts, then what is dynamic, of each as much as it says.
+    #[must_use]
+    pub fn join(parts: &[(&Self, &[u8])]) -> Vec<u8> {
+        let fixed = parts.iter().flat_map(|(event, payload)| payload.get(..event.fixed).unwrap_or_default());
+        let mut joined: Vec<u8> = fixed.copied().collect();
+        for (event, payload) in parts {
+            let end = joined.len() + event.dynamic_size(payload);
+            joined.extend_from_slice(payload.get(event.fixed..).unwrap_or_default());
+            joined.resize(end, 0);
+        }
+        joined
+    }
+
     /// The index of a field.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<usize> {
@@ -243,17 +297,19 @@ impl Event {
     /// How far the lengths of the dynamic fields are from the length of the payload. Zero unless it is damaged.
     #[must_use]
     pub fn misfit(&self, payload: &[u8]) -> usize {
+        payload.len().abs_diff(self.fixed + self.dynamic_size(payload))
+    }
+
+    /// Bytes of the dynamic fields, as their location words say.
+    fn dynamic_size(&self, payload: &[u8]) -> usize {
         let dynamic = self.fields.iter().filter(|field| matches!(field.kind, FieldKind::Dynamic { .. }));
-        let dynamic: usize = dynamic.map(|field| located(fixed_bytes(field, payload))).sum();
-        payload.len().abs_diff(self.fixed + dynamic)
+        dynamic.map(|field| located(fixed_bytes(field, payload))).sum()
     }
 }
 
 /// A field's bytes in the fixed part.
 #[inline]
 fn fixed_bytes<'a>(field: &Field, payload: &'a [u8]) -> &'a [u8] {
-    #[expect(clippy::cast_possible_truncation, reason = "8")]
-    const COMMON: usize = COMMON_FIELDS as usize;
     payload.get(field.bytes.start - COMMON..field.bytes.end - COMMON).unwrap_or_default()
 }
 

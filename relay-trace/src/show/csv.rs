@@ -7,12 +7,13 @@ use anyhow::{Context as _, Result};
 use super::{
     escape::push_escaped,
     json,
-    text::{Style, Words, push_time},
+    text::{ByEvent, Style, Words, push_time},
     time::WallClock,
 };
 use crate::read::{
-    choice::{Choice, comm},
+    choice::comm,
     names::Names,
+    schema::Event,
     slices::{Item, Seen},
     symbolize::Symbols,
     trace::Trace,
@@ -37,25 +38,21 @@ pub struct CsvWriter<'t> {
     columns: &'t Columns,
     places: HashMap<&'t str, usize>,
     symbols: Vec<Symbols>,
-    words: Vec<Vec<Words>>,
+    words: ByEvent<Words>,
     hosts: Vec<&'t str>,
 }
 
 impl Columns {
-    /// The columns of all records that can be wanted.
+    /// The columns of records of these events; of several traces if `has_host`.
     #[must_use]
-    pub fn new(traces: &[Trace], choice: &Choice, style: &Style) -> Self {
+    pub fn new<'e>(events: impl Iterator<Item = &'e Event>, style: &Style, has_host: bool) -> Self {
         let mut names = style.fields.clone();
         if names.is_empty() {
             let mut seen = BTreeSet::new();
-            for (index, trace) in traces.iter().enumerate() {
-                for event in trace.schema.events().filter(|event| choice.has_event(index, event.id)) {
-                    let new = event.fields.iter().filter(|field| seen.insert(field.name.clone()));
-                    names.extend(new.map(|field| field.name.clone()));
-                }
-            }
+            let fields = events.flat_map(|event| &event.fields).filter(|field| seen.insert(field.name.as_str()));
+            names = fields.map(|field| field.name.clone()).collect();
         }
-        Self { names, has_host: traces.len() > 1 }
+        Self { names, has_host }
     }
 
     /// The first line.
@@ -74,14 +71,13 @@ impl<'t> CsvWriter<'t> {
     /// A writer for records of these traces.
     #[must_use]
     pub fn new(traces: &'t [Trace], columns: &'t Columns, style: &'t Style) -> Self {
-        let words = |trace: &Trace| trace.schema.by_id().map(|_| Words::default()).collect();
         Self {
             style,
             wall: style.wall.clone(),
             columns,
             places: columns.names.iter().enumerate().map(|(place, name)| (name.as_str(), place)).collect(),
             symbols: traces.iter().map(Trace::symbols).collect(),
-            words: traces.iter().map(words).collect(),
+            words: ByEvent::new(traces),
             hosts: traces.iter().map(|trace| trace.session.host.as_str()).filter(|_| columns.has_host).collect(),
         }
     }
@@ -108,7 +104,7 @@ impl<'t> CsvWriter<'t> {
             seen.event.name.clone().into_bytes(),
         ];
         let mut fields = vec![Vec::new(); self.columns.names.len()];
-        let words = &mut self.words[trace][usize::from(seen.event.id)];
+        let words = self.words.of(trace, seen.event, Words::default);
         for (index, (field, value)) in seen.event.values(seen.payload).enumerate() {
             let Some(place) = self.places.get(field.name.as_str()) else { continue };
             fields[*place] = match words.of(seen.event, index, value, seen.payload, &self.symbols[trace]) {

@@ -1,7 +1,7 @@
 //! Records as JSON lines. `docs/reading.md` has the schema, which does not change: keys are only added.
 
 use super::{
-    text::{Frame, Style, Words, kernel_frames, may_go_on, push_list, push_number, push_texts, user_frames},
+    text::{ByEvent, Frame, Style, Words, kernel_frames, may_go_on, push_list, push_number, push_texts, user_frames},
     time::WallClock,
 };
 use crate::{
@@ -22,8 +22,7 @@ pub struct JsonWriter<'t> {
     style: &'t Style,
     wall: WallClock,
     symbols: Vec<Symbols>,
-    /// By trace and event.
-    words: Vec<Vec<Words>>,
+    words: ByEvent<Words>,
     /// Of each trace, as JSON, when there are several.
     hosts: Vec<String>,
 }
@@ -32,7 +31,6 @@ impl<'t> JsonWriter<'t> {
     /// A writer for records of these traces.
     #[must_use]
     pub fn new(traces: &'t [Trace], style: &'t Style) -> Self {
-        let words = |trace: &Trace| trace.schema.by_id().map(|_| Words::default()).collect();
         let host = |trace: &Trace| {
             let mut text = Vec::new();
             push_text(&mut text, trace.session.host.as_bytes());
@@ -42,7 +40,7 @@ impl<'t> JsonWriter<'t> {
             style,
             wall: style.wall.clone(),
             symbols: traces.iter().map(Trace::symbols).collect(),
-            words: traces.iter().map(words).collect(),
+            words: ByEvent::new(traces),
             hosts: if traces.len() > 1 { traces.iter().map(host).collect() } else { Vec::new() },
         }
     }
@@ -87,7 +85,7 @@ impl<'t> JsonWriter<'t> {
         }
         text.extend_from_slice(b",\"words\":{");
         let mut first = true;
-        let words = &mut self.words[trace][usize::from(seen.event.id)];
+        let words = self.words.of(trace, seen.event, Words::default);
         for (index, (field, value)) in seen.event.values(seen.payload).enumerate() {
             if !shown(&field.name) || !seen.event.print_format.has_words_for(index) {
                 continue;

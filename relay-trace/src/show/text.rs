@@ -55,8 +55,7 @@ pub struct TextWriter<'t> {
     style: &'t Style,
     wall: WallClock,
     symbols: Vec<Symbols>,
-    /// By trace and event.
-    events: Vec<Vec<Option<Line>>>,
+    events: ByEvent<Line>,
     /// Of each trace, when there are several.
     hosts: Vec<String>,
 }
@@ -105,25 +104,53 @@ impl Words {
     }
 }
 
-impl<'t> TextWriter<'t> {
-    /// A writer for records of these traces.
-    #[must_use]
-    pub fn new(traces: &'t [Trace], style: &'t Style) -> Self {
+/// Something for each event of each trace, made when it is asked for first: spans are events that no trace has.
+#[derive(Debug)]
+pub(crate) struct ByEvent<T> {
+    of: Vec<Vec<Option<T>>>,
+}
+
+impl<T> ByEvent<T> {
+    pub(crate) fn new(traces: &[Trace]) -> Self {
+        Self { of: traces.iter().map(|_| Vec::new()).collect() }
+    }
+
+    /// What belongs to an event of a trace.
+    pub(crate) fn of(&mut self, trace: usize, event: &Event, make: impl FnOnce() -> T) -> &mut T {
+        let (of, id) = (&mut self.of[trace], usize::from(event.id));
+        if of.len() <= id {
+            of.resize_with(id + 1, || None);
+        }
+        of[id].get_or_insert_with(make)
+    }
+}
+
+impl Line {
+    fn new(event: &Event, style: &Style) -> Self {
         let label = |name: &str| {
             let shown = style.fields.is_empty() || style.fields.iter().any(|field| field == name);
             if shown { format!(" {name}=") } else { String::new() }
         };
-        let line = |event: &Event| Line {
-            labels: event.fields.iter().map(|field| label(&field.name)).collect(),
-            words: Words::default(),
-        };
-        let events = traces.iter().map(|trace| trace.schema.by_id().map(|event| event.map(line)).collect()).collect();
+        Self { labels: event.fields.iter().map(|field| label(&field.name)).collect(), words: Words::default() }
+    }
+}
+
+impl<'t> TextWriter<'t> {
+    /// A writer for records of these traces.
+    #[must_use]
+    pub fn new(traces: &'t [Trace], style: &'t Style) -> Self {
         let hosts = if traces.len() > 1 {
             traces.iter().map(|trace| format!("{} ", escaped(&trace.session.host))).collect()
         } else {
             Vec::new()
         };
-        Self { style, wall: style.wall.clone(), symbols: traces.iter().map(Trace::symbols).collect(), events, hosts }
+        Self {
+            style,
+            wall: style.wall.clone(),
+            symbols: traces.iter().map(Trace::symbols).collect(),
+            events: ByEvent::new(traces),
+            hosts,
+        }
     }
 
     /// Writes a record or a loss, a line each, and the frames of stacks on lines of their own.
@@ -155,21 +182,20 @@ impl<'t> TextWriter<'t> {
         }
         text.push(b':');
         let symbols = &mut self.symbols[trace];
-        if let Some(line) = self.events[trace].get_mut(usize::from(event.id)).and_then(Option::as_mut) {
-            for (index, ((_, value), label)) in event.values(seen.payload).zip(&line.labels).enumerate() {
-                if label.is_empty() {
-                    continue;
+        let line = self.events.of(trace, event, || Line::new(event, self.style));
+        for (index, ((_, value), label)) in event.values(seen.payload).zip(&line.labels).enumerate() {
+            if label.is_empty() {
+                continue;
+            }
+            text.extend_from_slice(label.as_bytes());
+            match line.words.of(event, index, value, seen.payload, symbols) {
+                Some(word) if event.print_format.is_beside(index) => {
+                    push_value(text, value);
+                    text.push(b' ');
+                    push_quoted(text, &word);
                 }
-                text.extend_from_slice(label.as_bytes());
-                match line.words.of(event, index, value, seen.payload, symbols) {
-                    Some(word) if event.print_format.is_beside(index) => {
-                        push_value(text, value);
-                        text.push(b' ');
-                        push_quoted(text, &word);
-                    }
-                    Some(word) => push_quoted(text, &word),
-                    None => push_value(text, value),
-                }
+                Some(word) => push_quoted(text, &word),
+                None => push_value(text, value),
             }
         }
         if let Some(uid) = seen.context.uid {

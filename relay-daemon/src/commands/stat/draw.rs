@@ -5,7 +5,10 @@ use std::fmt::Write as _;
 use anyhow::Result;
 use relay_trace::{answers::totals::Fields, show::escape::escaped};
 
-use super::{CountReport, GroupReport, Groups, KeyReport, Report, SpreadReport, TraceReport};
+use super::{
+    super::units::{bytes, nanoseconds, size, unit},
+    CountReport, GroupReport, Groups, KeyReport, Report, SpreadReport, TraceReport,
+};
 
 /// Columns of what is drawn.
 pub(super) const WIDTH: usize = 64;
@@ -218,43 +221,4 @@ fn summary(spread: &SpreadReport, show: fn(f64) -> String) -> String {
     let SpreadReport { min, mean, p50, p90, p99, p999, max, .. } = spread;
     let [min, p50, p90, p99, p999, max] = [min, p50, p90, p99, p999, max].map(|value| show(*value as f64));
     format!("min {min}, mean {}, p50 {p50}, p90 {p90}, p99 {p99}, p99.9 {p999}, max {max}", show(*mean))
-}
-
-/// How the numbers of a field are shown.
-fn unit(name: &str) -> fn(f64) -> String {
-    if name.ends_with("_ns") { nanoseconds } else { plain }
-}
-
-fn plain(number: f64) -> String {
-    scaled(number, 1024.0, &["", "K", "M", "G", "T", "P", "E"])
-}
-
-pub(super) fn nanoseconds(time: f64) -> String {
-    scaled(time, 1000.0, &["ns", "us", "ms", "s"])
-}
-
-fn scaled(mut number: f64, step: f64, units: &[&str]) -> String {
-    let mut units = units.iter();
-    let mut unit = units.next().copied().unwrap_or_default();
-    for next in units {
-        if number < step {
-            break;
-        }
-        number /= step;
-        unit = next;
-    }
-    if number.fract() == 0.0 || number >= 100.0 { format!("{number:.0}{unit}") } else { format!("{number:.1}{unit}") }
-}
-
-fn bytes(bytes: u64) -> String {
-    scaled(bytes as f64, 1000.0, &["B", "kB", "MB", "GB", "TB"])
-}
-
-/// A size as -b takes it.
-fn size(bytes: u64) -> String {
-    match bytes {
-        _ if bytes.is_multiple_of(1 << 20) => format!("{}M", bytes >> 20),
-        _ if bytes.is_multiple_of(1 << 10) => format!("{}K", bytes >> 10),
-        _ => bytes.to_string(),
-    }
 }

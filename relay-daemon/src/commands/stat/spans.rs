@@ -1,20 +1,22 @@
 //! `relayd stat --span`: the time between two records, by key, and what became of every record that begins or ends one.
 
-use std::{fmt::Write as _, io::Write as _, process::ExitCode};
+use std::{fmt::Write as _, process::ExitCode};
 
 use anyhow::Result;
 use relay_trace::{
     answers::{
         key::Key,
-        span::{self, Account, Definition, Span, Spans},
+        span::{Account, Definition, Span, Spans},
         totals::{Fields, Part, Totals},
     },
     read::trace::Trace,
-    show::escape::escaped,
 };
 use serde::Serialize;
 
-use super::{Arguments, Damages, Groups, draw, misuse, order, progress_bar};
+use super::{
+    super::spans::{definitions, said},
+    Arguments, Damages, Groups, draw, order, print, progress_bar,
+};
 
 /// What every span has.
 const DURATION: &str = "duration_ns";
@@ -48,8 +50,7 @@ struct Sums {
 }
 
 pub(super) fn run(arguments: &Arguments, traces: &[Trace], top: usize) -> Result<ExitCode> {
-    let definitions =
-        arguments.spans.iter().map(|text| span::parse(text)).collect::<Result<Vec<_>>>().map_err(misuse)?;
+    let definitions = definitions(&arguments.spans)?;
     let order = order(arguments)?;
     let mut fields: Vec<String> = Vec::new();
     let mut sums: Vec<Sums> =
@@ -75,20 +76,13 @@ pub(super) fn run(arguments: &Arguments, traces: &[Trace], top: usize) -> Result
         let groups = Groups::new(sums.finish(), &fields, order, top);
         (SpanReport { name: definition.name.clone(), by: fields.by.clone(), account, groups }, fields)
     };
-    let reports: Vec<_> = spans.definitions().zip(sums).zip(accounts).map(report).collect();
-    let text = if arguments.json {
-        let spans = reports.into_iter().map(|(report, _)| report).collect();
-        serde_json::to_string_pretty(&Report { spans })? + "\n"
-    } else {
+    let (spans, fields) = spans.definitions().zip(sums).zip(accounts).map(report).collect::<(Vec<_>, Vec<_>)>();
+    let report = Report { spans };
+    print(arguments.json, &report, || {
         let mut text = String::new();
-        for (report, fields) in &reports {
-            draw_one(&mut text, report, fields)?;
-        }
-        text
-    };
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()?;
+        report.spans.iter().zip(&fields).try_for_each(|(report, fields)| draw_one(&mut text, report, fields))?;
+        Ok(text)
+    })?;
     Ok(damages.finish())
 }
 
@@ -131,27 +125,7 @@ impl Sums {
 
 fn draw_one(text: &mut String, report: &SpanReport, fields: &Fields) -> Result<()> {
     let account = &report.account;
-    write!(text, "{}: {} spans", escaped(&report.name), account.ended)?;
-    let notes = [
-        (account.replaced, "begun again before an end (nest, if it is recursion)"),
-        (account.ignored, "begun again and left out"),
-        (account.given_up, "given up, the oldest of too many open ones"),
-        (account.inferred, "whose end was not recorded"),
-        (account.never_began, "ends without a beginning"),
-    ];
-    for (count, what) in notes.iter().filter(|(count, _)| *count > 0) {
-        write!(text, ", {count} {what}")?;
-    }
-    if account.open > 0 {
-        let oldest = account.oldest_open.unwrap_or(0);
-        write!(
-            text,
-            ", {} open at the end, the oldest for {} at least",
-            account.open,
-            draw::nanoseconds(oldest as f64)
-        )?;
-    }
-    writeln!(text)?;
+    writeln!(text, "{}", said(&report.name, account))?;
     if account.crossed > 0 {
         let doubt = if account.crossed * 100 > account.ended * FEW { "; do not trust the percentiles" } else { "" };
         writeln!(

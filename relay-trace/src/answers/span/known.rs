@@ -3,12 +3,14 @@
 use anyhow::{Result, bail};
 
 use super::grammar::{self, Definition, Kind, Sched};
-use crate::similar::did_you_mean;
+use crate::{read::trace::Trace, similar::did_you_mean};
 
 /// One that says how spans are written.
 pub(super) const EXAMPLE: &str = "'block:block_rq_issue -> block:block_rq_complete by dev,sector'";
 
-/// What the scheduler has to say for its spans.
+/// What ends each of the scheduler's spans.
+const SWITCH: &str = "sched:sched_switch";
+/// What the scheduler has to say for its spans, that first.
 const SCHED: &str = "sched:sched_switch,sched:sched_wakeup,sched:sched_wakeup_new";
 
 /// A span that is known.
@@ -97,6 +99,18 @@ pub(super) fn with_keys(name: &str, keys: Option<&str>) -> Result<Definition> {
 }
 
 impl Definition {
+    /// The lists of events that are START and END. Of what the scheduler can say, that which the traces have.
+    pub(super) fn sides(&self, traces: &[Trace]) -> (String, String) {
+        match &self.kind {
+            Kind::Ends(ends) => (ends.start.clone(), ends.end.clone()),
+            Kind::Sched(_) => {
+                let has = |name: &&str| traces.iter().flat_map(|trace| trace.schema.events()).any(|e| e.name == **name);
+                let woken = SCHED.split(',').skip(1).filter(has);
+                (std::iter::once(SWITCH).chain(woken).collect::<Vec<_>>().join(","), SWITCH.to_owned())
+            }
+        }
+    }
+
     /// The lists of events that it takes, as after `-e`.
     #[must_use]
     pub fn events(&self) -> Vec<String> {

@@ -6,10 +6,15 @@ use std::{
 };
 
 use super::{Account, grammar::Match};
-use crate::answers::key::Key;
+use crate::{
+    answers::key::Key,
+    read::{packet::Record, slices::Seen},
+};
 
 /// Spans that may be open at a time, of one definition; then the oldest is given up, for what never ends is oldest.
 const OPEN: usize = 300_000;
+/// Bytes that the records of their STARTs may have, likewise.
+const BYTES: usize = 64 << 20;
 
 /// What is kept of a START, or of an END.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +25,39 @@ pub(super) struct End {
     pub(super) comm: Key,
     /// The fields that are asked for, as far as this end has them.
     pub(super) fields: Box<[Option<Key>]>,
+    /// The record, where spans are shown with all fields.
+    pub(super) kept: Option<Arc<Kept>>,
+}
+
+/// A record that is kept.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Kept {
+    /// Of the trace's own clock.
+    pub(super) timestamp: u64,
+    pub(super) id: u16,
+    pub(super) tid: u32,
+    pub(super) pid: u32,
+    /// Context and payload.
+    pub(super) payload: Box<[u8]>,
+}
+
+impl Kept {
+    pub(super) fn new(seen: &Seen<'_>) -> Self {
+        let Record { timestamp, id, tid, pid, payload } = seen.record;
+        Self { timestamp, id, tid, pid, payload: payload.into() }
+    }
+
+    /// As it was read.
+    pub(super) fn record(&self) -> Record<'_> {
+        Record { timestamp: self.timestamp, id: self.id, tid: self.tid, pid: self.pid, payload: &self.payload }
+    }
+}
+
+impl End {
+    /// Bytes of the record that is kept.
+    fn bytes(&self) -> usize {
+        self.kept.as_ref().map_or(0, |kept| kept.payload.len())
+    }
 }
 
 type Keys = Arc<[Key]>;
@@ -32,6 +70,8 @@ pub(super) struct Matcher {
     /// By the order in which they began.
     ages: BTreeMap<u64, Keys>,
     begun: u64,
+    /// Of the records of open STARTs.
+    bytes: usize,
     /// ENDs of this moment that have no START: it may follow, from another CPU.
     early: Vec<(Keys, End)>,
     pub(super) account: Account,
@@ -75,13 +115,13 @@ impl Matcher {
             }
             _ => {}
         }
-        if self.ages.len() >= OPEN
-            && let Some((_, oldest)) = self.ages.first_key_value()
-        {
+        while self.ages.len() >= OPEN || self.bytes > BYTES {
+            let Some((_, oldest)) = self.ages.first_key_value() else { break };
             let oldest = Arc::clone(oldest);
             self.account.given_up += 1;
-            self.close(&oldest, false);
+            self.close(&oldest, true);
         }
+        self.bytes += start.bytes();
         self.begun += 1;
         self.ages.insert(self.begun, Arc::clone(keys));
         self.open.entry(Arc::clone(keys)).or_default().push_back((self.begun, start));
@@ -130,6 +170,7 @@ impl Matcher {
             self.open.remove(keys);
         }
         self.ages.remove(&number);
+        self.bytes = self.bytes.saturating_sub(start.bytes());
         Some(start)
     }
 }
@@ -141,7 +182,7 @@ mod tests {
     use super::*;
 
     fn end(time: u64) -> End {
-        End { time, cpu: 0, tid: 1, comm: Key::Number(0), fields: Box::new([]) }
+        End { time, cpu: 0, tid: 1, comm: Key::Number(0), fields: Box::new([]), kept: None }
     }
 
     fn keys(key: i128) -> Keys {

@@ -1,25 +1,31 @@
 //! Spans: the time between two records that belong together. `grammar.rs` is how they are written, `known.rs` those with a name, `matching.rs` puts two
-//! events together, `sched.rs` follows threads.
+//! events together, `sched.rs` follows threads, `fold.rs` hands both what records tell. `event.rs` makes a span a record like any other.
 //!
-//! Workers take out of each slice what the ends have (`Told`); one thread matches that in the order of time.
+//! Workers take out of each slice what the ends have ([`Told`]); one thread matches that in the order of time ([`Fold`]).
 
+mod account;
+mod event;
+mod fold;
 mod grammar;
 mod known;
 mod matching;
 mod sched;
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
 
 pub use self::{
+    account::Account,
+    event::{AsRecord, OF_EVERY},
+    fold::Fold,
     grammar::{Definition, parse},
     known::{KNOWN, Known},
 };
 use self::{
+    event::SpanEvents,
     grammar::{KeyFields, Kind},
-    matching::{End, Matcher},
-    sched::Threads,
+    matching::{End, Kept},
 };
 use super::key::{Key, Keys, raw};
 use crate::{
@@ -27,6 +33,7 @@ use crate::{
         choice::{Choice, comm},
         names::Names,
         pipeline,
+        schema::Event,
         slices::{Gap, Item, Seen, Slice, Slicer, SourceId},
         stream::Damage,
         trace::Trace,
@@ -56,39 +63,16 @@ pub struct Span<'s> {
     pub comm: &'s Key,
     /// Likewise.
     pub tid: u32,
+    /// Its process, where that is known.
+    pub pid: Option<u32>,
     /// The values of its keys; none where it is of the scheduler.
     pub keys: &'s [Key],
     /// The fields that were asked for.
     pub fields: Vec<Option<Key>>,
     /// Records were lost meanwhile: it may be two.
     pub crossed: bool,
-}
-
-/// What became of the ends of spans.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Account {
-    /// Records that began one.
-    pub starts: u64,
-    /// Records that ended one.
-    pub ends: u64,
-    /// Spans.
-    pub ended: u64,
-    /// STARTs whose place another took.
-    pub replaced: u64,
-    /// STARTs that were left out while a span was open.
-    pub ignored: u64,
-    /// STARTs for which there was no room any more.
-    pub given_up: u64,
-    /// STARTs whose END was not recorded, as the next record shows.
-    pub inferred: u64,
-    /// Spans that had not ended with the trace.
-    pub open: u64,
-    /// For how long the oldest of them was open then, in nanoseconds.
-    pub oldest_open: Option<u64>,
-    /// ENDs without a START.
-    pub never_began: u64,
-    /// Of the spans, those in whose time records were lost: they are not counted among durations.
-    pub crossed: u64,
+    /// Its ends, where they are kept.
+    ends: [&'s End; 2],
 }
 
 /// What to look for in some traces.
@@ -98,23 +82,42 @@ pub struct Spans<'t> {
     definitions: Vec<Wanted>,
     /// The fields to keep.
     fields: Vec<String>,
+    /// What they are as records, where that is wanted.
+    events: Option<SpanEvents>,
 }
 
 #[derive(Debug)]
 struct Wanted {
     definition: Definition,
     start: Choice,
-    end: Choice,
+    /// None where it is START's.
+    end: Option<Choice>,
 }
 
 /// What a slice has of the ends.
 #[derive(Debug, Default)]
-struct Told {
-    ends: Vec<(SourceId, usize, What, End)>,
+pub struct Told {
+    ends: Vec<Ended>,
     gaps: Vec<Gap>,
-    damages: Vec<Damage>,
-    done: u64,
     last: u64,
+}
+
+/// A record that is an end.
+#[derive(Debug)]
+struct Ended {
+    source: SourceId,
+    definition: usize,
+    what: What,
+    end: End,
+    /// Whatever the one that looked at the slice has to say of it.
+    mark: usize,
+}
+
+/// Takes out of slices what the ends have; each thread has one.
+#[expect(missing_debug_implementations, reason = "keys have none")]
+pub struct Extractor<'s> {
+    spans: &'s Spans<'s>,
+    keys: Keys,
 }
 
 #[derive(Debug)]
@@ -133,8 +136,7 @@ impl<'t> Spans<'t> {
     /// # Errors
     /// When an event or a key is not in the traces.
     pub fn new(traces: &'t [Trace], definitions: Vec<Definition>, fields: Vec<String>) -> Result<Self> {
-        let mut wanted = Vec::new();
-        for definition in definitions {
+        let find = |definition: Definition| {
             let choice = |list: &str| {
                 Choice::new(traces, &[list.to_owned()], &[]).map_err(|error| {
                     let needs = definition.events().join(" -e ");
@@ -144,19 +146,34 @@ impl<'t> Spans<'t> {
                     ))
                 })
             };
-            let (start, end) = match &definition.kind {
-                Kind::Ends(ends) => (choice(&ends.start)?, choice(&ends.end)?),
-                Kind::Sched(_) => (choice("sched:sched_switch")?, choice("sched:sched_switch")?),
-            };
-            if let Kind::Ends(ends) = &definition.kind {
-                check_keys(traces, &start, ends.keys.iter().map(|key| &*key.start))?;
-                check_keys(traces, &end, ends.keys.iter().map(|key| &*key.end))?;
+            let (start, end) = definition.sides(traces);
+            let wanted = (choice(&start)?, (start != end).then(|| choice(&end)).transpose()?);
+            let wanted = Wanted { start: wanted.0, end: wanted.1, definition };
+            if let Kind::Ends(ends) = &wanted.definition.kind {
+                check_keys(traces, &wanted.start, ends.keys.iter().map(|key| &*key.start))?;
+                check_keys(traces, wanted.end(), ends.keys.iter().map(|key| &*key.end))?;
             }
-            wanted.push(Wanted { definition, start, end });
-        }
-        let spans = Self { traces, definitions: wanted, fields };
+            Ok(wanted)
+        };
+        let definitions = definitions.into_iter().map(find).collect::<Result<_>>()?;
+        let spans = Self { traces, definitions, fields, events: None };
         spans.fields.iter().try_for_each(|name| spans.check_field(name))?;
         Ok(spans)
+    }
+
+    /// Likewise, but of both ends all fields are kept: each span can be shown as a record ([`Span::as_record`]).
+    ///
+    /// # Errors
+    /// When an event or a key is not in the traces, or there are too many kinds of ends.
+    pub fn as_records(traces: &'t [Trace], definitions: Vec<Definition>) -> Result<Self> {
+        let mut spans = Self::new(traces, definitions, Vec::new())?;
+        spans.events = Some(SpanEvents::new(&spans)?);
+        Ok(spans)
+    }
+
+    /// What spans are as records, each with its trace: one for every two events that can be the ends of one. None unless they are kept as such.
+    pub fn events(&self) -> impl Iterator<Item = (usize, &Event)> {
+        self.events.iter().flat_map(SpanEvents::all)
     }
 
     /// Refuses a field that no span has.
@@ -166,7 +183,9 @@ impl<'t> Spans<'t> {
             return Ok(());
         }
         let is_end = |trace: usize, id: u16| {
-            self.definitions.iter().any(|wanted| wanted.start.has_event(trace, id) || wanted.end.has_event(trace, id))
+            self.definitions
+                .iter()
+                .any(|wanted| [&wanted.start, wanted.end()].iter().any(|side| side.has_event(trace, id)))
         };
         let events = self
             .traces
@@ -204,41 +223,58 @@ impl<'t> Spans<'t> {
         let mut fold = Fold::new(self);
         let mut damages = Vec::new();
         let worker = || {
-            let mut keys = Keys::new(self.traces);
-            move |slice: Slice| self.told(&mut keys, slice)
+            let mut extractor = Extractor::new(self);
+            move |mut slice: Slice| {
+                let told = extractor.take(&slice, |_, _| 0);
+                (told, std::mem::take(&mut slice.damages), slice.done)
+            }
         };
         pipeline::run(
             move || slicer.next(u64::MAX),
             worker,
-            |mut told: Told| {
-                progress(told.done);
-                damages.append(&mut told.damages);
-                fold.take(told, &mut span)
+            |(told, mut found, done)| {
+                progress(done);
+                damages.append(&mut found);
+                fold.take(told, |of, _| span(of))
             },
         )?;
         Ok((fold.finish(), damages))
     }
+}
 
-    fn told(&self, keys: &mut Keys, mut slice: Slice) -> Told {
-        let mut told = Told {
-            damages: std::mem::take(&mut slice.damages),
-            gaps: slice.known_gaps().copied().collect(),
-            done: slice.done,
-            ..Told::default()
-        };
-        Choice::default().show(&slice, self.traces, |item, names| {
+impl<'s> Extractor<'s> {
+    /// One for these spans.
+    #[must_use]
+    pub fn new(spans: &'s Spans<'_>) -> Self {
+        Self { spans, keys: Keys::new(spans.traces) }
+    }
+
+    /// Goes through a slice. `see` is shown everything in it, and what it returns of a record comes along with the spans that the record ends.
+    pub fn take(&mut self, slice: &Slice, mut see: impl FnMut(&Item<'_>, &Names) -> usize) -> Told {
+        let Self { spans, keys } = self;
+        let mut told = Told { gaps: slice.known_gaps().copied().collect(), ..Told::default() };
+        Choice::default().show(slice, spans.traces, |item, names| {
+            let mark = see(&item, names);
             let Item::Record(seen) = item else { return };
             told.last = seen.time;
-            for (index, wanted) in self.definitions.iter().enumerate() {
+            // All that one record ends has its bytes in common.
+            let mut kept = None;
+            for (definition, wanted) in spans.definitions.iter().enumerate() {
                 if let Some(what) = wanted.what(keys, &seen, names) {
-                    told.ends.push((seen.source, index, what, self.end(keys, &seen, names)));
+                    if spans.events.is_some() && kept.is_none() {
+                        kept = Some(Arc::new(Kept::new(&seen)));
+                    }
+                    let end = spans.end(keys, &seen, names, kept.clone());
+                    told.ends.push(Ended { source: seen.source, definition, what, end, mark });
                 }
             }
         });
         told
     }
+}
 
-    fn end(&self, keys: &mut Keys, seen: &Seen<'_>, names: &Names) -> End {
+impl Spans<'_> {
+    fn end(&self, keys: &mut Keys, seen: &Seen<'_>, names: &Names, kept: Option<Arc<Kept>>) -> End {
         let field = |name: &String| keys.of(seen, names, name.strip_prefix("end_").unwrap_or(name));
         End {
             time: seen.time,
@@ -246,6 +282,7 @@ impl<'t> Spans<'t> {
             tid: seen.record.tid,
             comm: Key::Text(String::from_utf8_lossy(comm(seen, names)).into_owned()),
             fields: self.fields.iter().map(field).collect(),
+            kept,
         }
     }
 }
@@ -275,6 +312,10 @@ fn check_keys<'k>(traces: &[Trace], choice: &Choice, keys: impl Iterator<Item = 
 }
 
 impl Wanted {
+    fn end(&self) -> &Choice {
+        self.end.as_ref().unwrap_or(&self.start)
+    }
+
     /// What a record is to this span.
     fn what(&self, keys: &mut Keys, seen: &Seen<'_>, names: &Names) -> Option<What> {
         let Kind::Ends(ends) = &self.definition.kind else { return scheduler(keys, seen, names).map(What::Sched) };
@@ -285,7 +326,7 @@ impl Wanted {
             let key = |key| of(key).iter().find_map(|name| raw(seen, names, name));
             ends.keys.iter().map(key).collect::<Option<Arc<[Key]>>>()
         };
-        let (end, start) = (key(&self.end, |key| &key.end), key(&self.start, |key| &key.start));
+        let (end, start) = (key(self.end(), |key| &key.end), key(&self.start, |key| &key.start));
         (end.is_some() || start.is_some()).then_some(What::Ends { end, start })
     }
 }
@@ -309,164 +350,5 @@ fn scheduler(keys: &mut Keys, seen: &Seen<'_>, names: &Names) -> Option<sched::T
             Some(sched::Told::Wake { tid: number("pid")?, comm: raw(seen, names, "comm")? })
         }
         _ => None,
-    }
-}
-
-/// Matches, in the order of time.
-struct Fold<'f> {
-    spans: &'f Spans<'f>,
-    /// By definition and trace: what belongs together is of one host.
-    matchers: HashMap<(usize, usize), Matcher>,
-    threads: HashMap<(usize, usize), Threads>,
-    gaps: Gaps,
-    crossed: Vec<u64>,
-    last: u64,
-}
-
-impl<'f> Fold<'f> {
-    fn new(spans: &'f Spans<'f>) -> Self {
-        let crossed = vec![0; spans.definitions.len()];
-        Self { spans, matchers: HashMap::new(), threads: HashMap::new(), gaps: Gaps::default(), crossed, last: 0 }
-    }
-
-    fn take(&mut self, told: Told, give: &mut dyn FnMut(&Span<'_>) -> Result<()>) -> Result<()> {
-        self.gaps.add(&told.gaps);
-        self.last = self.last.max(told.last);
-        let mut result = Ok(());
-        for (source, index, what, at) in told.ends {
-            let Some(wanted) = self.spans.definitions.get(index) else { continue };
-            let (gaps, crossed, fields) = (&self.gaps, &mut self.crossed[index], &self.spans.fields);
-            let one_cpu = match &wanted.definition.kind {
-                Kind::Ends(ends) => ends.keys.iter().any(|key| key.start == ["cpu"]),
-                Kind::Sched(_) => false,
-            };
-            let mut ended = |keys: &[Key], start: &End, end: &End, about: &End| {
-                if result.is_err() {
-                    return;
-                }
-                let is_crossed = gaps.any_between(source, one_cpu, start.time, end.time);
-                *crossed += u64::from(is_crossed);
-                let span = Span {
-                    definition: index,
-                    start: start.time,
-                    end: end.time,
-                    start_cpu: start.cpu,
-                    source,
-                    comm: &about.comm,
-                    tid: about.tid,
-                    keys,
-                    fields: fields.iter().enumerate().map(|(at, name)| field(name, at, start, end, about)).collect(),
-                    crossed: is_crossed,
-                };
-                result = give(&span);
-            };
-            match (what, &wanted.definition.kind) {
-                (What::Ends { end, start }, Kind::Ends(ends)) => {
-                    let matcher =
-                        self.matchers.entry((index, source.trace)).or_insert_with(|| Matcher::new(ends.matching));
-                    let mut two = |keys: &Arc<[Key]>, start: &End, end: &End| ended(keys, start, end, start);
-                    // An event that is both ends one and begins the next, not itself.
-                    if let Some(keys) = end {
-                        matcher.end(&keys, at.clone(), start.is_none(), &mut two);
-                    }
-                    if let Some(keys) = start {
-                        matcher.start(&keys, at, &mut two);
-                    }
-                }
-                (What::Sched(told), Kind::Sched(kind)) => {
-                    let threads = self.threads.entry((index, source.trace)).or_default();
-                    threads.take(*kind, &told, &at, &mut |start, end| ended(&[], start, end, end));
-                }
-                _ => {}
-            }
-        }
-        result
-    }
-
-    fn finish(mut self) -> Vec<Account> {
-        let mut accounts = vec![Account::default(); self.spans.definitions.len()];
-        for ((index, _), matcher) in &mut self.matchers {
-            matcher.finish(self.last);
-            accounts[*index].add(&matcher.account);
-        }
-        for ((index, _), threads) in &mut self.threads {
-            if let Kind::Sched(kind) = self.spans.definitions[*index].definition.kind {
-                threads.finish(kind, self.last);
-            }
-            accounts[*index].add(&threads.account);
-        }
-        for (account, crossed) in accounts.iter_mut().zip(self.crossed) {
-            account.crossed = crossed;
-        }
-        accounts
-    }
-}
-
-/// A field of a span.
-fn field(name: &str, at: usize, start: &End, end: &End, about: &End) -> Option<Key> {
-    let number = |number: u32| Some(Key::Number(number.into()));
-    match name {
-        "comm" => Some(about.comm.clone()),
-        "tid" => number(about.tid),
-        "cpu" => number(end.cpu),
-        "start_cpu" => number(start.cpu),
-        _ if name.starts_with("end_") => end.fields.get(at).cloned().flatten(),
-        _ => [start, end].iter().find_map(|side| side.fields.get(at).cloned().flatten()),
-    }
-}
-
-impl Account {
-    fn add(&mut self, other: &Self) {
-        let Self {
-            starts,
-            ends,
-            ended,
-            replaced,
-            ignored,
-            given_up,
-            inferred,
-            open,
-            oldest_open,
-            never_began,
-            crossed,
-        } = other;
-        self.starts += starts;
-        self.ends += ends;
-        self.ended += ended;
-        self.replaced += replaced;
-        self.ignored += ignored;
-        self.given_up += given_up;
-        self.inferred += inferred;
-        self.open += open;
-        self.oldest_open = self.oldest_open.max(*oldest_open);
-        self.never_began += never_began;
-        self.crossed += crossed;
-    }
-}
-
-/// Where records were lost: for each CPU, in the order of time.
-#[derive(Debug, Default)]
-struct Gaps {
-    of: HashMap<SourceId, Vec<(u64, u64)>>,
-}
-
-impl Gaps {
-    /// Adds those that are not known yet; of each CPU they come in order.
-    fn add(&mut self, gaps: &[Gap]) {
-        for gap in gaps {
-            let of = self.of.entry(gap.source).or_default();
-            if of.last().is_none_or(|(since, until)| *since < gap.since || *until < gap.until) {
-                of.push((gap.since, gap.until));
-            }
-        }
-    }
-
-    /// Whether records were lost between two times: on a CPU, or on any of its trace.
-    fn any_between(&self, source: SourceId, one_cpu: bool, start: u64, end: u64) -> bool {
-        let is_meant = |of: &SourceId| if one_cpu { *of == source } else { of.trace == source.trace };
-        self.of.iter().filter(|(of, _)| is_meant(of)).any(|(_, gaps)| {
-            let first = gaps.partition_point(|(_, until)| *until <= start);
-            gaps.get(first).is_some_and(|(since, _)| *since < end)
-        })
     }
 }

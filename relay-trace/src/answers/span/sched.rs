@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     fn at(time: u64) -> End {
-        End { time, cpu: 0, tid: 0, comm: Key::Number(0), fields: Box::new([]) }
+        End { time, cpu: 0, tid: 0, comm: Key::Number(0), fields: Box::new([]), kept: None }
     }
 
     fn switch(prev: u32, state: &str, next: u32) -> Told {
