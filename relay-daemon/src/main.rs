@@ -50,6 +50,8 @@ enum Command {
     Print(Box<commands::print::Arguments>),
     Stat(Box<commands::stat::Arguments>),
     Export(Box<commands::export::Arguments>),
+    #[cfg(feature = "report")]
+    Report(Box<commands::report::Arguments>),
     Verify(commands::verify::Arguments),
     Repair(commands::repair::Arguments),
     List(commands::list::Arguments),
@@ -86,17 +88,22 @@ fn main() -> ExitCode {
             unknown.exit()
         }
     };
-    let asks_the_kernel = !matches!(
-        command,
-        Command::Print(_)
-            | Command::Stat(_)
-            | Command::Export(_)
-            | Command::Verify(_)
-            | Command::Repair(_)
-            | Command::Symbolize(_)
-            | Command::Completions(_)
-            | Command::Man(_)
-    );
+    #[cfg(feature = "report")]
+    let is_report = matches!(command, Command::Report(_));
+    #[cfg(not(feature = "report"))]
+    let is_report = false;
+    let asks_the_kernel = !is_report
+        && !matches!(
+            command,
+            Command::Print(_)
+                | Command::Stat(_)
+                | Command::Export(_)
+                | Command::Verify(_)
+                | Command::Repair(_)
+                | Command::Symbolize(_)
+                | Command::Completions(_)
+                | Command::Man(_)
+        );
     let result = match command {
         Command::Trace(arguments) => commands::trace::run(*arguments),
         Command::Recover(arguments) => commands::recover::run(&arguments),
@@ -108,6 +115,8 @@ fn main() -> ExitCode {
         Command::Print(arguments) => commands::print::run(&arguments),
         Command::Stat(arguments) => commands::stat::run(&arguments),
         Command::Export(arguments) => commands::export::run(&arguments),
+        #[cfg(feature = "report")]
+        Command::Report(arguments) => commands::report::run(&arguments),
         Command::Verify(arguments) => commands::verify::run(&arguments),
         Command::Repair(arguments) => commands::repair::run(&arguments),
         Command::List(arguments) => commands::list::run(&arguments),

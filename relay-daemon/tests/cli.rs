@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use insta::assert_snapshot;
 
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 19] = [
     "check",
     "completions",
     "export",
@@ -17,6 +17,7 @@ const COMMANDS: [&str; 18] = [
     "print",
     "recover",
     "repair",
+    "report",
     "snapshot",
     "start",
     "stat",

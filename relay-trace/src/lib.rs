@@ -8,5 +8,7 @@ pub mod condition;
 pub mod export;
 pub mod form;
 pub mod read;
+#[cfg(feature = "report")]
+pub mod report;
 pub mod show;
 pub mod similar;

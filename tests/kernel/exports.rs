@@ -52,8 +52,7 @@ pub(crate) fn perfetto_decodes_every_event() {
     decoded_counts.insert("sched_switch".to_owned(), counts["sched_switch"]);
     assert_eq!(decoded_counts, counts);
     assert!(counts.contains_key("sched_switch") && counts.contains_key("syscall:openat"));
-    let start = &trace.session["clock"]["start"];
-    let shift = start["boottime"].as_u64().unwrap().saturating_sub(start["monotonic"].as_u64().unwrap());
+    let shift = shift(trace);
     let mut switches: Vec<Value> = of_event(&lines, "sched:sched_switch")
         .into_iter()
         .map(|line| {
@@ -185,6 +184,60 @@ pub(crate) fn duckdb_reads_every_record() {
     let epoch = start["realtime"].as_u64().unwrap() - start["monotonic"].as_u64().unwrap();
     let first = of_event(&lines, "sched:sched_switch")[0]["time"].as_u64().unwrap();
     assert_eq!(rows[4][0][0].as_u64().unwrap(), (first + epoch) / 1000);
+}
+
+pub(crate) fn spans_are_the_same_to_perfetto_and_duckdb() {
+    let trace = shared();
+    let spans = ["--span", "offcpu", "--span", "calls = raw_syscalls:sys_enter -> raw_syscalls:sys_exit by tid"];
+    let printed = trace.print(&spans);
+    let shift = shift(trace);
+    let output = trace.path.with_file_name("spans.pftrace");
+    succeed(trace.relayd("export").args(spans).args(["--to", "perfetto", "-o"]).arg(&output));
+    let decoded: Value = serde_json::from_slice(&succeed(python("perfetto_events.py").arg(output)).stdout).unwrap();
+    let named = |line: &Value| line["event"].as_str().and_then(|name| name.strip_prefix("span:")).map(str::to_owned);
+    let of_line = |line: &Value| {
+        let (end, length) = (line["time"].as_u64().unwrap() + shift, line["fields"]["duration_ns"].as_u64().unwrap());
+        Some((format!("span {}", named(line)?), end - length, end))
+    };
+    let of_slice =
+        |slice: &Value| (slice[0].as_str().unwrap().to_owned(), slice[1].as_u64().unwrap(), slice[2].as_u64().unwrap());
+    let mut expected: Vec<_> = printed.iter().filter_map(of_line).collect();
+    let mut slices: Vec<_> = decoded["spans"].as_array().unwrap().iter().map(of_slice).collect();
+    assert!(expected.len() > 100, "{} spans", expected.len());
+    expected.sort();
+    slices.sort();
+    assert_eq!(slices, expected);
+    // From the thread that left a CPU, or entered a call, to itself: at another time, on another CPU.
+    for (flow, ends) in decoded["flows"].as_object().unwrap() {
+        assert!(ends[0][0].as_u64() <= ends[1][0].as_u64() && ends[0][1] == ends[1][1], "{flow}: {ends}");
+    }
+    let folder = trace.path.with_file_name("spans");
+    succeed(trace.relayd("export").args(spans).args(["--to", "parquet", "-o"]).arg(&folder));
+    let query = "select time, cpu, tid, comm, duration_ns, start_cpu, crossed, prev_state, end_next_pid from 'DIR/span.offcpu.parquet'";
+    let output = succeed(python("sql.py").arg(query.replace("DIR", folder.to_str().unwrap())));
+    let rows: Value = serde_json::from_str(text(&output.stdout).trim()).unwrap();
+    let row = |line: &&Value| {
+        let fields = &line["fields"];
+        serde_json::json!([
+            line["time"],
+            line["cpu"],
+            line["tid"],
+            line["comm"],
+            fields["duration_ns"],
+            fields["start_cpu"],
+            fields["crossed"],
+            fields["prev_state"],
+            fields["end_next_pid"]
+        ])
+    };
+    let expected: Vec<Value> = of_event(&printed, "span:offcpu").iter().map(row).collect();
+    assert_eq!(rows.as_array().unwrap(), &expected);
+}
+
+/// From the monotonic clock to that of Perfetto's traces.
+fn shift(trace: &Trace) -> u64 {
+    let start = &trace.session["clock"]["start"];
+    start["boottime"].as_u64().unwrap().saturating_sub(start["monotonic"].as_u64().unwrap())
 }
 
 pub(crate) fn a_full_disk_leaves_nothing_behind() {

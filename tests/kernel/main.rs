@@ -306,6 +306,7 @@ fn main() {
         exports: [PYTHON_PACKAGES] perfetto_decodes_every_event,
             [PYTHON_PACKAGES] perfetto_is_told_of_losses_and_machines,
             [PYTHON_PACKAGES] duckdb_reads_every_record,
+            [PYTHON_PACKAGES] spans_are_the_same_to_perfetto_and_duckdb,
             [] a_full_disk_leaves_nothing_behind;
         stacks: [BABELTRACE, COMPILER, PERF] perf_saw_the_same_stacks,
             [COMPILER] a_stack_has_as_many_frames_as_there_is_room_for,

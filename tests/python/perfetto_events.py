@@ -16,6 +16,7 @@ trace.ParseFromString(open(sys.argv[1], "rb").read())
 generic = {}
 events = collections.Counter()
 switches, first_generic, slices, losses = [], {}, [], []
+tracks, open_slices, spans, flows = {}, {}, [], collections.defaultdict(list)
 lost_bundles = 0
 threads, processes, machines, dropped = {}, {}, set(), {}
 for packet in trace.packet:
@@ -37,9 +38,25 @@ for packet in trace.packet:
             s = event.sched_switch
             switches.append([event.timestamp, bundle.cpu, s.prev_comm, s.prev_pid, s.prev_state, s.next_comm, s.next_pid])
         events[name] += 1
+    if packet.HasField("track_descriptor"):
+        track = packet.track_descriptor
+        tracks[track.uuid] = [track.name, track.thread.tid]
     if packet.HasField("track_event"):
         event = packet.track_event
-        if event.type == pb.TrackEvent.TYPE_SLICE_BEGIN:
+        track, tid = tracks[event.track_uuid]
+        for flow in [*event.flow_ids, *event.terminating_flow_ids]:
+            flows[flow].append([packet.timestamp, tid])
+        if track.startswith("span "):
+            # Written span by span, in the order of their ends.
+            if event.type == pb.TrackEvent.TYPE_SLICE_BEGIN:
+                values = {a.name: a.uint_value or a.int_value or a.string_value for a in event.debug_annotations}
+                open_slices[event.track_uuid] = [track, packet.timestamp, event.name, values]
+            else:
+                track, begin, name, values = open_slices.pop(event.track_uuid)
+                spans.append([track, begin, packet.timestamp, event.track_uuid, name, values])
+        elif event.flow_ids or event.terminating_flow_ids:
+            pass
+        elif event.type == pb.TrackEvent.TYPE_SLICE_BEGIN:
             slices.append([packet.timestamp, event.name])
         elif event.type == pb.TrackEvent.TYPE_INSTANT:
             losses.append(event.name)
@@ -57,6 +74,8 @@ json.dump(
         "switches": switches,
         "slices": slices,
         "losses": losses,
+        "spans": spans,
+        "flows": flows,
         "lost_bundles": lost_bundles,
         "threads": threads,
         "machines": sorted(machines),

@@ -17,11 +17,12 @@ struct Tool {
 }
 
 /// Programs that the tests compare with. The last is a library of Debian's own Python.
-const TEST_TOOLS: [Tool; 6] = [
+const TEST_TOOLS: [Tool; 7] = [
     Tool { program: "babeltrace2", package: "babeltrace2" },
     Tool { program: "perf", package: "linux-perf" },
     Tool { program: "bpftrace", package: "bpftrace" },
     Tool { program: "strace", package: "strace" },
+    Tool { program: "chromium", package: "chromium" },
     Tool { program: "pip3", package: "python3-pip" },
     Tool { program: "/usr/lib/python3/dist-packages/bt2/__init__.py", package: "python3-bt2" },
 ];

@@ -34,6 +34,7 @@ pub(crate) fn kernel(filter: &[String]) -> Result<()> {
 
 /// Runs the tests that need no root, whose names contain `filter`. Nothing is loaded into a kernel, so where no eBPF program can be built none is.
 pub(crate) fn unit(filter: &[String]) -> Result<()> {
+    setup::test_tools()?;
     let mut tests = cargo();
     tests.args(["test", "--locked", "--"]).args(filter);
     if ebpf::toolchain().and_then(|_| ebpf::linker()).is_err() {

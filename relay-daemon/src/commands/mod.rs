@@ -10,6 +10,8 @@ pub(crate) mod print;
 pub(crate) mod reading;
 pub(crate) mod recover;
 pub(crate) mod repair;
+#[cfg(feature = "report")]
+pub(crate) mod report;
 pub(crate) mod signals;
 pub(crate) mod snapshot;
 pub(crate) mod spans;

@@ -84,15 +84,7 @@ impl Chosen {
     /// Opens the files. `follow`: those of one trace that is being recorded.
     pub(crate) fn slicer<'t>(&self, traces: &'t [Trace], follow: bool) -> Result<Slicer<'t>> {
         let is_recorded = follow || traces[0].is_being_recorded().unwrap_or(false);
-        let now = is_recorded.then(|| Instant::now().monotonic);
-        let moment = |text: &Option<String>| text.as_deref().map(|text| time::parse(text, &traces[0], now)).transpose();
-        let window = Window {
-            since: moment(&self.since).context("--since").map_err(misuse)?.unwrap_or(0),
-            until: moment(&self.until).context("--until").map_err(misuse)?.unwrap_or(u64::MAX),
-        };
-        if window.since > window.until {
-            return Err(misuse(anyhow!("--since is after --until")));
-        }
+        let window = self.window(traces, is_recorded.then(|| Instant::now().monotonic))?;
         for trace in traces {
             let there = trace.cpus()?;
             if let Some(cpu) = self.cpus.iter().flat_map(|list| &list.0).find(|cpu| !there.contains(cpu)) {
@@ -105,6 +97,26 @@ impl Chosen {
         } else {
             Slicer::new(traces, wanted, window)
         }
+    }
+
+    /// The time that was chosen, in nanoseconds of the common clock; `now`, where the trace is being recorded.
+    pub(crate) fn window(&self, traces: &[Trace], now: Option<u64>) -> Result<Window> {
+        let moment = |text: &Option<String>| text.as_deref().map(|text| time::parse(text, &traces[0], now)).transpose();
+        let window = Window {
+            since: moment(&self.since).context("--since").map_err(misuse)?.unwrap_or(0),
+            until: moment(&self.until).context("--until").map_err(misuse)?.unwrap_or(u64::MAX),
+        };
+        if window.since > window.until {
+            return Err(misuse(anyhow!("--since is after --until")));
+        }
+        Ok(window)
+    }
+
+    /// Whether nothing was left out.
+    #[cfg(feature = "report")]
+    pub(crate) fn is_everything(&self) -> bool {
+        let Self { traces: _, events, cpus, pids, since, until } = self;
+        events.is_empty() && cpus.is_none() && pids.is_empty() && since.is_none() && until.is_none()
     }
 
     pub(crate) fn wants_cpu(&self, cpu: u32) -> bool {

@@ -15,7 +15,7 @@
       f.rect.setAttribute('width', w);
       f.rect.style.opacity = outside && f !== to ? 0.5 : 1;
       f.text.setAttribute('x', x + 3);
-      var letters = Math.floor(w / 7);
+      var letters = Math.floor((w - 6) / 7.3);
       f.text.textContent = letters < 3 ? '' : f.name.slice(0, letters);
     });
   }

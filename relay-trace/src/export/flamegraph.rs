@@ -17,7 +17,7 @@ const MARGIN: usize = 30;
 /// What is narrower is not drawn: nobody could see it.
 const NARROWEST: f64 = 0.1;
 /// About what a letter takes.
-const LETTER: f64 = 7.0;
+const LETTER: f64 = 7.3;
 
 const SCRIPT: &str = include_str!("flamegraph.js");
 const STYLE: &str = "text{font:12px monospace;pointer-events:none;fill:#000}rect{stroke:#fff;stroke-width:.5}g.f{cursor:pointer}#head{font-weight:bold}";
@@ -83,7 +83,7 @@ struct Drawn<'d> {
 fn rect(output: &mut dyn Write, drawn: &Drawn<'_>, unit: &str) -> Result<()> {
     let Drawn { name, left, width, y, total, share } = drawn;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most WIDTH / LETTER")]
-    let letters = (width / LETTER).max(0.0) as usize;
+    let letters = ((width - 6.0) / LETTER).max(0.0) as usize;
     let short: String = if letters < 3 { String::new() } else { escaped(name).chars().take(letters).collect() };
     writeln!(
         output,

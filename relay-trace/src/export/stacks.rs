@@ -48,7 +48,7 @@ type Key = (usize, Vec<u8>, Vec<u8>, (u32, Vec<u8>));
 
 /// Stacks as they lie in the records, and what has none.
 #[derive(Debug, Default)]
-pub(super) struct Weighed {
+pub(crate) struct Weighed {
     stacks: HashMap<Key, u64>,
     without: u64,
     weightless: u64,
@@ -56,7 +56,7 @@ pub(super) struct Weighed {
 
 impl Weighed {
     /// Adds a record that weighs its `field`, or one.
-    pub(super) fn add(&mut self, seen: &Seen<'_>, names: &Names, field: Option<&str>) {
+    pub(crate) fn add(&mut self, seen: &Seen<'_>, names: &Names, field: Option<&str>) {
         let (kernel, user) = (seen.context.kstack, seen.context.ustack);
         if kernel.is_empty() && user.is_empty() {
             self.without += 1;
@@ -76,7 +76,7 @@ impl Weighed {
     }
 
     /// Adds what another has.
-    pub(super) fn append(&mut self, other: Self) {
+    pub(crate) fn append(&mut self, other: Self) {
         self.without += other.without;
         self.weightless += other.weightless;
         for (stack, weight) in other.stacks {
@@ -86,7 +86,7 @@ impl Weighed {
     }
 
     /// The functions.
-    pub(super) fn named(self, traces: &[Trace], field: Option<String>) -> Stacks {
+    pub(crate) fn named(self, traces: &[Trace], field: Option<String>) -> Stacks {
         let mut symbols: Vec<Symbols> = traces.iter().map(Trace::symbols).collect();
         let mut lines: HashMap<Vec<String>, u64> = HashMap::new();
         for ((trace, name, kernel, (process, user)), weight) in self.stacks {

@@ -224,6 +224,21 @@ mod tests {
         assert_eq!((account.never_began, account.open, account.oldest_open), (1, 1, Some(93)));
     }
 
+    #[test]
+    fn the_oldest_is_given_up_when_there_is_no_room() {
+        let large = |time| {
+            let kept = Kept { timestamp: time, id: 0, tid: 1, pid: 1, payload: vec![0; BYTES / 2 + 1].into() };
+            End { kept: Some(Arc::new(kept)), ..end(time) }
+        };
+        let mut matcher = Matcher::new(Match::Queue);
+        let mut found = Vec::new();
+        let mut add = |_: &Keys, start: &End, end: &End| found.push((start.time, end.time));
+        (1..=3).for_each(|time| matcher.start(&keys(1), large(time), &mut add));
+        (4..=6).for_each(|time| matcher.end(&keys(1), end(time), false, &mut add));
+        assert_eq!(found, [(2, 4), (3, 5)], "the first was the oldest");
+        assert_eq!((matcher.account.given_up, matcher.account.never_began, matcher.bytes), (1, 1, 0));
+    }
+
     proptest! {
         #[test]
         fn the_account_adds_up(
