@@ -369,7 +369,7 @@ pub(crate) fn signals_are_those_that_perf_shows() {
     lines.retain(|line| line["comm"] == "relay-signals");
     let fields = |line: &Value| {
         let of = &line["fields"];
-        let all = match line["event"].as_str().unwrap() {
+        match line["event"].as_str().unwrap() {
             "signal:signal_generate" => format!(
                 "signal:signal_generate sig={} errno={} code={} comm={} pid={} grp={} res={}",
                 of["sig"],
@@ -388,8 +388,7 @@ pub(crate) fn signals_are_those_that_perf_shows() {
                 of["sa_handler"].as_u64().unwrap(),
                 of["sa_flags"].as_u64().unwrap()
             ),
-        };
-        all
+        }
     };
     // That of a timer is made where another task may run, which perf does not look at here.
     let of_timer = |line: &Value| line["fields"]["sig"] == 14 && line["event"] == "signal:signal_generate";

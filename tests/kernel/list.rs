@@ -179,7 +179,7 @@ pub(crate) fn functions_in_files_of_any_name_are_listed_and_recorded() {
     succeed(Command::new("cc").arg("-o").arg(&program).arg(&source));
     let quoted = program.to_str().unwrap().replace('"', "\\\"");
     let event = format!("uprobe:\"{quoted}\":work");
-    assert_eq!(list(&[&event]), [event.clone()]);
+    assert_eq!(list(&[&event]), std::slice::from_ref(&event));
     let trace = relay_tests::record(&[
         "-e",
         &format!("{event}(arg0) if arg0 == 0,sched:sched_process_exit"),

@@ -566,7 +566,7 @@ pub(crate) mod tests {
         };
         symbol.set_st_info(elf::STB_GLOBAL, elf::STT_FUNC);
         let mut left = 8;
-        assert!(contents.add_symbol(&symbol, b"compress\0", false, &mut left).is_ok());
-        assert!(contents.add_symbol(&symbol, b"\xff\0", false, &mut left).is_err());
+        assert!(contents.add_symbol(&symbol, b"compress\0", (false, None), &mut left).is_ok());
+        assert!(contents.add_symbol(&symbol, b"\xff\0", (false, None), &mut left).is_err());
     }
 }

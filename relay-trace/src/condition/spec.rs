@@ -232,7 +232,7 @@ fn one(text: &str) -> Result<Spec> {
         Some((before, after)) => (before, Some(after.trim().to_owned())),
         None => (text, None),
     };
-    if masked(event).matches('"').count() % 2 != 0 {
+    if !masked(event).matches('"').count().is_multiple_of(2) {
         bail!("'{text}': a '\"' is missing");
     }
     if condition.as_deref() == Some("") {
