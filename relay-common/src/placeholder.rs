@@ -14,3 +14,12 @@ pub const RECORD_BEGINS: i32 = 0x5E7A_0003;
 pub const RECORD_ENDS: i32 = 0x5E7A_0004;
 /// Not zero when programs of different CPUs share their workspaces: the load of this number into any register.
 pub const SHARED: i32 = 0x5E7A_0005;
+/// A tracepoint's fields are copied, so many words and what is left: the load of this number into `r0`, then jumps to the next instruction. `r1` points to the
+/// context, `r2` to where the first field goes.
+pub const FIELDS: i32 = 0x5E7A_0006;
+/// Instructions of that: a load and a store for each of [`MAX_FIELDS`] / 8 words, and for 4, 2 and 1 bytes.
+pub const FIELDS_LEN: usize = 1 + 2 * (MAX_FIELDS as usize / 8 + 3);
+/// Bytes of these fields: the load of this number into any register.
+pub const FIELDS_SIZE: i32 = 0x5E7A_0007;
+/// Most bytes of fields that are copied so.
+pub const MAX_FIELDS: u16 = 128;

@@ -333,6 +333,10 @@ pub struct Recipe {
     /// Index of the input that is the same at entry and return of one call, and less in calls that it makes: the stack pointer, or
     /// [`input::FRAME`]. [`input::WORDS`] where there is none.
     pub frame: u16,
+    /// Of such calls as are never inside one another: how many events of the same call come before this one.
+    pub lane: u16,
+    /// Zeros.
+    pub pad: [u16; 3],
 }
 
 /// Bits of [`Recipe::flags`].
@@ -386,8 +390,10 @@ impl Recipe {
         flags: 0,
         size: 0,
         frame: input::WORDS,
+        lane: 0,
+        pad: [0; 3],
     };
 }
 
 const _: () = assert!(size_of::<Fetch>() == 48 && size_of::<Test>() == 32);
-const _: () = assert!(size_of::<Recipe>() == 1752 && size_of::<Pattern>() == 2064);
+const _: () = assert!(size_of::<Recipe>() == 1760 && size_of::<Pattern>() == 2064);

@@ -58,6 +58,10 @@ pub struct Tally<W> {
 
 /// Words of the calls that a thread is in, as they are kept: how many calls, its task, its number, when the outermost began, and the rest of that.
 pub const CALLS_WORDS: usize = 3 + CALL_HEAD + ENTRY_COUNT as usize + KEPT as usize / 8;
+/// Words of the system call that a task is in: its event and one, its thread, when it began, and the rest of that.
+pub const WAITING_WORDS: usize = WAITING_HEAD + ENTRY_COUNT as usize + KEPT as usize / 8;
+/// Words that come first of that.
+pub const WAITING_HEAD: usize = 8;
 /// Words that come first of each call.
 pub const CALL_HEAD: usize = 4;
 

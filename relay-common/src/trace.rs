@@ -80,6 +80,18 @@ impl RecordHeader {
     pub const fn new(timestamp: u64, id: u16, len: u64, current: u64) -> Self {
         Self { timestamp, id, len: len as u16, tid: current as u32, pid: (current >> 32) as u32 }
     }
+
+    /// Its bytes as two words, at 0 and 8, and the half of one that follows: three stores.
+    ///
+    /// ```
+    /// # use relay_common::trace::RecordHeader;
+    /// assert_eq!(RecordHeader::new(9, 3, 56, 100 << 32 | 101).words(), (9, 101 << 32 | 56 << 16 | 3, 100));
+    /// ```
+    #[inline(always)]
+    #[must_use]
+    pub const fn words(self) -> (u64, u64, u32) {
+        (self.timestamp, self.id as u64 | (self.len as u64) << 16 | (self.tid as u64) << 32, self.pid)
+    }
 }
 
 const _: () = assert!(size_of::<RecordHeader>() as u64 == RECORD_HEADER);
@@ -150,6 +162,9 @@ pub const CALL_NUMBERS: u32 = 512;
 
 /// Places in a table of system calls: one for each number, and the last for all calls of 32-bit programs, whose numbers mean others.
 pub const CALL_PLACES: u32 = CALL_NUMBERS + 1;
+
+/// Set in what the programs of all system calls have for a cookie where they serve one event, whatever the call: the event's id is below.
+pub const ALL_CALLS: u32 = 1 << 30;
 
 /// Set in the [`Cookie`] of a system call that is an event, where a table has one for each number: no bit of the cookie's own.
 pub const CALL_IS_CHOSEN: u64 = 1 << 18;

@@ -195,8 +195,16 @@ pub struct Reservation {
     subbuf: u64,
     /// What it adds to `committed`.
     amount: u64,
-    /// It ends where its sub-buffer does, and so closes it, with this many records lost so far.
-    closes: Option<u64>,
+    /// Not zero: it ends where its sub-buffer does, and so closes it.
+    closes: u64,
+    /// With this many records lost so far, if it does. VERIFIER: no `Option`, since the compiler may keep its number on the stack even where there is none.
+    lost: u64,
+}
+
+impl Reservation {
+    /// No room at all, for what is to be overwritten.
+    #[doc(hidden)]
+    pub const NONE: Self = Self { place: 0, stamp: 0, subbuf: 0, amount: 0, closes: 0, lost: 0 };
 }
 
 /// A writer on one CPU's buffer.
@@ -252,44 +260,23 @@ impl<B: Buffer, C: Client<B>> Writer<'_, B, C> {
     /// The cause of the loss, which has been counted.
     #[inline(always)]
     pub fn reserve(&self, len: u64) -> Result<Reservation, Lost> {
-        self.reserve_with(len, |len| self.reserve_anew(len))
+        match self.reserve_open(len) {
+            Some(reservation) => Ok(reservation),
+            None => self.reserve_anew(len),
+        }
     }
 
-    /// The same where [`Self::reserve_anew`] is reached in another way: a function of its own leaves more registers to what is done for
-    /// every record.
+    /// Room in the open sub-buffer, with more behind it: nearly always there is. `None` has changed nothing: then there is [`Self::reserve_anew`].
     ///
     /// ```
     /// # use relay_common::{Geometry, Mode, Plain, memory::Memory};
     /// # let memory = Memory::new(Geometry::new(64, 4)?);
     /// let writer = memory.writer(&Plain, Mode::NoOverwrite);
-    /// let record = writer.reserve_with(20, |len| writer.reserve_anew(len)).unwrap();
-    /// # writer.commit(&record);
+    /// assert!(writer.reserve_open(20).is_none(), "no sub-buffer is open");
     /// # Ok::<(), relay_common::GeometryError>(())
     /// ```
-    ///
-    /// # Errors
-    /// The cause of the loss, which has been counted.
     #[inline(always)]
-    pub fn reserve_with(
-        &self,
-        len: u64,
-        anew: impl Fn(u64) -> Option<Result<Reservation, Lost>>,
-    ) -> Result<Reservation, Lost> {
-        if let Some(reservation) = self.reserve_open(len) {
-            return Ok(reservation);
-        }
-        for _ in 0..TRIES {
-            if let Some(result) = anew(len) {
-                return result;
-            }
-        }
-        self.buffer.control().producer.lost_nested.count(1);
-        Err(Lost::Nested)
-    }
-
-    /// Room in the open sub-buffer, with more behind it: nearly always there is. `None` has changed nothing.
-    #[inline(always)]
-    fn reserve_open(&self, len: u64) -> Option<Reservation> {
+    pub fn reserve_open(&self, len: u64) -> Option<Reservation> {
         let Self { buffer, client, geometry, .. } = *self;
         let producer = &buffer.control().producer;
         let reserved = producer.reserved.peek();
@@ -305,23 +292,36 @@ impl<B: Buffer, C: Client<B>> Writer<'_, B, C> {
         self.zero(reserved, begin);
         let place = geometry.place(begin);
         let amount = Committed::amount(1, begin + len - reserved);
-        Some(Reservation { place, stamp, subbuf: geometry.subbuf(reserved), amount, closes: None })
+        Some(Reservation { place, stamp, subbuf: geometry.subbuf(reserved), amount, closes: 0, lost: 0 })
     }
 
-    /// Looks, and takes room wherever it is. `None` when others have moved on since the look: look again.
+    /// Looks, and takes room wherever it is; again when others have moved on since. A function of its own, where the compiler makes one of it, leaves more
+    /// registers to what is done for every record.
     ///
     /// ```
     /// # use relay_common::{Geometry, Lost, Mode, Plain, memory::Memory};
     /// # let memory = Memory::new(Geometry::new(64, 4)?);
     /// let writer = memory.writer(&Plain, Mode::NoOverwrite);
-    /// assert_eq!(writer.reserve_anew(49).unwrap().err(), Some(Lost::TooBig));
+    /// assert_eq!(writer.reserve_anew(49).err(), Some(Lost::TooBig));
     /// # Ok::<(), relay_common::GeometryError>(())
     /// ```
     ///
     /// # Errors
     /// The cause of the loss, which has been counted.
     #[inline(always)]
-    pub fn reserve_anew(&self, len: u64) -> Option<Result<Reservation, Lost>> {
+    pub fn reserve_anew(&self, len: u64) -> Result<Reservation, Lost> {
+        for _ in 0..TRIES {
+            if let Some(result) = self.look_and_reserve(len) {
+                return result;
+            }
+        }
+        self.buffer.control().producer.lost_nested.count(1);
+        Err(Lost::Nested)
+    }
+
+    /// One such look; `None` when others have moved on since.
+    #[inline(always)]
+    fn look_and_reserve(&self, len: u64) -> Option<Result<Reservation, Lost>> {
         let producer = &self.buffer.control().producer;
         if len > MAX_RECORD || Self::FIRST + len > self.geometry.subbuf_size() {
             producer.lost_too_big.count(1);
@@ -401,8 +401,8 @@ impl<B: Buffer, C: Client<B>> Writer<'_, B, C> {
     /// ```
     #[inline(always)]
     pub fn commit(&self, reservation: &Reservation) {
-        if let Some(lost) = reservation.closes {
-            self.close(reservation.subbuf, 0, reservation.stamp, lost);
+        if reservation.closes != 0 {
+            self.close(reservation.subbuf, 0, reservation.stamp, reservation.lost);
         }
         self.add(reservation.subbuf, reservation.amount);
     }
@@ -518,7 +518,8 @@ impl<B: Buffer, C: Client<B>> Writer<'_, B, C> {
             stamp: look.stamp,
             subbuf: self.geometry.subbuf(begin - before),
             amount: Committed::amount(1, len + before),
-            closes: (self.geometry.offset(begin + len) == 0).then_some(look.lost),
+            closes: u64::from(self.geometry.offset(begin + len) == 0),
+            lost: look.lost,
         }
     }
 

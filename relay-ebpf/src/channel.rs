@@ -29,9 +29,10 @@
 use core::mem::ManuallyDrop;
 
 use aya_ebpf::{
+    EbpfContext as _,
     bindings::BPF_F_MMAPABLE,
     btf_maps::{Array, ArrayOfMaps, RingBuf},
-    programs::RawTracePointContext,
+    programs::{RawTracePointContext, TracePointContext},
 };
 use relay_common::{
     Buffer as _, Client, Control, Counters, Geometry, Lost, Mode, Request, Reservation, Word as _, Writer,
@@ -216,7 +217,18 @@ impl<C: Client<CpuBuffer> + Copy> Channel<C> {
             return Err(Lost::NoBuffer);
         };
         // Copies, to have an address: what has one the compiler keeps on the stack, and the common path should not be there.
-        let reservation = self.writer(&buffer).reserve_with(len, |len| anew(&{ *self }, &{ buffer }, len))?;
+        let reservation = match self.writer(&buffer).reserve_open(len) {
+            Some(reservation) => reservation,
+            None => {
+                let mut reservation = Reservation::NONE;
+                match anew(&{ *self }, &{ buffer }, len, &mut reservation) {
+                    GRANTED => reservation,
+                    FULL => return Err(Lost::Full),
+                    TOO_BIG => return Err(Lost::TooBig),
+                    _ => return Err(Lost::Nested),
+                }
+            }
+        };
         Ok(Record { channel: *self, buffer, reservation, len })
     }
 
@@ -344,15 +356,32 @@ impl<C: Client<CpuBuffer> + Copy> Channel<C> {
     }
 }
 
+/// What [`anew`] has done.
+const GRANTED: u64 = 0;
+const FULL: u64 = 1;
+const TOO_BIG: u64 = 2;
+const NESTED: u64 = 3;
+
 /// Apart: once a sub-buffer, and large enough to take all registers from what is done for every record.
+// VERIFIER: it returns a number, since a function without leaves in `r0` what it last had there, and the kernel lets no pointer to a stack be returned; and it
+// gets memory that holds something, since the compiler may copy to the stack what was never set.
 #[cold]
 #[inline(never)]
 fn anew<C: Client<CpuBuffer> + Copy>(
     channel: &Channel<C>,
     buffer: &CpuBuffer,
     len: u64,
-) -> Option<Result<Reservation, Lost>> {
-    channel.writer(buffer).reserve_anew(len)
+    reservation: &mut Reservation,
+) -> u64 {
+    match channel.writer(buffer).reserve_anew(len) {
+        Ok(granted) => {
+            *reservation = granted;
+            GRANTED
+        }
+        Err(Lost::Full) => FULL,
+        Err(Lost::TooBig) => TOO_BIG,
+        Err(Lost::Nested | Lost::NoBuffer) => NESTED,
+    }
 }
 
 /// Room for one record in the buffer of this CPU. Dropping it commits it: the reader then gets it. Bytes that were not stored hold
@@ -408,6 +437,33 @@ impl<C: Client<CpuBuffer> + Copy> Record<C> {
     pub fn store<T: Copy>(&self, at: u64, value: T) {
         if self.has(at, size_of::<T>() as u64) {
             self.buffer.store(self.reservation.place, C::ALIGN, at, value);
+        }
+    }
+
+    /// Stores 8 bytes `at` so many bytes into the record, at once whatever the alignment; nothing if they do not fit there.
+    ///
+    /// ```
+    /// # relay_ebpf::channel!(LOG);
+    /// fn log(address: u64) {
+    ///     if let Ok(record) = LOG.reserve(12) {
+    ///         record.store(0, 1u32);
+    ///         record.store_word(4, address);
+    ///     }
+    /// }
+    /// ```
+    #[inline(always)]
+    pub fn store_word(&self, at: u64, value: u64) {
+        if self.has(at, 8) {
+            self.buffer.store_word(self.reservation.place, at, value);
+        }
+    }
+
+    /// Copies a tracepoint's fields `at` so many bytes into the record, by a program that user space has made for their size
+    /// ([`sys::fields_size`]); nothing if they do not fit there.
+    #[inline(always)]
+    pub fn copy_fields(&self, at: u64, ctx: &TracePointContext) {
+        if self.has(at, sys::fields_size()) {
+            self.buffer.copy_fields(self.reservation.place, at, ctx.as_ptr());
         }
     }
 

@@ -235,6 +235,92 @@ impl BpfWord {
     }
 }
 
+/// Stores a number at any address inside a map's value. The compiler makes a store for every byte of what may not be aligned; the kernel takes one
+/// store for all where its machine has such (kernel/bpf/verifier.c, `check_ptr_alignment`), as x86-64 and arm64 have.
+#[cfg(target_arch = "bpf")]
+macro_rules! store_unaligned {
+    ($to:expr, $value:expr, $type:ident) => {
+        // SAFETY: the caller's pointer has room for a number of that type in a map's value; the verifier checks it.
+        unsafe {
+            core::arch::asm!(
+                concat!("*(", stringify!($type), " *)({0} + 0) = {1}"),
+                in(reg) $to,
+                in(reg) u64::from($value),
+                options(nostack),
+            )
+        }
+    };
+}
+
+#[cfg(not(target_arch = "bpf"))]
+macro_rules! store_unaligned {
+    ($to:expr, $value:expr, $type:ident) => {
+        // SAFETY: the caller's pointer has room for a number of that type.
+        unsafe { $to.cast::<$type>().write_unaligned($value) }
+    };
+}
+
+#[cfg(target_arch = "bpf")]
+macro_rules! copy_fields {
+    ($ctx:expr, $to:expr) => {
+        // SAFETY: it loads a number into a register, and jumps to the next instruction. What takes its place loads from the context and stores to a map's
+        // value, as much as the caller has room for; the verifier checks both.
+        unsafe {
+            const { assert!(placeholder::FIELDS_LEN == 39) };
+            core::arch::asm!(
+                "r0 = {}",
+                concat!(nothing!(), nothing!(), nothing!(), nothing!(), nothing!(), "goto +0\n", "goto +0\n", "goto +0\n"),
+                const placeholder::FIELDS,
+                in("r1") $ctx,
+                in("r2") $to,
+                out("r0") _,
+                options(nostack),
+            )
+        }
+    };
+}
+
+/// Seven jumps to the next instruction.
+#[cfg(target_arch = "bpf")]
+macro_rules! nothing {
+    () => {
+        "goto +0\ngoto +0\ngoto +0\ngoto +0\ngoto +0\ngoto +0\ngoto +0\n"
+    };
+}
+
+#[cfg(not(target_arch = "bpf"))]
+macro_rules! copy_fields {
+    ($ctx:expr, $to:expr) => {
+        let _ = ($ctx, $to);
+    };
+}
+
+/// Loads a number from any address inside a map's value, likewise.
+#[cfg(target_arch = "bpf")]
+macro_rules! load_unaligned {
+    ($from:expr, $type:ident) => {{
+        let number: u64;
+        // SAFETY: the caller's pointer has a number of that type in a map's value; the verifier checks it.
+        unsafe {
+            core::arch::asm!(
+                concat!("{1} = *(", stringify!($type), " *)({0} + 0)"),
+                in(reg) $from,
+                out(reg) number,
+                options(nostack, readonly),
+            );
+        }
+        number
+    }};
+}
+
+#[cfg(not(target_arch = "bpf"))]
+macro_rules! load_unaligned {
+    ($from:expr, $type:ident) => {
+        // SAFETY: the caller's pointer has a number of that type.
+        u64::from(unsafe { $from.cast::<$type>().read_unaligned() })
+    };
+}
+
 /// The buffer of a CPU: of the one that runs the program, but for requests of user space.
 ///
 /// ```
@@ -295,6 +381,23 @@ impl CpuBuffer {
         } else {
             // SAFETY: the room is inside the map's value, and reserved by one writer.
             unsafe { to.cast::<T>().write_unaligned(value) }
+        }
+    }
+
+    /// Stores 8 bytes at `place + skip`, by one instruction whatever the alignment.
+    #[inline(always)]
+    pub(crate) fn store_word(&self, place: u64, skip: u64, value: u64) {
+        if let Some((to, _)) = self.room(place, skip, 8) {
+            store_unaligned!(to, value, u64);
+        }
+    }
+
+    /// Copies a tracepoint's fields, as many bytes as [`fields_size`] says, to `place + skip`: by loads and stores that user space puts in
+    /// (`relay_common::placeholder`). The kernel refuses a program that loads beyond an event's own fields (kernel/events/core.c, `max_ctx_offset`).
+    #[inline(always)]
+    pub(crate) fn copy_fields(&self, place: u64, skip: u64, ctx: *mut c_void) {
+        if let Some((to, _)) = self.room(place, skip, placeholder::MAX_FIELDS.into()) {
+            copy_fields!(ctx, to);
         }
     }
 
@@ -439,6 +542,26 @@ pub fn is_shared() -> bool {
     false
 }
 
+/// Bytes of the fields that [`Record::copy_fields`](crate::channel::Record::copy_fields) copies.
+#[cfg(target_arch = "bpf")]
+#[inline(always)]
+#[must_use]
+pub fn fields_size() -> u64 {
+    let number: u64;
+    // SAFETY: it loads a number into a register.
+    unsafe {
+        core::arch::asm!("{} = {}", lateout(reg) number, const placeholder::FIELDS_SIZE, options(pure, nomem, nostack));
+    }
+    number
+}
+
+#[cfg(not(target_arch = "bpf"))]
+#[doc(hidden)]
+#[must_use]
+pub fn fields_size() -> u64 {
+    0
+}
+
 /// The same number, of which the compiler knows nothing, unless it is a constant.
 ///
 /// VERIFIER: what the compiler knows of a number it does not check again, and the verifier, which does not know it, refuses.
@@ -499,7 +622,10 @@ impl Buffer for CpuBuffer {
 
     #[inline(always)]
     fn committed(&self, place: u64) -> &BpfWord {
-        let word: *mut BpfWord = self.at(place + relay_common::COMMITTED_AT);
+        // VERIFIER: what is atomic must be seen to be aligned, and a sub-buffer's place that has been on the stack is not.
+        let offset = (place + relay_common::COMMITTED_AT) & self.mask & !7;
+        // SAFETY: less than the size of the map's value.
+        let word: *mut BpfWord = unsafe { self.memory.add(offset as usize) }.cast();
         // SAFETY: inside the map's value, aligned since sub-buffers are, and never freed while the program runs.
         unsafe { &*word }
     }
@@ -595,6 +721,71 @@ pub fn current() -> u64 {
 pub fn task() -> u64 {
     // SAFETY: the helper has no arguments.
     unsafe { helpers::generated::bpf_get_current_task() }
+}
+
+/// The registers of the system call that a program at `sys_enter` or `sys_exit` was given by their types (`struct pt_regs`): a pointer that the
+/// verifier knows, so that each of them is a load.
+#[derive(Clone, Copy)]
+pub struct Registers(*const u64);
+
+impl fmt::Debug for Registers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Registers")
+    }
+}
+
+impl Registers {
+    /// Those that the first argument of a program with types points to.
+    #[inline(always)]
+    #[must_use]
+    pub fn first_argument(ctx: &aya_ebpf::programs::RawTracePointContext) -> Self {
+        Self(ctx.arg::<*const u64>(0))
+    }
+
+    /// An argument of the call, of six (arch/x86/include/asm/syscall.h and arch/arm64/include/asm/syscall.h, `syscall_get_arguments`).
+    #[inline(always)]
+    #[must_use]
+    pub fn argument(self, index: usize, is_of_32_bits: bool) -> u64 {
+        // Words of the structure (arch/x86/include/asm/ptrace.h, arch/arm64/include/asm/ptrace.h).
+        const X86_64: [usize; 6] = [14, 13, 12, 7, 9, 8];
+        const I386: [usize; 6] = [5, 11, 12, 13, 14, 4];
+        const ARM64: [usize; 6] = [34, 1, 2, 3, 4, 5];
+        let places = match (IS_ARM64, is_of_32_bits) {
+            (true, _) => ARM64,
+            (false, true) => I386,
+            (false, false) => X86_64,
+        };
+        self.word(places[index])
+    }
+
+    /// The call's number, as a signed number of 32 bits (`syscall_get_nr`).
+    #[inline(always)]
+    #[must_use]
+    pub fn call(self) -> u64 {
+        let word = self.word(if IS_ARM64 { 35 } else { 15 });
+        i64::from(word as i32).cast_unsigned()
+    }
+
+    #[inline(always)]
+    fn word(self, index: usize) -> u64 {
+        // SAFETY: the kernel gives programs with types a pointer to its own structure, and refuses one that loads what is not in it.
+        unsafe { self.0.wrapping_add(index).read_volatile() }
+    }
+}
+
+/// The machine that the programs are compiled for.
+const IS_ARM64: bool = cfg!(bpf_target_arch = "aarch64");
+
+/// The number at so many bytes into the current task's structure, in a program of a kind that is given types.
+#[inline(always)]
+#[must_use]
+pub fn task_number(at: u32) -> u32 {
+    // SAFETY: the helper has no arguments.
+    let task: *const u8 = unsafe { helpers::generated::bpf_get_current_task_btf() }.cast();
+    // SAFETY: the kernel refuses a program that loads what is not in the structure.
+    let member = unsafe { task.add(at as usize) }.cast::<u32>();
+    // SAFETY: as above.
+    unsafe { member.read_volatile() }
 }
 
 /// The cookie of the attachment through which the program was reached.
@@ -1318,18 +1509,30 @@ impl Workspace {
         (error == 0).then_some(number)
     }
 
-    /// Stores the low `size` bytes of a number in the payload, at most 8.
+    /// Stores the low `size` bytes of a number in the payload: 1, 2, 4 or 8.
     #[inline(always)]
     pub fn store_number(&self, at: u64, size: u64, number: u64) {
-        if size <= 8 {
-            let _ = self.fetch(at, size, Address::Kernel(KernelAddress::of(&number)));
+        let to = self.at(at);
+        match size {
+            8 => store_unaligned!(to, number, u64),
+            4 => store_unaligned!(to, number as u32, u32),
+            2 => store_unaligned!(to, number as u16, u16),
+            1 => store_unaligned!(to, number as u8, u8),
+            _ => {}
         }
     }
 
-    /// The number of `size` bytes, at most 8, in the payload.
+    /// The number of `size` bytes in the payload: 1, 2, 4 or 8.
     #[inline(always)]
     pub fn payload_number(&self, at: u64, size: u64) -> u64 {
-        self.number(size, Address::Kernel(KernelAddress(self.at(at).cast()))).unwrap_or(0)
+        let from = self.at(at);
+        match size {
+            8 => load_unaligned!(from, u64),
+            4 => load_unaligned!(from, u32),
+            2 => load_unaligned!(from, u16),
+            1 => load_unaligned!(from, u8),
+            _ => 0,
+        }
     }
 
     /// Takes a text of the payload to be looked at: `len` bytes, or up to its NUL, at most `MAX_TEXT` in all with a NUL.

@@ -118,6 +118,42 @@ pub(crate) fn perf_saw_the_same_system_calls() {
     compare(by_cpu(perf), by_cpu(relayd), 10_000);
 }
 
+/// Each side has programs of relayd's own, whose fields are registers: perf has the kernel's.
+pub(crate) fn perf_saw_the_same_sides_of_a_call() {
+    let workload = "./relaywork if=/dev/zero of=/dev/null bs=16 count=5000 status=none";
+    for (side, names) in [("enter", &["fd", "buf", "count"][..]), ("exit", &["ret"])] {
+        let event = format!("syscalls:sys_{side}_write");
+        let (perf, relayd) = record_both(&event, "/bin/dd", workload);
+        // «relaywork 4711 [001] 12.345: syscalls:sys_enter_write: fd: 0x00000001, buf: 0x5581e0, count: 0x00000010», and «0x10»
+        let begin = format!("sys_{side}_write: ");
+        let of_work = |line: &&String| line.trim_start().starts_with("relaywork");
+        // perf's are all hexadecimal; of relayd's those that are addresses.
+        let number = |text: &str| {
+            let text = text.trim();
+            let (digits, base) = text.strip_prefix("0x").map_or((text, 10), |digits| (digits, 16));
+            u64::from_str_radix(digits, base).unwrap_or_else(|error| panic!("{text}: {error}"))
+        };
+        let of_work: Vec<_> = perf.iter().filter(of_work).collect();
+        let tid = of_work.first().expect("perf saw the workload").split_whitespace().nth(1).unwrap();
+        let perf = of_work.iter().map(|line| {
+            let values = line.split_once(&begin).unwrap().1.split(',');
+            // Newer kernels show what lies at an address too.
+            let values = values.filter(|value| side == "exit" || value.contains(": "));
+            let first = |value: &str| number(value.rsplit(": ").next().unwrap().split_whitespace().next().unwrap());
+            let values: Vec<u64> = values.map(first).collect();
+            (perf_cpu(line), format!("{values:?}"))
+        });
+        let perf: Vec<_> = perf.collect();
+        let relayd = relayd.iter().filter(|line| line.contains(&format!(" tid = {tid},"))).map(|line| {
+            let values: Vec<u64> = names.iter().map(|name| number(field(line, name))).collect();
+            (field(line, "cpu_id").parse().unwrap(), format!("{values:?}"))
+        });
+        let relayd: Vec<(u32, String)> = relayd.collect();
+        let first = relayd.iter().position(|event| *event == perf[0]).expect("relayd has the first call that perf has");
+        compare(by_cpu(perf), by_cpu(relayd[first..].to_vec()), 5_000);
+    }
+}
+
 fn compare(perf: Vec<(u32, String)>, relayd: Vec<(u32, String)>, least: usize) {
     assert!(perf.len() >= least, "perf saw only {}", perf.len());
     if let Some(at) = perf.iter().zip(&relayd).position(|(perf, relayd)| perf != relayd) {

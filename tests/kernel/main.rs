@@ -221,7 +221,8 @@ fn main() {
             [BABELTRACE] losses_are_placed_in_time,
             [BABELTRACE] the_last_loss_is_told_by_a_packet_of_its_own;
         compare: [BABELTRACE, PERF] perf_saw_the_same_context_switches,
-            [BABELTRACE, PERF] perf_saw_the_same_system_calls;
+            [BABELTRACE, PERF] perf_saw_the_same_system_calls,
+            [BABELTRACE, PERF] perf_saw_the_same_sides_of_a_call;
         probes: [BABELTRACE] system_calls_have_their_arguments_results_and_durations,
             [BABELTRACE] a_call_that_does_not_return_is_recorded_at_its_entry,
             [] a_call_whose_return_never_comes_is_counted,

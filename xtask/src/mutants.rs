@@ -96,9 +96,9 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         test: EXPLORE,
         file: WRITER,
         edits: &[(
-            "        Some(Reservation { place, stamp, subbuf: geometry.subbuf(reserved), amount, closes: None })",
+            "        Some(Reservation { place, stamp, subbuf: geometry.subbuf(reserved), amount, closes: 0, lost: 0 })",
             "        self.add(geometry.subbuf(reserved), amount);
-        Some(Reservation { place, stamp, subbuf: geometry.subbuf(reserved), amount: 0, closes: None })",
+        Some(Reservation { place, stamp, subbuf: geometry.subbuf(reserved), amount: 0, closes: 0, lost: 0 })",
         )],
     },
     Mutant {
@@ -268,10 +268,10 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         file: WRITER,
         edits: &[
             (
-                "self.reserve_with(len, |len| self.reserve_anew(len))",
-                "let first = self.look();\n        self.reserve_with(len, |len| self.reserve_anew(len, &first))",
+                "for _ in 0..TRIES {\n            if let Some(result) = self.look_and_reserve(len) {",
+                "let first = self.look();\n        for _ in 0..TRIES {\n            if let Some(result) = self.look_and_reserve(len, &first) {",
             ),
-            ("fn reserve_anew(&self, len: u64)", "fn reserve_anew(&self, len: u64, first: &Look)"),
+            ("fn look_and_reserve(&self, len: u64)", "fn look_and_reserve(&self, len: u64, first: &Look)"),
             (
                 "let look = self.look();\n        let first_free",
                 "let look = Look { stamp: first.stamp, lost: first.lost, ..self.look() };\n        let first_free",

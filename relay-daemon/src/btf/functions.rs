@@ -83,6 +83,11 @@ impl Btf {
         })
     }
 
+    /// The type that programs at the tracepoint of that name are given, of this blob.
+    pub(crate) fn tracepoint_type(&self, name: &str) -> Option<TypeId> {
+        self.named(&format!("{TRACEPOINT}{name}"), TypeKind::Typedef).next().map(|(id, _)| id)
+    }
+
     /// Names of the tracepoints in this blob, not in its base.
     pub fn tracepoints(&self) -> impl Iterator<Item = &str> {
         self.all(TypeKind::Typedef).filter_map(|(name, _)| name.strip_prefix(TRACEPOINT))

@@ -8,7 +8,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use relay_common::trace::Cookie;
+use relay_common::{
+    placeholder::MAX_FIELDS,
+    trace::{COMMON_FIELDS, Cookie},
+};
 
 use super::{
     calls,
@@ -41,6 +44,14 @@ pub(crate) struct Served<'a> {
 }
 
 impl Served<'_> {
+    /// Bytes of a tracepoint's fields, where they are all of fixed size and few enough to be copied by loads and stores; else zero.
+    fn fields(&self) -> i16 {
+        let Cookie { size, last_loc, .. } = self.cookie;
+        let fields = i64::from(size) - COMMON_FIELDS.cast_signed();
+        let fits = (1..=i64::from(MAX_FIELDS)).contains(&fields) && last_loc == 0;
+        i16::try_from(fields).ok().filter(|_| fits && !self.by_recipe).unwrap_or(0)
+    }
+
     /// At the entry of a pair.
     pub(crate) fn entry(&self) -> Self {
         Self { cookie: Cookie { entry: true, ..self.cookie }, ..*self }
@@ -78,8 +89,9 @@ pub(crate) struct Attached {
     programs: Vec<Loaded>,
     /// Closing them detaches.
     links: Vec<Link>,
-    /// Of the programs, those that serve many events: by name, by what keeps the kernel from running them twice at once, and by instance.
-    shared: HashMap<(&'static str, Guard, Instance), usize>,
+    /// Of the programs, those that serve many events: by name, by what keeps the kernel from running them twice at once, by instance, and by the
+    /// bytes of the fields that they copy themselves.
+    shared: HashMap<(&'static str, Guard, Instance, i16), usize>,
     modules: HashMap<String, OwnedFd>,
 }
 
@@ -114,11 +126,22 @@ impl Attached {
 
     /// The program of a name that serves any number of events, loaded when it is first needed.
     fn shared(&mut self, name: &'static str, hook: Hook<'_>, instance: Instance) -> Result<BorrowedFd<'_>> {
-        let key = (name, hook.guard(), instance);
+        self.shared_for(name, hook, instance, 0)
+    }
+
+    /// The same for tracepoints with so many bytes of fields.
+    fn shared_for(
+        &mut self,
+        name: &'static str,
+        hook: Hook<'_>,
+        instance: Instance,
+        fields: i16,
+    ) -> Result<BorrowedFd<'_>> {
+        let key = (name, hook.guard(), instance, fields);
         let index = match self.shared.get(&key) {
             Some(index) => *index,
             None => {
-                let program = self.object.load(name, hook, None)?;
+                let program = self.object.load_for(name, hook, None, fields)?;
                 self.programs.push(Loaded { name: name.to_owned(), program });
                 self.shared.insert(key, self.programs.len() - 1);
                 self.programs.len() - 1
@@ -127,16 +150,17 @@ impl Attached {
         Ok(self.programs[index].program.as_fd())
     }
 
-    /// A program for one event; with a cookie where its attachment can have none.
+    /// A program for one event; with a cookie where its attachment can have none, and for so many bytes of fields.
     fn own(
         &mut self,
         name: &str,
         hook: Hook<'_>,
         event: &Served<'_>,
         cookie: Option<Cookie>,
+        fields: i16,
     ) -> Result<BorrowedFd<'_>> {
         let number = cookie.map(|cookie| i32::try_from(cookie.pack())).transpose().context("the event's cookie")?;
-        let program = self.object.load(name, hook, number)?;
+        let program = self.object.load_for(name, hook, number, fields)?;
         self.programs.push(Loaded { name: format!("{name} ({})", event.name), program });
         let last = self.programs.last().context("a program")?;
         Ok(last.program.as_fd())
@@ -166,15 +190,36 @@ impl Attached {
         Ok(())
     }
 
+    /// Attaches a program of its own to all system calls by their types, for some of them or for one event of all. What it is told stands in its
+    /// instructions.
+    pub(crate) fn calls_by_type(
+        &mut self,
+        (program, hook): (&str, Hook<'_>),
+        order: u32,
+        events: Vec<u16>,
+        is_shared: bool,
+    ) -> Result<()> {
+        let loaded = self.object.load(program, hook, Some(i32::try_from(order).context("the program's order")?))?;
+        let link = attach_raw(loaded.as_fd(), None).context("attaching to all system calls")?;
+        self.programs.push(Loaded { name: program.to_owned(), program: loaded });
+        self.links.push(Link { events, is_shared, link });
+        Ok(())
+    }
+
     /// Attaches to a tracepoint, by its id in tracefs.
     pub(crate) fn tracepoint(&mut self, event: &Served<'_>, hook: Hook<'_>, instance: Instance, id: u64) -> Result<()> {
         let instance = if event.is_trigger { Instance::Until } else { instance };
-        let name = if event.by_recipe { "on_tp_recipe" } else { "on_tracepoint" };
+        let fields = event.fields();
+        let name = match fields {
+            0 if event.by_recipe => "on_tp_recipe",
+            0 => "on_tracepoint",
+            _ => "on_fields",
+        };
         // A task that is preempted inside a program keeps all others on its CPU out of it: of this event, then, and not of every system call.
         let program = if hook.guard() == Guard::Program && hook.is_preemptible() {
-            self.own(name, hook, event, None)?
+            self.own(name, hook, event, None, fields)?
         } else {
-            self.shared(name, hook, instance)?
+            self.shared_for(name, hook, instance, fields)?
         };
         let link = tracepoint(program, id, event.cookie.pack());
         let link = link.map_err(|error| explain(error, "attaching to", hook, event))?;
@@ -186,7 +231,7 @@ impl Attached {
     /// returns.
     pub(crate) fn exec(&mut self, event: &Served<'_>) -> Result<()> {
         const TRACEPOINT: &str = "sched/sched_process_exec";
-        let program = self.own("on_exec", Hook::Tracepoint, event, None)?;
+        let program = self.own("on_exec", Hook::Tracepoint, event, None, 0)?;
         let id = calls::id(&machine::tracefs()?, TRACEPOINT)?;
         let link = tracepoint(program, id, event.cookie.pack());
         let link = link.with_context(|| format!("attaching {} to {TRACEPOINT}", event.name))?;
@@ -197,7 +242,7 @@ impl Attached {
     /// Attaches to a tracepoint without its fields, by its name.
     pub(crate) fn raw_tracepoint(&mut self, event: &Served<'_>, tracepoint: &CStr) -> Result<()> {
         let hook = Hook::RawTracepoint;
-        let program = self.own("on_raw_tracepoint", hook, event, Some(event.cookie))?;
+        let program = self.own("on_raw_tracepoint", hook, event, Some(event.cookie), 0)?;
         let link = attach_raw(program, Some(tracepoint));
         let link = link.map_err(|error| explain(error, "attaching to", hook, event))?;
         self.push(&[event.cookie.id], link);
@@ -223,7 +268,7 @@ impl Attached {
         let Traced { id, module, returns } = function;
         let (name, hook) =
             if returns { ("on_exit", Hook::Exit(id, module)) } else { ("on_entry", Hook::Entry(id, module)) };
-        let program = self.own(name, hook, event, Some(event.cookie))?;
+        let program = self.own(name, hook, event, Some(event.cookie), 0)?;
         let link = attach_raw(program, None)?;
         self.push(&[event.cookie.id], link);
         Ok(())

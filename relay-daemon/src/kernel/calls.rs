@@ -53,38 +53,39 @@ pub(crate) struct Plan {
 /// Events of which no two are of the same side of the same call: a program serves them.
 #[derive(Debug)]
 pub(crate) struct Layer {
-    /// The name of the program.
-    pub(crate) program: &'static str,
+    /// The program records by recipe.
+    pub(crate) by_recipe: bool,
     /// By the side, and the call's name.
     pub(crate) events: BTreeMap<(Side, String), Cookie>,
 }
 
 impl Plan {
-    /// What serves these calls; nothing where each is better served by a tracepoint of its own.
-    pub(crate) fn new<'a>(calls: impl Iterator<Item = Call<'a>>) -> Self {
+    /// What serves these calls; nothing where each is better served by a tracepoint of its own. `by_type`: programs can be given the registers by
+    /// their types, which makes a record so much cheaper that it is worth the hook at every call, however few are events.
+    pub(crate) fn new<'a>(calls: impl Iterator<Item = Call<'a>>, by_type: bool) -> Self {
         let mut plan = Self::default();
         let (mut sides, mut has_compat) = (0, false);
         for Call { name, sides: of_call, event } in calls {
-            let program = if event.by_recipe { "on_call_recipe" } else { "on_call" };
             let exit = event.cookie;
             let entry = Cookie { entry: of_call.len() == 2, ..exit };
             sides += of_call.len();
             has_compat |= name == COMPAT;
-            let layer = plan.layer(program, name, of_call);
+            let layer = plan.layer(event.by_recipe, name, of_call);
             for side in of_call {
                 layer.events.insert((*side, name.to_owned()), if *side == Side::Entry { entry } else { exit });
             }
         }
-        if has_compat || sides > MANY || Hook::SystemCall.is_preemptible() { plan } else { Self::default() }
+        if by_type || has_compat || sides > MANY || Hook::SystemCall.is_preemptible() { plan } else { Self::default() }
     }
 
     /// The first layer with this program that has room for an event.
-    fn layer(&mut self, program: &'static str, name: &str, sides: &[Side]) -> &mut Layer {
+    fn layer(&mut self, by_recipe: bool, name: &str, sides: &[Side]) -> &mut Layer {
         let has_room = |layer: &Layer| {
-            layer.program == program && !sides.iter().any(|side| layer.events.contains_key(&(*side, name.to_owned())))
+            layer.by_recipe == by_recipe
+                && !sides.iter().any(|side| layer.events.contains_key(&(*side, name.to_owned())))
         };
         let index = self.layers.iter().position(has_room).unwrap_or_else(|| {
-            self.layers.push(Layer { program, events: BTreeMap::new() });
+            self.layers.push(Layer { by_recipe, events: BTreeMap::new() });
             self.layers.len() - 1
         });
         &mut self.layers[index]
@@ -93,6 +94,16 @@ impl Plan {
     /// How many entries the table has.
     pub(crate) fn table_len(&self) -> Result<u32> {
         Ok(u32::try_from(self.layers.len())? * 2 * CALL_PLACES)
+    }
+}
+
+/// The name of the program that serves a side of calls, by its types.
+pub(crate) fn program_by_type(side: Side, by_recipe: bool) -> &'static str {
+    match (side, by_recipe) {
+        (Side::Entry, false) => "on_enter",
+        (Side::Entry, true) => "on_enter_recipe",
+        (Side::Exit, false) => "on_leave",
+        (Side::Exit, true) => "on_leave_recipe",
     }
 }
 
@@ -155,11 +166,12 @@ mod tests {
         calls.push(call("call1", BOTH, 24, true));
         calls.push(call("call1", BOTH, 25, true));
         calls.push(call("call1", EXIT, 26, false));
-        assert_eq!(Plan::new(calls[MANY + 1..].iter().copied()).layers.len(), 0);
+        assert_eq!(Plan::new(calls[MANY + 1..].iter().copied(), false).layers.len(), 0);
+        assert_eq!(Plan::new(calls[MANY + 1..].iter().copied(), true).layers.len(), 3);
         calls.push(call(COMPAT, EXIT, 27, false));
-        let plan = Plan::new(calls.into_iter());
-        let layers: Vec<_> = plan.layers.iter().map(|layer| (layer.program, layer.events.len())).collect();
-        assert_eq!(layers, [("on_call", MANY + 3), ("on_call_recipe", 2), ("on_call_recipe", 2)]);
+        let plan = Plan::new(calls.into_iter(), false);
+        let layers: Vec<_> = plan.layers.iter().map(|layer| (layer.by_recipe, layer.events.len())).collect();
+        assert_eq!(layers, [(false, MANY + 3), (true, 2), (true, 2)]);
         assert_eq!(plan.table_len().unwrap(), 3 * 2 * CALL_PLACES);
         let of_call = |side| plan.layers[1].events[&(side, "call1".to_owned())];
         assert_eq!((of_call(Side::Entry).id, of_call(Side::Entry).entry), (24, true));

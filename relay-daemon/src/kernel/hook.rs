@@ -20,6 +20,8 @@ pub enum Hook<'a> {
     SystemCall,
     /// A tracepoint, without perf.
     RawTracepoint,
+    /// The tracepoint of all system calls that begin, or of all that return, with its types: the BTF id of these.
+    Calls(u32),
     /// A sample.
     Sample,
     /// The entry of a kernel function, by a trampoline: its BTF id, and its module's BTF.
@@ -48,7 +50,9 @@ impl Hook<'_> {
     pub(crate) fn guard(self) -> Guard {
         match self {
             Self::Kprobe | Self::Kprobes | Self::Tracepoint | Self::Sample => Guard::Cpu,
-            Self::SystemCall | Self::RawTracepoint | Self::Entry(..) | Self::Exit(..) => Guard::Program,
+            Self::SystemCall | Self::RawTracepoint | Self::Calls(_) | Self::Entry(..) | Self::Exit(..) => {
+                Guard::Program
+            }
             Self::Uprobe => Guard::Nothing,
         }
     }
@@ -60,7 +64,7 @@ impl Hook<'_> {
             Self::Uprobe | Self::Entry(..) | Self::Exit(..) => true,
             Self::SystemCall => preemption::abilities().faultable_syscalls,
             // include/linux/tracepoint.h, `__DECLARE_TRACE`.
-            Self::RawTracepoint => host::kernel_version().is_none_or(|version| version >= (7, 0)),
+            Self::RawTracepoint | Self::Calls(_) => host::kernel_version().is_none_or(|version| version >= (7, 0)),
         }
     }
 }

@@ -14,10 +14,11 @@ use aya::{
     maps::{Map, MapData},
 };
 use aya_obj::generated::{bpf_attach_type, bpf_func_id, bpf_insn, bpf_prog_type};
+use relay_common::{placeholder, trace::COMMON_FIELDS};
 
 use super::{
     hook::{Guard, Hook},
-    preemption::{self, CALL, MOVE, Places},
+    preemption::{self, CALL, MOVE, Places, load_from_context, store_in_record},
 };
 use crate::{
     environment::KERNEL,
@@ -66,6 +67,14 @@ impl Object {
     /// # Errors
     /// When there is no such program, or the kernel refuses it.
     pub fn load(&self, name: &str, hook: Hook<'_>, cookie: Option<i32>) -> Result<OwnedFd> {
+        self.load_for(name, hook, cookie, 0)
+    }
+
+    /// The same for a tracepoint with so many bytes of fields, where the program copies them itself.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_for(&self, name: &str, hook: Hook<'_>, cookie: Option<i32>, fields: i16) -> Result<OwnedFd> {
         let program = self.object.programs.get(name);
         let function = program.and_then(|program| self.object.functions.get(&program.function_key()));
         let function = function.with_context(|| format!("the eBPF object has no program {name}"))?;
@@ -73,6 +82,7 @@ impl Object {
         if let Some(cookie) = cookie {
             set_cookie(&mut instructions, cookie);
         }
+        set_fields(&mut instructions, fields);
         preemption::abilities().fill(
             &mut instructions,
             Places { preemptible: hook.is_preemptible(), guarded: hook.guard() == Guard::Program, shared: self.shared },
@@ -82,6 +92,9 @@ impl Object {
             Hook::Kprobes => (bpf_prog_type::BPF_PROG_TYPE_KPROBE, Some(bpf_attach_type::BPF_TRACE_KPROBE_MULTI), None),
             Hook::Tracepoint | Hook::SystemCall => (bpf_prog_type::BPF_PROG_TYPE_TRACEPOINT, None, None),
             Hook::RawTracepoint => (bpf_prog_type::BPF_PROG_TYPE_RAW_TRACEPOINT, None, None),
+            Hook::Calls(id) => {
+                (bpf_prog_type::BPF_PROG_TYPE_TRACING, Some(bpf_attach_type::BPF_TRACE_RAW_TP), Some((id, None)))
+            }
             Hook::Sample => (bpf_prog_type::BPF_PROG_TYPE_PERF_EVENT, None, None),
             Hook::Entry(id, module) => {
                 (bpf_prog_type::BPF_PROG_TYPE_TRACING, Some(bpf_attach_type::BPF_TRACE_FENTRY), Some((id, module)))
@@ -116,6 +129,43 @@ fn set_cookie(instructions: &mut [bpf_insn], cookie: i32) {
     }
 }
 
+/// Puts the copy of so many bytes of a tracepoint's fields in its place (`relay_common::placeholder`): each load is as long as its place in the
+/// context is aligned to, as the kernel wants it (kernel/trace/bpf_trace.c, `tp_prog_is_valid_access`), and none goes beyond the last field.
+fn set_fields(instructions: &mut [bpf_insn], bytes: i16) {
+    for at in 0..instructions.len() {
+        let instruction = instructions[at];
+        if instruction.code != MOVE {
+            continue;
+        }
+        if instruction.imm == placeholder::FIELDS_SIZE {
+            instructions[at].imm = bytes.into();
+        } else if instruction.imm == placeholder::FIELDS
+            && let Some(place) = instructions.get_mut(at..at + placeholder::FIELDS_LEN)
+        {
+            for (to, copy) in place.iter_mut().skip(1).zip(copy(bytes)) {
+                *to = copy;
+            }
+        }
+    }
+}
+
+/// Loads and stores of so many bytes, from the context in register 1 to the record in register 2.
+fn copy(bytes: i16) -> Vec<bpf_insn> {
+    const FIRST: i16 = {
+        assert!(COMMON_FIELDS == 8);
+        8
+    };
+    let mut copy = Vec::new();
+    let mut at = 0;
+    while at < bytes {
+        let width = [8, 4, 2].into_iter().find(|width| bytes - at >= *width).unwrap_or(1);
+        copy.push(load_from_context(width, at + FIRST));
+        copy.push(store_in_record(width, at));
+        at += width;
+    }
+    copy
+}
+
 /// A map of one of the kinds that the tracer has.
 fn data(map: &Map) -> Option<&MapData> {
     match map {
@@ -126,5 +176,32 @@ fn data(map: &Map) -> Option<&MapData> {
         | Map::PerCpuArray(map)
         | Map::RingBuf(map) => Some(map),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use placeholder::{FIELDS_LEN, MAX_FIELDS};
+
+    #[test]
+    fn every_byte_of_the_fields_is_copied_and_none_beyond() {
+        for bytes in 1..=i16::try_from(MAX_FIELDS).unwrap() {
+            let copy = copy(bytes);
+            assert!(copy.len() < FIELDS_LEN, "{bytes}");
+            let mut at = 0;
+            for pair in copy.chunks(2) {
+                let width = match pair[0].code & 0x18 {
+                    0x18 => 8,
+                    0x00 => 4,
+                    0x08 => 2,
+                    _ => 1,
+                };
+                assert_eq!((pair[0].off, pair[1].off, at % width), (at + 8, at, 0), "{bytes}");
+                assert_eq!(pair[0].code & 0x18, pair[1].code & 0x18, "{bytes}");
+                at += width;
+            }
+            assert_eq!(at, bytes);
+        }
     }
 }

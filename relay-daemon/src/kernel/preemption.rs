@@ -11,8 +11,8 @@ use std::{
 };
 
 use aya_obj::generated::{
-    BPF_ADD, BPF_ALU64, BPF_CALL, BPF_EXIT, BPF_JMP, BPF_K, BPF_LDX, BPF_MOV, BPF_PSEUDO_CALL, BPF_PSEUDO_KFUNC_CALL,
-    BPF_ST, BPF_STX, BPF_X, bpf_insn, bpf_prog_type,
+    BPF_ADD, BPF_ALU64, BPF_B, BPF_CALL, BPF_DW, BPF_EXIT, BPF_H, BPF_JMP, BPF_K, BPF_LDX, BPF_MEM, BPF_MOV,
+    BPF_PSEUDO_CALL, BPF_PSEUDO_KFUNC_CALL, BPF_ST, BPF_STX, BPF_W, BPF_X, bpf_insn, bpf_prog_type,
 };
 use relay_common::placeholder;
 
@@ -207,6 +207,25 @@ const KERNEL_FUNCTION: u8 = code(BPF_PSEUDO_KFUNC_CALL);
 
 fn instruction(code: u8, to: u8, from: u8, number: i32) -> bpf_insn {
     bpf_insn { code, _bitfield_align_1: [], _bitfield_1: bpf_insn::new_bitfield_1(to, from), off: 0, imm: number }
+}
+
+/// `r0 = *(width *)(r1 + at)`: 1, 2, 4 or 8 bytes.
+pub(crate) fn load_from_context(width: i16, at: i16) -> bpf_insn {
+    bpf_insn { off: at, ..instruction(code(BPF_LDX | BPF_MEM | size(width)), 0, 1, 0) }
+}
+
+/// `*(width *)(r2 + at) = r0`.
+pub(crate) fn store_in_record(width: i16, at: i16) -> bpf_insn {
+    bpf_insn { off: at, ..instruction(code(BPF_STX | BPF_MEM | size(width)), 2, 0, 0) }
+}
+
+const fn size(width: i16) -> u32 {
+    match width {
+        8 => BPF_DW,
+        4 => BPF_W,
+        2 => BPF_H,
+        _ => BPF_B,
+    }
 }
 
 fn call(function: i32) -> bpf_insn {

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{Array, HashMap, IterableMap as _, Map, MapData, PerCpuArray};
 use relay_common::{
-    rows::{Account, CALLS_WORDS, Tally, Trigger},
+    rows::{Account, CALLS_WORDS, Tally, Trigger, WAITING_WORDS},
     trace::TracerRequest,
 };
 use serde::{Deserialize, Serialize};
@@ -56,6 +56,8 @@ pub struct Programs {
     pub(crate) chosen: HashMap<MapData, u64, u64>,
     /// The calls that threads are in, by thread and event.
     pub(crate) pairs: HashMap<MapData, u64, [u64; CALLS_WORDS]>,
+    /// The system calls that tasks are in.
+    pub(crate) tasks: HashMap<MapData, u64, [u64; WAITING_WORDS]>,
     /// The event that each system call is.
     pub(crate) calls: Array<MapData, u64>,
     /// The events' places in there.
@@ -193,6 +195,14 @@ impl Programs {
                 *if threads.has(thread, began) { &mut counts.0 } else { &mut counts.1 } += calls;
             }
         }
+        seen.clear();
+        for row in self.tasks.iter() {
+            let (key, [mark, thread, began, ..]) = row.context("reading which system calls have not returned")?;
+            if let (true, Some(event)) = (seen.insert(key), mark.checked_sub(1)) {
+                let counts = waiting.0.entry(u16::try_from(event)?).or_default();
+                *if threads.has(thread, began) { &mut counts.0 } else { &mut counts.1 } += 1;
+            }
+        }
         Ok(waiting)
     }
 
@@ -307,6 +317,7 @@ impl Programs {
             ("tallies", self.tallies.map()),
             ("calls", self.calls.map()),
             ("pairs", self.pairs.map()),
+            ("tasks", self.tasks.map()),
         ] {
             folder.pin(&format!("{prefix}{name}"), map.fd().as_fd())?;
         }
@@ -354,6 +365,7 @@ impl Programs {
             trigger: Map::Array(map(TRIGGER)?).try_into()?,
             chosen: Map::HashMap(map(CHOSEN)?).try_into()?,
             pairs: Map::LruHashMap(map(&format!("{prefix}pairs"))?).try_into()?,
+            tasks: Map::LruHashMap(map(&format!("{prefix}tasks"))?).try_into()?,
             calls: Map::Array(map(&format!("{prefix}calls"))?).try_into()?,
             places: pinned.places.clone(),
             loaded: loaded.collect::<Result<_>>()?,

@@ -1,9 +1,10 @@
-//! Where the kernel keeps what programs read of a task.
+//! What programs need to know of the kernel's types: where it keeps what they read of a task, and what its tracepoints of all system calls pass.
 
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
+use super::calls::Side;
 use crate::btf::{Btf, Kernel};
 
 /// Places in the kernel's `struct task_struct`, in bytes; zero where that is not known.
@@ -20,19 +21,32 @@ pub(crate) struct TaskMembers {
     pub(crate) compat_bits: u32,
 }
 
+/// The BTF ids of the types of `sys_enter` and `sys_exit`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CallTypes {
+    pub(crate) enter: u32,
+    pub(crate) exit: u32,
+}
+
 /// TS_COMPAT (arch/x86/include/asm/thread_info.h) or TIF_32BIT (arch/arm64/include/asm/thread_info.h): a member, and bits of it.
 const COMPAT: (&str, u32) = if cfg!(target_arch = "aarch64") { ("flags", 1 << 22) } else { ("status", 2) };
 
 impl TaskMembers {
     /// Asks the kernel's BTF. What needs members that are not there is done without them, but for following processes where that is `needed`.
-    pub(crate) fn find(needed: bool) -> Result<Self> {
+    ///
+    /// The second value is there where programs can be given the types of the tracepoints of all calls, and calls of 32 bits told from others.
+    pub(crate) fn find(needed: bool) -> Result<(Self, Option<CallTypes>)> {
         const WHAT: &str = "following processes (--follow)";
         match Kernel::load(Path::new("/sys/kernel/btf")) {
-            Ok(kernel) => Self::of(kernel.vmlinux(), needed).context(WHAT),
+            Ok(kernel) => {
+                let members = Self::of(kernel.vmlinux(), needed).context(WHAT)?;
+                let types = CallTypes::of(kernel.vmlinux()).filter(|_| members.compat_bits != 0);
+                Ok((members, types))
+            }
             Err(error) if needed => Err(error.context(WHAT)),
             Err(error) => {
                 log::debug!("struct task_struct is not known: {error:#}");
-                Ok(Self::default())
+                Ok((Self::default(), None))
             }
         }
     }
@@ -57,6 +71,19 @@ impl TaskMembers {
         let (leader, born) = known("a recorder that was killed is told by its number alone", born());
         let (compat, compat_bits) = known("each system call has a tracepoint of its own", compat());
         Ok(Self { tid, pid, leader, born, compat, compat_bits })
+    }
+}
+
+impl CallTypes {
+    fn of(btf: &Btf) -> Option<Self> {
+        Some(Self { enter: btf.tracepoint_type("sys_enter")?, exit: btf.tracepoint_type("sys_exit")? })
+    }
+
+    pub(crate) fn of_side(self, side: Side) -> u32 {
+        match side {
+            Side::Entry => self.enter,
+            Side::Exit => self.exit,
+        }
     }
 }
 

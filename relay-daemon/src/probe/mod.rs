@@ -108,6 +108,11 @@ pub(crate) trait Probe: Debug + Send + Sync {
         None
     }
 
+    /// It is this side of all system calls.
+    fn all_calls(&self) -> Option<Side> {
+        None
+    }
+
     /// It is a call that executes a program, with its return, which the kernel does not show where the program is one of 32 bits.
     fn executes(&self) -> bool {
         false

@@ -83,6 +83,11 @@ impl Probe for Tracepoint {
         to.tracepoint(event, self.hook(), Instance::First, self.id)
     }
 
+    fn all_calls(&self) -> Option<Side> {
+        let sides = [Side::Entry, Side::Exit];
+        sides.into_iter().find(|side| self.name.strip_prefix("raw_syscalls:") == Some(side.tracepoint()))
+    }
+
     fn call(&self) -> Option<(&str, &'static [Side])> {
         let name = self.name.strip_prefix("syscalls:")?;
         match name.strip_prefix("sys_enter_") {

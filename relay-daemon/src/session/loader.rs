@@ -16,8 +16,8 @@ use aya_log::EbpfLogger;
 use aya_obj::generated::bpf_map_type;
 use relay_common::{
     recipe::{Pattern, Recipe, SHARED_WORKSPACES},
-    rows::{Account, CALLS_WORDS, Cgroup, Tally, Trigger},
-    trace::{CALL_IS_CHOSEN, Cookie, TracerRequest},
+    rows::{Account, CALLS_WORDS, Cgroup, Tally, Trigger, WAITING_WORDS},
+    trace::{ALL_CALLS, CALL_IS_CHOSEN, Cookie, TracerRequest},
 };
 use tokio::io::unix::AsyncFd;
 
@@ -31,7 +31,7 @@ use crate::{
         object::Object,
         preemption,
         programs::{self, CHOSEN, Programs, TRIGGER},
-        task::TaskMembers,
+        task::{CallTypes, TaskMembers},
     },
     probe::Event,
     sys::{Row, watch_log},
@@ -54,7 +54,7 @@ const REQUEST: &str = "on_request";
 /// to CPUs 128 at a time.
 const CALLS: u32 = 1024;
 /// At least so many on all CPUs.
-const ALL_CALLS: u32 = 8192;
+const LEAST_CALLS: u32 = 8192;
 /// How many processes can be followed.
 const FOLLOWED: u32 = 65_536;
 
@@ -81,11 +81,14 @@ pub(super) struct Loader {
     trigger: Array<MapData, Row<Trigger<u64>>>,
     chosen: HashMap<MapData, u64, u64>,
     pairs: HashMap<MapData, u64, [u64; CALLS_WORDS]>,
+    tasks: HashMap<MapData, u64, [u64; WAITING_WORDS]>,
     calls: Array<MapData, u64>,
     table: Table,
     plan: Plan,
     /// Calls of 32-bit programs can be told from others.
     tells_compat: bool,
+    /// Programs at all system calls are given these types.
+    types: Option<CallTypes>,
     attached: Attached,
     /// The maps.
     _ebpf: Ebpf,
@@ -118,9 +121,11 @@ impl Loader {
         let (choices, context) = (choice.bits(), orders.context);
         let (name_count, cgroup_count) = (u32::try_from(names.len())?, u32::try_from(cgroups.len())?);
         let table = Table::new(events, names, context != 0)?;
-        let task = TaskMembers::find(choice.follow)?;
+        let (task, types) = TaskMembers::find(choice.follow)?;
+        // Where a task can be preempted inside them, they are programs of perf, which cannot.
+        let types = types.filter(|_| !Hook::Calls(0).is_preemptible());
         // A call of 32 bits cannot be told from another if that is not known.
-        let plan = if task.compat_bits == 0 { Plan::default() } else { plan(events, &table)? };
+        let plan = if task.compat_bits == 0 { Plan::default() } else { plan(events, &table, types.is_some())? };
         let registers = u32::from(registers::WORDS);
         let mut loader = EbpfLoader::new();
         for (name, value) in [
@@ -146,8 +151,12 @@ impl Loader {
         loader.map_max_entries("RECIPES", recipes).map_max_entries("TALLIES", recipes);
         loader.map_max_entries("PATTERNS", u32::try_from(table.patterns().len())?.max(1));
         let possible = u32::try_from(channel.possible().len())?;
-        let calls = if events.iter().any(|event| event.pair.is_some()) { (CALLS * possible).max(ALL_CALLS) } else { 1 };
-        loader.map_max_entries("CALLS", calls).map_max_entries("DEEPER", calls);
+        let calls_if = |is_single: bool| {
+            let is_there = events.iter().any(|event| event.pair.is_some_and(|pair| pair.is_single == is_single));
+            if is_there { (CALLS * possible).max(LEAST_CALLS) } else { 1 }
+        };
+        loader.map_max_entries("CALLS", calls_if(false)).map_max_entries("DEEPER", calls_if(false));
+        loader.map_max_entries("WAITING", calls_if(true));
         loader.map_max_entries("CHOSEN", chosen).map_max_entries("SYSTEM_CALLS", plan.table_len()?.max(1));
         if let Some(folder) = orders.shared {
             loader.map_pin_path("TRIGGER", folder.join(TRIGGER)).map_pin_path("CHOSEN", folder.join(CHOSEN));
@@ -163,7 +172,7 @@ impl Loader {
         let mut take = |name: &str| ebpf.take_map(name).with_context(|| format!("the object has no map {name}"));
         let (account, tallies) = (take("ACCOUNT")?, take("TALLIES")?);
         let (trigger, chosen, calls) = (take("TRIGGER")?, take("CHOSEN")?, take("SYSTEM_CALLS")?);
-        let pairs = take("CALLS")?;
+        let (pairs, tasks) = (take("CALLS")?, take("WAITING")?);
         // Of a session that goes on without this process, nobody will be there to listen.
         let notices = if orders.standing { None } else { notices(&mut ebpf)? };
         let mut loader = Self {
@@ -173,10 +182,12 @@ impl Loader {
             trigger: trigger.try_into()?,
             chosen: chosen.try_into()?,
             pairs: pairs.try_into()?,
+            tasks: tasks.try_into()?,
             calls: calls.try_into()?,
             table,
             plan,
             tells_compat: task.compat_bits != 0,
+            types,
             attached: Attached::by(object),
             _ebpf: ebpf,
             stats: None,
@@ -217,6 +228,7 @@ impl Loader {
         let mut together = self.attach_together(events)?;
         let places = self.attach_calls()?;
         together.extend(places.iter().map(|(id, _)| *id));
+        together.extend(self.attach_all_calls(events)?);
         if self.tells_compat {
             for event in events.iter().filter(|event| event.probe.executes()) {
                 self.attached.exec(&self.table.served(event)?)?;
@@ -243,10 +255,10 @@ impl Loader {
             let reason = reason.map_or_else(|| anyhow::anyhow!("there is none"), |refused| refused.error);
             return Err(reason.context("none of the events of --until could be attached"));
         }
-        let Self { request, account, tallies, trigger, chosen, pairs, calls, attached, stats, .. } = self;
+        let Self { request, account, tallies, trigger, chosen, pairs, tasks, calls, attached, stats, .. } = self;
         let (loaded, links) = attached.into_parts();
         Ok((
-            Programs { request, account, tallies, trigger, chosen, pairs, calls, places, loaded, links, stats },
+            Programs { request, account, tallies, trigger, chosen, pairs, tasks, calls, places, loaded, links, stats },
             refused,
         ))
     }
@@ -258,7 +270,6 @@ impl Loader {
         if plan.layers.is_empty() {
             return Ok(Vec::new());
         }
-        let tracefs = machine::tracefs()?;
         let mut places = Vec::new();
         for (index, layer) in plan.layers.iter().enumerate() {
             // The return first: an entry that nobody takes up again would stay for ever.
@@ -273,12 +284,33 @@ impl Loader {
                 }
                 if !found.is_empty() {
                     let events = found.iter().map(|(_, cookie)| cookie.id).collect();
-                    let hook = (calls::id(&tracefs, &format!("raw_syscalls/{}", side.tracepoint()))?, begin);
-                    self.attached.calls(layer.program, index, hook, events)?;
+                    if let Some(types) = self.types {
+                        let program = (calls::program_by_type(side, layer.by_recipe), Hook::Calls(types.of_side(side)));
+                        self.attached.calls_by_type(program, begin, events, true)?;
+                    } else {
+                        let program = if layer.by_recipe { "on_call_recipe" } else { "on_call" };
+                        let tracepoint = format!("raw_syscalls/{}", side.tracepoint());
+                        let hook = (calls::id(&machine::tracefs()?, &tracepoint)?, begin);
+                        self.attached.calls(program, index, hook, events)?;
+                    }
                 }
             }
         }
         Ok(places)
+    }
+
+    /// Attaches to all system calls for those events that are all of them, where programs are given the registers; returns which these are.
+    fn attach_all_calls(&mut self, events: &[Event]) -> Result<Vec<u16>> {
+        let Some(types) = self.types else { return Ok(Vec::new()) };
+        let mut attached = Vec::new();
+        for event in events {
+            let Some(side) = event.probe.all_calls() else { continue };
+            let by_recipe = self.table.served(event)?.by_recipe;
+            let program = (calls::program_by_type(side, by_recipe), Hook::Calls(types.of_side(side)));
+            self.attached.calls_by_type(program, ALL_CALLS | u32::from(event.id), vec![event.id], false)?;
+            attached.push(event.id);
+        }
+        Ok(attached)
     }
 
     /// Attaches to the functions that patterns mean, all at once, where the kernel can do that; returns which events were.
@@ -302,10 +334,10 @@ impl Loader {
 }
 
 /// How system calls are served.
-fn plan(events: &[Event], table: &Table) -> Result<Plan> {
+fn plan(events: &[Event], table: &Table, by_type: bool) -> Result<Plan> {
     let calls = events.iter().filter_map(|event| Some((event, event.probe.call()?)));
     let calls = calls.map(|(event, (name, sides))| Ok(Call { name, sides, event: table.served(event)? }));
-    Ok(Plan::new(calls.collect::<Result<Vec<_>>>()?.into_iter()))
+    Ok(Plan::new(calls.collect::<Result<Vec<_>>>()?.into_iter(), by_type))
 }
 
 /// Makes the workspaces that all CPUs share, in place of those of each CPU that the object declares. They are pinned until the folder is dropped.

@@ -28,6 +28,7 @@ impl Table {
     /// When there are too many patterns.
     pub(crate) fn new(events: &[Event], names: Vec<Pattern>, has_context: bool) -> Result<Self> {
         let mut table = Self { recipes: BTreeMap::new(), patterns: names };
+        let mut lanes = BTreeMap::new();
         for event in events {
             let is_plain = event.values.is_none()
                 && event.condition.is_none()
@@ -36,7 +37,12 @@ impl Table {
                 && !event.probe.is_by_recipe()
                 && !has_context;
             if !is_plain {
-                let recipe = recipe(event, table.patterns.len())?;
+                let mut recipe = recipe(event, table.patterns.len())?;
+                if let Some((call, _)) = event.probe.call().filter(|_| event.pair.is_some()) {
+                    let lane = lanes.entry(call).or_insert(0u16);
+                    recipe.lane = *lane;
+                    *lane = lane.checked_add(1).context("too many events of one system call")?;
+                }
                 table.patterns.extend(event.condition.iter().flat_map(|condition| &condition.patterns));
                 table.recipes.insert(event.id, recipe);
             }

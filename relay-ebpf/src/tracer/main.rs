@@ -13,6 +13,7 @@ mod pairs;
 mod patterns;
 mod recipe;
 mod trigger;
+mod waiting;
 
 use aya_ebpf::{
     EbpfContext,
@@ -25,13 +26,16 @@ use relay_common::{
     trace::{COMMON_FIELDS, Clock, Cookie, MAX_PAYLOAD, Packets, RECORD_HEADER, RecordHeader, TracerRequest},
 };
 use relay_ebpf::{
-    channel, license, program, request, setting,
+    channel,
+    channel::Record,
+    license, program, request, setting,
     sys::{self, Address, BpfWord, KernelAddress, Workspace},
     tracepoint,
 };
 
 use crate::{
     account::{count, may_notice},
+    calls::{Call, ENTRY_WORDS, EXIT_WORDS},
     choose::{BORN, CHOSEN, NOBODY, RECORDER, SINCE, born, is_chosen, is_paused, is_recorded},
     pairs::UNPAIRED,
 };
@@ -65,9 +69,14 @@ impl Clock for KernelClock {
 }
 
 tracepoint!(on_tracepoint, tracepoint_event);
+tracepoint!(on_fields, fields_event);
 tracepoint!(on_tp_recipe, tracepoint_by_recipe);
 tracepoint!(on_call, call_event);
 tracepoint!(on_call_recipe, call_by_recipe);
+program!(on_enter("raw_tracepoint"): RawTracePointContext, entry_event);
+program!(on_enter_recipe("raw_tracepoint"): RawTracePointContext, entry_by_recipe);
+program!(on_leave("raw_tracepoint"): RawTracePointContext, exit_event);
+program!(on_leave_recipe("raw_tracepoint"): RawTracePointContext, exit_by_recipe);
 tracepoint!(on_exec, exec_event);
 program!(on_raw_tracepoint("raw_tracepoint"): RawTracePointContext, raw_tracepoint_event);
 program!(on_probe("kprobe"): ProbeContext, probe_event);
@@ -94,6 +103,28 @@ fn tracepoint_event(ctx: &TracePointContext) {
     }
 }
 
+/// The same where the fields have a size that the program was made for.
+#[inline(always)]
+fn fields_event(ctx: &TracePointContext) {
+    let current = sys::current();
+    if !is_recorded(current) {
+        return;
+    }
+    if !is_chosen(current) {
+        count(|account| &account.unwanted);
+        return;
+    }
+    let (id, len) = (Cookie::unpack(sys::cookie(ctx)).id, sys::fields_size());
+    match EVENTS.reserve(RECORD_HEADER + len) {
+        Ok(record) => {
+            store_header(&record, id, len, current);
+            record.copy_fields(RECORD_HEADER, ctx);
+            record.commit();
+        }
+        Err(lost) => notice(ctx, lost),
+    }
+}
+
 /// A system call: its number says which. The tracepoints of each call have the same fields at the same places.
 #[inline(always)]
 fn call_event(ctx: &TracePointContext) {
@@ -113,12 +144,92 @@ fn record_fields(ctx: &TracePointContext, event: Cookie, current: u64) {
     let len = payload_len(ctx, event);
     match EVENTS.reserve(RECORD_HEADER + len) {
         Ok(record) => {
-            record.store(0, RecordHeader::new(record.stamp(), event.id, len, current));
+            store_header(&record, event.id, len, current);
             record.copy_from_kernel(RECORD_HEADER, len, KernelAddress::in_context(ctx, COMMON_FIELDS));
             record.commit();
         }
         Err(lost) => notice(ctx, lost),
     }
+}
+
+#[inline(always)]
+fn store_header(record: &Record<Packets<KernelClock>>, id: u16, len: u64, current: u64) {
+    let (first, second, third) = RecordHeader::new(record.stamp(), id, len, current).words();
+    record.store_word(0, first);
+    record.store_word(8, second);
+    record.store(16, third);
+}
+
+/// A system call that begins, where its registers are loads.
+#[inline(always)]
+fn entry_event(ctx: &RawTracePointContext) {
+    record_call::<ENTRY_WORDS>(ctx);
+}
+
+/// One that returns.
+#[inline(always)]
+fn exit_event(ctx: &RawTracePointContext) {
+    record_call::<EXIT_WORDS>(ctx);
+}
+
+#[inline(always)]
+fn record_call<const WORDS: usize>(ctx: &RawTracePointContext) {
+    let call = Call::<WORDS>::of(ctx);
+    let Some(event) = call.event(ctx) else { return };
+    let current = sys::current();
+    if !is_recorded(current) {
+        return;
+    }
+    if !is_chosen(current) {
+        count(|account| &account.unwanted);
+        return;
+    }
+    let len = Call::<WORDS>::len(event);
+    match EVENTS.reserve(RECORD_HEADER + len) {
+        Ok(record) => {
+            store_header(&record, event.id, len, current);
+            call.each(|index, word| {
+                let (at, rest) = (RECORD_HEADER + index * 8, len.saturating_sub(index * 8));
+                // A call without arguments has no more than its number, of 4 bytes.
+                if rest >= 8 {
+                    record.store_word(at, word)
+                } else if rest >= 4 {
+                    record.store(at, word as u32)
+                }
+            });
+            record.commit();
+        }
+        Err(lost) => notice(ctx, lost),
+    }
+}
+
+#[inline(always)]
+fn entry_by_recipe(ctx: &RawTracePointContext) {
+    call_with_recipe::<ENTRY_WORDS>(ctx);
+}
+
+#[inline(always)]
+fn exit_by_recipe(ctx: &RawTracePointContext) {
+    call_with_recipe::<EXIT_WORDS>(ctx);
+}
+
+#[inline(always)]
+fn call_with_recipe<const WORDS: usize>(ctx: &RawTracePointContext) {
+    let call = Call::<WORDS>::of(ctx);
+    let Some(event) = call.event(ctx) else { return };
+    let current = sys::current();
+    if !is_recorded(current) {
+        return;
+    }
+    // A system call has no frame: the inputs are not looked at before they are copied.
+    with_recipe(ctx, event, current, KernelAddress::new(0), |workspace, recipe| {
+        if recipe.n_fetches != 0 {
+            call.each(|index, word| workspace.inputs.set(index, word));
+            return None;
+        }
+        call.each(|index, word| workspace.store_number(index * 8, 8, word));
+        Some((workspace.payload(), Call::<WORDS>::len(event)))
+    });
 }
 
 /// One with a recipe. A program of its own: in the same one it would take the registers that the plain copy needs.
@@ -148,7 +259,8 @@ fn exec_event(ctx: &TracePointContext) {
     if !is_recorded(current) {
         return;
     }
-    if !calls::is_of_32_bits() || !pairs::is_in(event.id.into(), current) {
+    let id = event.id.into();
+    if !calls::is_of_32_bits() || !recipe::recipe(id).is_some_and(|recipe| waiting::is_in(id, recipe)) {
         count(|account| &account.other_calls);
         return;
     }
@@ -263,7 +375,7 @@ fn with_recipe<C: EbpfContext>(
         return;
     };
     let given = start(workspace, recipe);
-    if let Some(len) = payload(workspace, recipe, event, (level, current, is_chosen), given.map(|(_, len)| len)) {
+    if let Some(len) = payload(recipe, event, (level, current, is_chosen), given.map(|(_, len)| len)) {
         let source = given.map_or(workspace.payload(), |(source, _)| source);
         let time = write(ctx, workspace, event.id, current, source, len);
         if recipe.flags & flag::TRIGGER != 0 {
@@ -282,7 +394,7 @@ fn write(ctx: &impl EbpfContext, workspace: &Workspace, id: u16, current: u64, s
     match EVENTS.reserve(RECORD_HEADER + before + len) {
         Ok(record) => {
             let time = record.stamp();
-            record.store(0, RecordHeader::new(time, id, before + len, current));
+            store_header(&record, id, before + len, current);
             if CONTEXT.load() != 0 {
                 record.copy_from_kernel(RECORD_HEADER, before, workspace.context());
             }
@@ -302,7 +414,6 @@ fn write(ctx: &impl EbpfContext, workspace: &Workspace, id: u16, current: u64, s
 /// Bytes of the payload, when it is to be recorded. When not, that is counted.
 #[inline(always)]
 fn payload(
-    workspace: &Workspace,
     recipe: &Recipe,
     event: Cookie,
     (level, current, is_chosen): (u32, u64, bool),
@@ -336,15 +447,9 @@ fn payload(
     if last != 0 {
         end = recipe::gather(level, id, if is_pair { first } else { 0 }, last, end);
     }
-    if recipe.n_tests != 0 {
-        workspace.inputs.set(input::PID.into(), current >> 32);
-        workspace.inputs.set(input::TID.into(), current & 0xffff_ffff);
-        workspace.inputs.set(input::UID.into(), sys::user() & 0xffff_ffff);
-        workspace.inputs.set(input::CPU.into(), sys::cpu().into());
-        if !recipe::holds(level, id, recipe) {
-            count(|account| &account.unwanted);
-            return None;
-        }
+    if recipe.n_tests != 0 && !recipe::holds(level, id, recipe) {
+        count(|account| &account.unwanted);
+        return None;
     }
     let len = given.unwrap_or(end).min(MAX_PAYLOAD);
     recipe::is_within_limit(recipe, id).then_some(len)

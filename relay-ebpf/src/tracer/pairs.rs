@@ -1,4 +1,4 @@
-//! Entries that wait for their return: what was fetched at the entry of a function or a system call, kept for the thread.
+//! Entries that wait for their return: what was fetched at the entry of a function, kept for the thread; of a system call in `waiting`.
 
 use aya_ebpf::{
     btf_maps::{Array, LruHashMap},
@@ -15,6 +15,7 @@ use crate::{
     account::count,
     choose::SINCE,
     recipe::{recipe, tally, workspace},
+    waiting,
 };
 
 /// How many calls that have returned unseen are given up at one event.
@@ -23,8 +24,6 @@ const GIVEN_UP: usize = 64;
 /// arm64 ABI). The stack pointer at a return is less than that above the one at its entry; the frame of a trampoline is the same at both
 /// (`arch_prepare_bpf_trampoline`, which passes one address to the programs of the entry and of the exit).
 const FRAME: u64 = 16;
-/// Bytes that tasks are multiples of apart.
-const TASK_ALIGN: u64 = 64;
 /// Words of a payload that are kept.
 const WORDS: usize = KEPT as usize / 8;
 
@@ -75,30 +74,17 @@ static NO_CALLS: Array<Calls, 1> = Array::new();
 pub(crate) const UNPAIRED: u64 = u64::MAX;
 
 /// Under which the calls of the current thread are kept.
-///
-/// A system call's by the thread's task: a thread that executes a program takes the number of its process's first (fs/exec.c, `de_thread`). Tasks
-/// lie at multiples of 64 bytes (kernel/fork.c, `fork_init`), so 48 bits tell them apart; a thread is in one system call at most, so that the
-/// highest bits are not needed for the depth.
 #[inline(always)]
-fn key(event: u32, recipe: &Recipe, current: u64) -> u64 {
-    if recipe.flags & flag::SINGLE != 0 {
-        return (sys::task() / TASK_ALIGN) << 16 | u64::from(event);
-    }
+fn key(event: u32, current: u64) -> u64 {
     let tid = current & 0x7fff_ffff;
     // Every CPU has an idle task, and all of them have the number 0; no thread's number has so many bits.
     let who = if tid == 0 { 1 << 31 | u64::from(sys::cpu()) } else { tid };
     who << 16 | u64::from(event)
 }
 
-/// Whether the current thread is in a call of an event, as far as is known.
-#[inline(always)]
-pub(crate) fn is_in(event: u32, current: u64) -> bool {
-    recipe(event).is_some_and(|recipe| sys::value(&CALLS, key(event, recipe, current)).is_some())
-}
-
 /// Counts calls of the event that a key is of.
 #[inline(always)]
-fn tell(key: u64, of: impl FnOnce(&Tally<BpfWord>) -> &BpfWord, calls: u64) {
+pub(crate) fn tell(key: u64, of: impl FnOnce(&Tally<BpfWord>) -> &BpfWord, calls: u64) {
     if let Some(tally) = tally(u32::from(key as u16)) {
         of(tally).count(calls);
     }
@@ -144,28 +130,28 @@ relay_ebpf::subprogram! {
     /// where the recipe's inputs are.
     pub(crate) fn forget(event: u32, current: u64, inputs: u64) -> u64 {
         let Some(recipe) = recipe(event) else { return 0 };
-        let key = key(event, recipe, current);
+        if recipe.flags & flag::SINGLE != 0 {
+            waiting::forget(recipe);
+            return 0;
+        }
+        let key = key(event, current);
         let Some(calls) = sys::value(&CALLS, key) else { return 0 };
         let frame = match recipe.frame {
             input::FRAME => inputs,
             word if word < input::WORDS => sys::kernel_u64(KernelAddress::new(inputs.wrapping_add(u64::from(word) * 8))),
             _ => 0,
         };
-        set_depth(calls, key, left(calls, recipe, key, frame));
+        set_depth(calls, key, left(calls, key, frame));
         0
     }
 }
 
 /// How many calls the thread is in, now that one begins in this frame.
 #[inline(always)]
-fn left(calls: &'static Calls, recipe: &Recipe, key: u64, frame: u64) -> u64 {
+fn left(calls: &'static Calls, key: u64, frame: u64) -> u64 {
     let task = sys::task();
     if calls.task.swap(task) != task {
         tell(key, |tally| &tally.ended, calls.depth.peek());
-        0
-    } else if recipe.flags & flag::SINGLE != 0 {
-        // A thread is in one system call at most: one that has not returned never will.
-        tell(key, |tally| &tally.unseen, calls.depth.peek());
         0
     } else if frame == 0 {
         calls.depth.peek()
@@ -179,7 +165,11 @@ relay_ebpf::subprogram! {
     /// Keeps the payload, up to `end`, for the return. One that cannot be kept is missed at its return, and counted there.
     pub(crate) fn enter(level: u32, event: u32, current: u64, end: u64) -> u64 {
         let (Some(workspace), Some(recipe)) = (workspace(level), recipe(event)) else { return 0 };
-        let key = key(event, recipe, current);
+        if recipe.flags & flag::SINGLE != 0 {
+            waiting::enter(workspace, event, recipe, current, end);
+            return 0;
+        }
+        let key = key(event, current);
         tell(key, |tally| &tally.entries, 1);
         if sys::value(&CALLS, key).is_none()
             && let Some(none) = NO_CALLS.get(0)
@@ -188,7 +178,7 @@ relay_ebpf::subprogram! {
         }
         let Some(calls) = sys::value(&CALLS, key) else { return 0 };
         let frame = frame(workspace, recipe);
-        let depth = left(calls, recipe, key, frame);
+        let depth = left(calls, key, frame);
         let _ = calls.depth.swap(depth + 1);
         let _ = calls.thread.swap(current & 0x7fff_ffff);
         if depth != 0
@@ -225,7 +215,10 @@ relay_ebpf::subprogram! {
     /// Takes the payload of the entry, and returns its end, or [`UNPAIRED`].
     pub(crate) fn leave(level: u32, event: u32, current: u64, now: u64) -> u64 {
         let (Some(workspace), Some(recipe)) = (workspace(level), recipe(event)) else { return UNPAIRED };
-        let key = key(event, recipe, current);
+        if recipe.flags & flag::SINGLE != 0 {
+            return waiting::leave(workspace, event, recipe, now);
+        }
+        let key = key(event, current);
         let Some(calls) = sys::value(&CALLS, key) else { return UNPAIRED };
         if calls.task.peek() != sys::task() {
             // Of another thread, which had the number before.

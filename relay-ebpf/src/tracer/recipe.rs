@@ -249,7 +249,14 @@ relay_ebpf::subprogram! {
 #[inline(always)]
 fn compare(workspace: &Workspace, test: &Test) -> bool {
     let number = if test.subject == Subject::Input as u8 {
-        workspace.inputs.get(test.at.into())
+        // What is known of any task is asked for by the test that needs it.
+        match test.at {
+            input::PID => sys::current() >> 32,
+            input::TID => sys::current() & 0xffff_ffff,
+            input::UID => sys::user() & 0xffff_ffff,
+            input::CPU => sys::cpu().into(),
+            at => workspace.inputs.get(at.into()),
+        }
     } else {
         let number = workspace.payload_number(test.at.into(), test.size.into());
         let shift = 64u32.wrapping_sub(u32::from(test.size) * 8) & 63;
