@@ -762,8 +762,16 @@ impl Registers {
     #[inline(always)]
     #[must_use]
     pub fn call(self) -> u64 {
-        let word = self.word(if IS_ARM64 { 35 } else { 15 });
-        i64::from(word as i32).cast_unsigned()
+        // VERIFIER: arm64's `syscallno` has 32 bits, and no more than a member is loaded.
+        let number = if IS_ARM64 { self.half(70) } else { self.word(15) as u32 };
+        i64::from(number.cast_signed()).cast_unsigned()
+    }
+
+    /// Half a word of the structure.
+    #[inline(always)]
+    fn half(self, index: usize) -> u32 {
+        // SAFETY: as in `word`.
+        unsafe { self.0.cast::<u32>().wrapping_add(index).read_volatile() }
     }
 
     #[inline(always)]

@@ -120,6 +120,8 @@ fn watch(mut child: Child) -> (Option<i32>, u64) {
     let status = format!("/proc/{}/status", child.id());
     loop {
         let text = fs::read_to_string(&status).unwrap_or_default();
+        // Until it has the name of its program it may have this process's memory (fs/exec.c, `exec_mmap`, wakes who waits for a vfork before).
+        let text = if text.starts_with("Name:\trelayd\n") { text.as_str() } else { "" };
         let peak = text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
         memory = memory.max(peak.unwrap_or(0));
         if let Some(status) = child.try_wait().unwrap() {
