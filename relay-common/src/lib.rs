@@ -51,4 +51,6 @@ pub use layout::{
 };
 pub use reader::{Corrupt, Count, Pass, Reader, Subbuf};
 pub use word::{ReaderWord, Word};
+#[doc(hidden)]
+pub use writer::TRIES;
 pub use writer::{Client, Closing, Lost, Mode, Plain, Reservation, Writer};

@@ -16,7 +16,7 @@ use crate::{
 
 /// How often a writer that was interrupted between its look and its exchange tries again.
 // VERIFIER: of 64 bits, since half a word on the stack shares it with others, and the loop's end is lost from sight.
-const TRIES: u64 = 8;
+pub const TRIES: u64 = 8;
 
 /// What happens to new records when the reader is behind.
 ///
@@ -315,13 +315,21 @@ impl<B: Buffer, C: Client<B>> Writer<'_, B, C> {
                 return result;
             }
         }
+        Err(self.give_up())
+    }
+
+    /// Counts a record for which there was no look after which nobody had moved on.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn give_up(&self) -> Lost {
         self.buffer.control().producer.lost_nested.count(1);
-        Err(Lost::Nested)
+        Lost::Nested
     }
 
     /// One such look; `None` when others have moved on since.
+    #[doc(hidden)]
     #[inline(always)]
-    fn look_and_reserve(&self, len: u64) -> Option<Result<Reservation, Lost>> {
+    pub fn look_and_reserve(&self, len: u64) -> Option<Result<Reservation, Lost>> {
         let producer = &self.buffer.control().producer;
         if len > MAX_RECORD || Self::FIRST + len > self.geometry.subbuf_size() {
             producer.lost_too_big.count(1);

@@ -35,7 +35,7 @@ use aya_ebpf::{
     programs::{RawTracePointContext, TracePointContext},
 };
 use relay_common::{
-    Buffer as _, Client, Control, Counters, Geometry, Lost, Mode, Request, Reservation, Word as _, Writer,
+    Buffer as _, Client, Control, Counters, Geometry, Lost, Mode, Request, Reservation, TRIES, Word as _, Writer,
 };
 
 use crate::sys::{self, BpfWord, CpuBuffer, KernelAddress, Setting, UserAddress};
@@ -216,20 +216,29 @@ impl<C: Client<CpuBuffer> + Copy> Channel<C> {
             }
             return Err(Lost::NoBuffer);
         };
-        // Copies, to have an address: what has one the compiler keeps on the stack, and the common path should not be there.
         let reservation = match self.writer(&buffer).reserve_open(len) {
             Some(reservation) => reservation,
-            None => {
-                let mut reservation = Reservation::NONE;
-                match anew(&{ *self }, &{ buffer }, len, &mut reservation) {
-                    GRANTED => reservation,
-                    FULL => return Err(Lost::Full),
-                    TOO_BIG => return Err(Lost::TooBig),
-                    _ => return Err(Lost::Nested),
-                }
-            }
+            None => self.reserve_anew(&buffer, len)?,
         };
         Ok(Record { channel: *self, buffer, reservation, len })
+    }
+
+    /// The same where the open sub-buffer has no room for more than it.
+    #[inline(always)]
+    fn reserve_anew(&self, buffer: &CpuBuffer, len: u64) -> Result<Reservation, Lost> {
+        let mut reservation = Reservation::NONE;
+        // Not in `anew`: that takes more of the stack the more it does, and leaves less to whoever calls it.
+        for _ in 0..TRIES {
+            // Copies, to have an address: what has one the compiler keeps on the stack, and the common path should not be there.
+            match anew(&{ *self }, &{ *buffer }, len, &mut reservation) {
+                GRANTED => return Ok(reservation),
+                FULL => return Err(Lost::Full),
+                TOO_BIG => return Err(Lost::TooBig),
+                NESTED => return Err(Lost::Nested),
+                _ => {}
+            }
+        }
+        Err(self.writer(buffer).give_up())
     }
 
     /// Counts a record as lost to nesting that its client could not even ask room for.
@@ -361,6 +370,7 @@ const GRANTED: u64 = 0;
 const FULL: u64 = 1;
 const TOO_BIG: u64 = 2;
 const NESTED: u64 = 3;
+const NOT_NOW: u64 = 4;
 
 /// Apart: once a sub-buffer, and large enough to take all registers from what is done for every record.
 // VERIFIER: it returns a number, since a function without leaves in `r0` what it last had there, and the kernel lets no pointer to a stack be returned; and it
@@ -373,14 +383,15 @@ fn anew<C: Client<CpuBuffer> + Copy>(
     len: u64,
     reservation: &mut Reservation,
 ) -> u64 {
-    match channel.writer(buffer).reserve_anew(len) {
-        Ok(granted) => {
+    match channel.writer(buffer).look_and_reserve(len) {
+        Some(Ok(granted)) => {
             *reservation = granted;
             GRANTED
         }
-        Err(Lost::Full) => FULL,
-        Err(Lost::TooBig) => TOO_BIG,
-        Err(Lost::Nested | Lost::NoBuffer) => NESTED,
+        Some(Err(Lost::TooBig)) => TOO_BIG,
+        Some(Err(Lost::Full)) => FULL,
+        Some(Err(Lost::Nested | Lost::NoBuffer)) => NESTED,
+        None => NOT_NOW,
     }
 }
 
