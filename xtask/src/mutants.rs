@@ -340,8 +340,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         test: EXPLORE,
         file: WRITER,
         edits: &[(
-            "producer.lost_nested.count(1);\n        Err(Lost::Nested)",
-            "producer.lost_nested.count(0);\n        Err(Lost::Nested)",
+            "producer.lost_nested.count(1);\n        Lost::Nested",
+            "producer.lost_nested.count(0);\n        Lost::Nested",
         )],
     },
     Mutant {
