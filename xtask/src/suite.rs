@@ -39,7 +39,7 @@ enum State {
 }
 
 impl Suite {
-    /// Reads a line of output: `test NAME ... ok`, or `test [WHY] NAME ... ignored`.
+    /// Reads a line of output: `test NAME ... ok`, `test [WHY] NAME ... ignored` of a kernel test, or `test NAME ... ignored, WHY` of any other.
     pub(crate) fn read(&mut self, line: &str) {
         let (test, result) = match (line.trim().strip_prefix("test "), &self.begun) {
             (Some(rest), _) => match rest.split_once(" ... ") {
@@ -53,7 +53,8 @@ impl Suite {
             Some((why, name)) => (why, name.trim()),
             None => ("ignored", test.trim()),
         };
-        let state = match result.trim() {
+        let (result, why) = result.trim().split_once(", ").unwrap_or((result.trim(), why));
+        let state = match result {
             "ok" => State::Passed,
             "ignored" => State::Ignored(why.to_owned()),
             // Of that its program tells.
@@ -145,12 +146,20 @@ mod tests {
         suite.add(&elsewhere);
         assert_eq!(suite.never_run(), [("compare::two", "no perf")]);
         suite.report_left_out("1.0").unwrap();
+        suite.read("test writer::seven ... ignored, for today");
+        assert_eq!(suite.never_run(), [("compare::two", "no perf"), ("writer::seven", "for today")]);
+        suite.read("test writer::seven ... ok");
         suite.read("test [no time] probes::six ... ignored");
         let unknown = suite.report_left_out("1.0").unwrap_err().to_string();
         assert!(unknown.contains("no time") && unknown.contains("probes::six"), "{unknown}");
         assert_eq!(
             suite.lines().collect::<Vec<_>>(),
-            ["test probes::five ... ok", "test probes::one ... ok", "test probes::three ... ok"]
+            [
+                "test probes::five ... ok",
+                "test probes::one ... ok",
+                "test probes::three ... ok",
+                "test writer::seven ... ok"
+            ]
         );
     }
 }
