@@ -13,7 +13,7 @@ use std::{
 
 use regex::{Regex, escape};
 use relay_channel::machine;
-use relay_tests::{Recording, record, succeed, text};
+use relay_tests::{Recording, record, succeed, text, wait_until};
 use rustix::fs::{FlockOperation, fcntl_lock, flock};
 
 /// Two clock readings for one record are no farther apart, in microseconds.
@@ -441,7 +441,9 @@ pub(crate) fn constant_texts_of_the_kernel_are_shown() {
     let ftrace = Ftrace::new("relayd-texts");
     ftrace.write("events/rcu/rcu_utilization/enable", "1");
     let recording = Recording::start(&["-e", "rcu:rcu_utilization"]);
-    std::thread::sleep(Duration::from_millis(300));
+    let switches = || ftrace.lines().iter().filter(|line| line.text == "Start context switch").count();
+    let before = switches();
+    wait_until("the kernel has come by", || switches() > before);
     let trace = recording.stop();
     ftrace.write("tracing_on", "0");
     let theirs: BTreeSet<String> = ftrace.lines().into_iter().map(|line| line.text).collect();

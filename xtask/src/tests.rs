@@ -36,7 +36,7 @@ pub(crate) fn kernel(filter: &[String]) -> Result<()> {
 pub(crate) fn unit(filter: &[String]) -> Result<()> {
     setup::test_tools()?;
     let mut tests = cargo();
-    tests.args(["test", "--locked", "--"]).args(filter);
+    tests.args(["test", "--locked", "--no-fail-fast", "--"]).args(filter);
     if ebpf::toolchain().and_then(|_| ebpf::linker()).is_err() {
         tests.env("RELAYD_SKIP_EBPF", "1");
     }
