@@ -5,10 +5,13 @@
 use std::{
     ffi::{CStr, c_int},
     io,
-    os::fd::{BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+    os::fd::{AsFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
 };
 
-use aya::Pod;
+use aya::{
+    Pod,
+    maps::{MapData, MapType},
+};
 use aya_log::EbpfLogger;
 use aya_obj::generated::{
     BPF_F_KPROBE_MULTI_RETURN, PERF_FLAG_FD_CLOEXEC, bpf_attach_type, bpf_cmd, bpf_insn, bpf_link_type,
@@ -238,6 +241,37 @@ pub fn load_btf(bytes: &[u8]) -> io::Result<OwnedFd> {
     let (btf, size) =
         (bytes.as_ptr().expose_provenance() as u64, u32::try_from(bytes.len()).map_err(io::Error::other)?);
     open(bpf_cmd::BPF_BTF_LOAD, &mut Load { btf, size, ..Load::default() })
+}
+
+/// The first value of an array map.
+///
+/// # Errors
+/// When it is not one, or what the kernel says.
+pub fn first_value(map: &MapData) -> io::Result<Vec<u8>> {
+    #[derive(Default)]
+    #[repr(C)]
+    struct LookUp {
+        map: u32,
+        unused: u32,
+        key: u64,
+        value: u64,
+        flags: u64,
+    }
+    let info = map.info().map_err(io::Error::other)?;
+    if info.map_type().map_err(io::Error::other)? != MapType::Array {
+        return Err(io::Error::other("this is not an array"));
+    }
+    let key = 0u32;
+    let mut value = vec![0u8; info.value_size() as usize];
+    let mut attr = LookUp {
+        map: raw(map.fd().as_fd()),
+        key: (&raw const key).expose_provenance() as u64,
+        value: value.as_mut_ptr().expose_provenance() as u64,
+        ..LookUp::default()
+    };
+    // SAFETY: the kernel reads a key of 4 bytes, and writes a value of the size that it says an array's values have.
+    unsafe { bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attr) }?;
+    Ok(value)
 }
 
 /// The BTF that the kernel has under an id.

@@ -355,13 +355,13 @@ impl<C: Client<CpuBuffer> + Copy> Channel<C> {
 
     #[inline(always)]
     fn writer<'a>(&'a self, buffer: &'a CpuBuffer) -> Writer<'a, CpuBuffer, C> {
-        let mode = if self.settings.load().overwrite != 0 { Mode::Overwrite } else { Mode::NoOverwrite };
+        let mode = if self.settings.load_parts().overwrite != 0 { Mode::Overwrite } else { Mode::NoOverwrite };
         Writer { buffer, client: &self.client, geometry: self.geometry(), mode }
     }
 
     #[inline(always)]
     fn geometry(&self) -> Geometry {
-        Geometry::from_words(self.settings.load().geometry)
+        Geometry::from_words(self.settings.load_parts().geometry)
     }
 }
 

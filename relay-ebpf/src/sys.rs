@@ -50,8 +50,15 @@ impl<T: Copy> Setting<T> {
     /// ```
     #[inline(always)]
     pub fn load(&self) -> T {
-        // Through a pointer of which the compiler knows nothing: it must not take the object's value for it. What is not needed of a structure
-        // is not loaded, as it would be by a volatile load.
+        // The compiler must not take the object's value for it.
+        // SAFETY: the pointer comes from a reference.
+        unsafe { (&raw const self.0).read_volatile() }
+    }
+
+    /// Its parts, of which those are loaded that are used.
+    #[inline(always)]
+    pub(crate) fn load_parts(&self) -> T {
+        // Through a pointer of which the compiler knows nothing: a volatile load would load all.
         let value = hidden(&raw const self.0);
         // SAFETY: the pointer comes from a reference.
         unsafe { value.read() }
@@ -184,8 +191,9 @@ impl Word for BpfWord {
     #[inline(always)]
     fn exchange_if(&self, old: u64, new: u64) -> bool {
         const SEQ_CST: AtomicOrdering = AtomicOrdering::SeqCst;
+        // Not what it says of its success: for that the compiler makes a number, and looks at it.
         // SAFETY: the pointer comes from a reference.
-        unsafe { atomic_cxchg::<u64, SEQ_CST, SEQ_CST>(self.0.get(), old, new).1 }
+        unsafe { atomic_cxchg::<u64, SEQ_CST, SEQ_CST>(self.0.get(), old, new).0 == old }
     }
 
     #[inline(always)]
@@ -240,10 +248,13 @@ impl BpfWord {
 #[cfg(target_arch = "bpf")]
 macro_rules! store_unaligned {
     ($to:expr, $value:expr, $type:ident) => {
-        // SAFETY: the caller's pointer has room for a number of that type in a map's value; the verifier checks it.
+        store_unaligned!($to, 0, $value, $type)
+    };
+    ($to:expr, $skip:literal, $value:expr, $type:ident) => {
+        // SAFETY: the caller's pointer has room for a number of that type, so many bytes on, in a map's value; the verifier checks it.
         unsafe {
             core::arch::asm!(
-                concat!("*(", stringify!($type), " *)({0} + 0) = {1}"),
+                concat!("*(", stringify!($type), " *)({0} + ", stringify!($skip), ") = {1}"),
                 in(reg) $to,
                 in(reg) u64::from($value),
                 options(nostack),
@@ -255,8 +266,22 @@ macro_rules! store_unaligned {
 #[cfg(not(target_arch = "bpf"))]
 macro_rules! store_unaligned {
     ($to:expr, $value:expr, $type:ident) => {
-        // SAFETY: the caller's pointer has room for a number of that type.
-        unsafe { $to.cast::<$type>().write_unaligned($value) }
+        store_unaligned!($to, 0, $value, $type)
+    };
+    ($to:expr, $skip:literal, $value:expr, $type:ident) => {
+        // SAFETY: the caller's pointer has room for a number of that type, so many bytes on.
+        unsafe { $to.add($skip).cast::<$type>().write_unaligned($value) }
+    };
+}
+
+/// Stores a word so many bytes behind a pointer: where they are one of these, by the store alone, without an addition before it.
+macro_rules! store_behind {
+    ($to:expr, $skip:expr, $value:expr, [$($known:literal)*]) => {
+        match $skip {
+            $($known if is_known($skip) => store_unaligned!($to, $known, $value, u64),)*
+            // SAFETY: the caller's pointer has room for a word there.
+            skip => store_unaligned!(unsafe { $to.add(skip as usize) }, $value, u64),
+        }
     };
 }
 
@@ -387,8 +412,11 @@ impl CpuBuffer {
     /// Stores 8 bytes at `place + skip`, by one instruction whatever the alignment.
     #[inline(always)]
     pub(crate) fn store_word(&self, place: u64, skip: u64, value: u64) {
-        if let Some((to, _)) = self.room(place, skip, 8) {
-            store_unaligned!(to, value, u64);
+        const HALF: u64 = MAX_RECORD / 2;
+        if skip < HALF {
+            // VERIFIER: as in `room`.
+            let skip = unknown(skip) & (HALF - 1);
+            store_behind!(self.at::<u8>(place), skip, value, [0 4 8 12 16 20 24 28 32 36 40 44 48 52 56 60 64 68 72 76 80 84 88 92 96]);
         }
     }
 
@@ -784,16 +812,34 @@ impl Registers {
 /// The machine that the programs are compiled for.
 const IS_ARM64: bool = cfg!(bpf_target_arch = "aarch64");
 
-/// The number at so many bytes into the current task's structure, in a program of a kind that is given types.
-#[inline(always)]
-#[must_use]
-pub fn task_number(at: u32) -> u32 {
-    // SAFETY: the helper has no arguments.
-    let task: *const u8 = unsafe { helpers::generated::bpf_get_current_task_btf() }.cast();
-    // SAFETY: the kernel refuses a program that loads what is not in the structure.
-    let member = unsafe { task.add(at as usize) }.cast::<u32>();
-    // SAFETY: as above.
-    unsafe { member.read_volatile() }
+/// The task that is current, as programs of a kind that is given types see it: each of its members is a load.
+#[derive(Clone, Copy)]
+pub struct Task(*const u8);
+
+impl fmt::Debug for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Task")
+    }
+}
+
+impl Task {
+    /// The one that is current.
+    #[inline(always)]
+    #[must_use]
+    pub fn current() -> Self {
+        // SAFETY: the helper has no arguments.
+        Self(unsafe { helpers::generated::bpf_get_current_task_btf() }.cast())
+    }
+
+    /// The number at so many bytes into the kernel's `struct task_struct`.
+    #[inline(always)]
+    #[must_use]
+    pub fn number(self, at: u32) -> u32 {
+        // SAFETY: the kernel refuses a program that loads what is not in the structure.
+        let member = unsafe { self.0.add(at as usize) }.cast::<u32>();
+        // SAFETY: as above.
+        unsafe { member.read_volatile() }
+    }
 }
 
 /// The cookie of the attachment through which the program was reached.

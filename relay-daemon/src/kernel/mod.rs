@@ -1,4 +1,4 @@
-//! What of the tracer is in the kernel: [`object`] makes programs as this kernel wants them, [`hook`] and `preemption` know which of them may be reached
+//! What of the tracer is in the kernel: [`object`] makes programs as this kernel wants them, with `settings` in them as numbers, [`hook`] and `preemption` know which of them may be reached
 //! how, `attach` attaches them, `calls` brings many system calls to two hooks, and `task` knows where the kernel keeps what they read; [`choice`] says whose events are wanted. [`programs`] is what is
 //! there afterwards. Nothing here knows what an event is.
 
@@ -9,4 +9,5 @@ pub mod hook;
 pub mod object;
 pub(crate) mod preemption;
 pub mod programs;
+mod settings;
 pub(crate) mod task;

@@ -19,6 +19,7 @@ use relay_common::{placeholder, trace::COMMON_FIELDS};
 use super::{
     hook::{Guard, Hook},
     preemption::{self, CALL, MOVE, Places, load_from_context, store_in_record},
+    settings::Constants,
 };
 use crate::{
     environment::KERNEL,
@@ -31,6 +32,7 @@ use relay_channel::bpf;
 pub struct Object {
     object: aya_obj::Object,
     btf: OwnedFd,
+    constants: Option<Constants>,
     /// The workspaces are shared by all CPUs.
     shared: bool,
 }
@@ -48,6 +50,11 @@ impl Object {
                 Some((name.to_owned(), data(map)?.fd().as_fd().as_raw_fd(), object.maps.get(name)?.clone()))
             })
             .collect();
+        let constants = ebpf.map(".rodata").and_then(data).map(|map| -> Result<Constants> {
+            let bytes = sys::first_value(map).context("reading the eBPF object's constants")?;
+            Ok(Constants { map: map.fd().as_fd().as_raw_fd(), bytes })
+        });
+        let constants = constants.transpose()?;
         let text: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
         object
             .relocate_maps(maps.iter().map(|(name, fd, map)| (name.as_str(), *fd, map)), &text)
@@ -58,7 +65,7 @@ impl Object {
         let btf = object.fixup_and_sanitize_btf(features).context("mending the BTF of the eBPF object")?;
         let btf = btf.context("the eBPF object has no BTF")?.to_bytes();
         let btf = sys::load_btf(&btf).context("loading the BTF of the eBPF object")?;
-        Ok(Self { object, btf, shared })
+        Ok(Self { object, btf, constants, shared })
     }
 
     /// Loads the program of a name. With a cookie it serves one event, and its call for the attachment's cookie becomes that number: so it
@@ -83,6 +90,9 @@ impl Object {
             set_cookie(&mut instructions, cookie);
         }
         set_fields(&mut instructions, fields);
+        if let Some(constants) = &self.constants {
+            constants.fill(&mut instructions);
+        }
         preemption::abilities().fill(
             &mut instructions,
             Places { preemptible: hook.is_preemptible(), guarded: hook.guard() == Guard::Program, shared: self.shared },

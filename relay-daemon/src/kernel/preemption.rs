@@ -187,7 +187,7 @@ fn lowest_slot(instructions: &[bpf_insn]) -> Option<i16> {
 }
 
 /// What an instruction says of itself in a byte.
-const fn code(bits: u32) -> u8 {
+pub(super) const fn code(bits: u32) -> u8 {
     bits.to_le_bytes()[0]
 }
 
@@ -232,7 +232,7 @@ fn call(function: i32) -> bpf_insn {
     instruction(CALL, 0, KERNEL_FUNCTION, function)
 }
 
-fn nothing() -> bpf_insn {
+pub(super) fn nothing() -> bpf_insn {
     instruction(NOTHING, 0, 0, 0)
 }
 

@@ -40,7 +40,7 @@ impl TaskMembers {
         match Kernel::load(Path::new("/sys/kernel/btf")) {
             Ok(kernel) => {
                 let members = Self::of(kernel.vmlinux(), needed).context(WHAT)?;
-                let types = CallTypes::of(kernel.vmlinux()).filter(|_| members.compat_bits != 0);
+                let types = CallTypes::of(kernel.vmlinux()).filter(|_| members.compat_bits != 0 && members.tid != 0);
                 Ok((members, types))
             }
             Err(error) if needed => Err(error.context(WHAT)),

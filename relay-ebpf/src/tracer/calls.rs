@@ -11,10 +11,10 @@ use relay_common::{
 };
 use relay_ebpf::{
     setting,
-    sys::{self, BpfWord, KernelAddress, Registers},
+    sys::{self, BpfWord, KernelAddress, Registers, Task},
 };
 
-use crate::account::count;
+use crate::{PID_AT, TID_AT, account::count};
 
 // Bits of a task that say that its system call is one of 32 bits, whose numbers mean others: their place, and the bits.
 setting!(COMPAT_AT: u32 = sys::UNSET);
@@ -65,6 +65,10 @@ pub(crate) struct Call<const WORDS: usize> {
     number: u64,
     result: u64,
     is_compat: bool,
+    /// Who makes it, `tgid << 32 | tid`.
+    pub(crate) current: u64,
+    /// The cookie, a constant: the event of all calls, or where in the table number 0 is.
+    order: u32,
 }
 
 impl<const WORDS: usize> Call<WORDS> {
@@ -73,23 +77,31 @@ impl<const WORDS: usize> Call<WORDS> {
         let registers = Registers::first_argument(ctx);
         let second: u64 = ctx.arg(1);
         let number = if WORDS == EXIT_WORDS { registers.call() } else { second };
+        let task = Task::current();
         Self {
             registers,
             number,
             result: second,
-            is_compat: sys::task_number(COMPAT_AT.load()) & COMPAT_BITS.load() != 0,
+            is_compat: task.number(COMPAT_AT.load()) & COMPAT_BITS.load() != 0,
+            current: u64::from(task.number(PID_AT.load())) << 32 | u64::from(task.number(TID_AT.load())),
+            order: sys::cookie(ctx) as u32,
         }
     }
 
-    /// Its event, if there is one. If not, that is counted. The cookie is a constant: the event of all calls, or where in the table number 0 is.
+    /// Its event, if there is one. If not, that is counted.
     #[inline(always)]
-    pub(crate) fn event(&self, ctx: &RawTracePointContext) -> Option<Cookie> {
-        let order = sys::cookie(ctx) as u32;
-        if order & ALL_CALLS != 0 {
+    pub(crate) fn event(&self) -> Option<Cookie> {
+        if self.is_any() {
             let size = COMMON_FIELDS as u16 + WORDS as u16 * 8;
-            return Some(Cookie { id: order as u16, size, last_loc: 0, relative: false, entry: false });
+            return Some(Cookie { id: self.order as u16, size, last_loc: 0, relative: false, entry: false });
         }
-        found(self.number, self.is_compat, order)
+        found(self.number, self.is_compat, self.order)
+    }
+
+    /// Whether its event is that of all calls, with all words.
+    #[inline(always)]
+    pub(crate) fn is_any(&self) -> bool {
+        self.order & ALL_CALLS != 0
     }
 
     /// Bytes of the event's fields.
@@ -98,10 +110,12 @@ impl<const WORDS: usize> Call<WORDS> {
         u64::from(event.size).saturating_sub(COMMON_FIELDS).min(WORDS as u64 * 8)
     }
 
-    /// Gives each word, by its index, to `store`.
+    /// Gives each word, by its index, to `store`, until that says that there is room for no more.
     #[inline(always)]
-    pub(crate) fn each(&self, store: impl Fn(u64, u64)) {
-        store(0, self.number);
+    pub(crate) fn each(&self, store: impl Fn(u64, u64) -> bool) {
+        if !store(0, self.number) {
+            return;
+        }
         if WORDS == EXIT_WORDS {
             store(1, self.result);
         } else if self.is_compat {
@@ -112,9 +126,11 @@ impl<const WORDS: usize> Call<WORDS> {
     }
 
     #[inline(always)]
-    fn arguments(&self, is_compat: bool, store: impl Fn(u64, u64)) {
+    fn arguments(&self, is_compat: bool, store: impl Fn(u64, u64) -> bool) {
         for index in 1..WORDS {
-            store(index as u64, self.registers.argument(index - 1, is_compat));
+            if !store(index as u64, self.registers.argument(index - 1, is_compat)) {
+                return;
+            }
         }
     }
 }

@@ -175,8 +175,8 @@ fn exit_event(ctx: &RawTracePointContext) {
 #[inline(always)]
 fn record_call<const WORDS: usize>(ctx: &RawTracePointContext) {
     let call = Call::<WORDS>::of(ctx);
-    let Some(event) = call.event(ctx) else { return };
-    let current = sys::current();
+    let Some(event) = call.event() else { return };
+    let current = call.current;
     if !is_recorded(current) {
         return;
     }
@@ -184,18 +184,28 @@ fn record_call<const WORDS: usize>(ctx: &RawTracePointContext) {
         count(|account| &account.unwanted);
         return;
     }
-    let len = Call::<WORDS>::len(event);
+    if call.is_any() {
+        record_words(ctx, &call, event.id, WORDS as u64 * 8, current);
+    } else {
+        record_words(ctx, &call, event.id, Call::<WORDS>::len(event), current);
+    }
+}
+
+/// Inlined for a length that is known, and for one that is not.
+#[inline(always)]
+fn record_words<const WORDS: usize>(ctx: &RawTracePointContext, call: &Call<WORDS>, id: u16, len: u64, current: u64) {
     match EVENTS.reserve(RECORD_HEADER + len) {
         Ok(record) => {
-            store_header(&record, event.id, len, current);
+            store_header(&record, id, len, current);
             call.each(|index, word| {
-                let (at, rest) = (RECORD_HEADER + index * 8, len.saturating_sub(index * 8));
-                // A call without arguments has no more than its number, of 4 bytes.
-                if rest >= 8 {
-                    record.store_word(at, word)
-                } else if rest >= 4 {
-                    record.store(at, word as u32)
+                let (at, end) = (RECORD_HEADER + index * 8, (index + 1) * 8);
+                if len >= end {
+                    record.store_word(at, word);
+                } else if index == 0 {
+                    // A call without arguments has no more than its number, of 4 bytes.
+                    record.store(at, word as u32);
                 }
+                len > end
             });
             record.commit();
         }
@@ -216,18 +226,24 @@ fn exit_by_recipe(ctx: &RawTracePointContext) {
 #[inline(always)]
 fn call_with_recipe<const WORDS: usize>(ctx: &RawTracePointContext) {
     let call = Call::<WORDS>::of(ctx);
-    let Some(event) = call.event(ctx) else { return };
-    let current = sys::current();
+    let Some(event) = call.event() else { return };
+    let current = call.current;
     if !is_recorded(current) {
         return;
     }
     // A system call has no frame: the inputs are not looked at before they are copied.
     with_recipe(ctx, event, current, KernelAddress::new(0), |workspace, recipe| {
         if recipe.n_fetches != 0 {
-            call.each(|index, word| workspace.inputs.set(index, word));
+            call.each(|index, word| {
+                workspace.inputs.set(index, word);
+                true
+            });
             return None;
         }
-        call.each(|index, word| workspace.store_number(index * 8, 8, word));
+        call.each(|index, word| {
+            workspace.store_number(index * 8, 8, word);
+            true
+        });
         Some((workspace.payload(), Call::<WORDS>::len(event)))
     });
 }
