@@ -18,8 +18,8 @@ use crate::{
         hook::Hook,
     },
     values::{
-        arguments::{Call, Convention},
-        layout::Value,
+        arguments::{Convention, Parameters},
+        layout::RecordedValue,
     },
 };
 
@@ -55,7 +55,7 @@ impl Probe for Kprobe {
         Ok(())
     }
 
-    fn hidden(&self, finder: &Finder, argument: &Argument) -> Result<Option<Value>> {
+    fn hidden(&self, finder: &Finder, argument: &Argument) -> Result<Option<RecordedValue>> {
         if self.offset != 0 {
             return Ok(None);
         }
@@ -99,7 +99,7 @@ fn find(finder: &Finder, spec: &Spec) -> Result<Vec<Event>> {
         let typed = function.as_ref().map(|(btf, _, function)| (&**btf, &function.prototype));
         let (call, entry) = match offset {
             0 => finder.calls(typed, returns, Convention::Registers),
-            _ => (Call::nothing(), None),
+            _ => (Parameters::nothing(), None),
         };
         let suffix = if offset == 0 { String::new() } else { format!("+{offset:#x}") };
         let found = Found {

@@ -26,7 +26,7 @@ use relay_channel::{
 use relay_trace::form::{
     archive, directory,
     pieces::{PARTIAL, archive as archive_of, numbers, path},
-    session::{Cpu, Session},
+    session::{CpuAccount, SessionFile},
 };
 
 /// How long a reader waits for room before it gives up.
@@ -37,7 +37,7 @@ const FOR_A_PIECE: u64 = 4 << 20;
 
 /// The pieces that have ended and are there. Whoever finds the disk full, on whatever thread, has the oldest removed.
 #[derive(Clone, Debug)]
-pub(crate) struct Kept {
+pub(crate) struct KeptPieces {
     on_disk: Arc<Mutex<OnDisk>>,
     /// Of each CPU, the losses that the packet tells of that was written last: where there is no room, that is not the last one that was made.
     told: Arc<Mutex<BTreeMap<u32, u64>>>,
@@ -64,7 +64,7 @@ struct Removals {
     records: u64,
 }
 
-impl Kept {
+impl KeptPieces {
     pub(crate) fn new(trace: PathBuf, rules: Rules, ended: u64) -> Self {
         let on_disk = OnDisk { trace, rules, ended, records: BTreeMap::new(), removed: Removals::default() };
         Self { on_disk: Arc::new(Mutex::new(on_disk)), told: Arc::default(), is_ending: Arc::default() }
@@ -125,7 +125,7 @@ impl Kept {
     }
 
     /// Has a session tell what was removed since; says whether there was anything.
-    pub(crate) fn tell(&self, session: &mut Session) -> bool {
+    pub(crate) fn tell(&self, session: &mut SessionFile) -> bool {
         let Removals { pieces, records } = mem::take(&mut self.lock().removed);
         session.pieces_removed += pieces;
         session.records_removed += records;
@@ -195,10 +195,10 @@ fn is_full(error: &io::Error) -> bool {
 /// How many records are in a piece, compressed or not.
 fn records_of(piece: &Path) -> Result<u64> {
     let session = match directory::open_private(piece) {
-        Ok(private) => Session::read(&private)?,
+        Ok(private) => SessionFile::read(&private)?,
         Err(_) => archive::session(&archive_of(piece, ""))?,
     };
-    Ok(session.cpus.iter().map(Cpu::in_file).sum())
+    Ok(session.cpus.iter().map(CpuAccount::in_file).sum())
 }
 
 /// A CPU's file for which older pieces give way when the disk is full.
@@ -206,13 +206,13 @@ pub(crate) struct Yielding {
     file: CpuFile,
     /// Where its content is before it is written.
     buffer: Arc<MappedBuffer>,
-    kept: Kept,
+    kept: KeptPieces,
     /// Since when there has been no room.
     full_since: Option<Instant>,
 }
 
 impl Yielding {
-    pub(crate) fn new(file: CpuFile, buffer: Arc<MappedBuffer>, kept: Kept) -> Self {
+    pub(crate) fn new(file: CpuFile, buffer: Arc<MappedBuffer>, kept: KeptPieces) -> Self {
         Self { file, buffer, kept, full_since: None }
     }
 

@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 
 use super::{
     archive,
-    kept::{Kept, is_for_want_of_room, remove},
+    kept::{KeptPieces, is_for_want_of_room, remove},
 };
 use relay_trace::form::pieces::{numbers, path};
 
@@ -61,7 +61,7 @@ impl Rules {
 /// The pieces of a recording.
 #[derive(Debug)]
 pub(crate) struct Pieces {
-    kept: Kept,
+    kept: KeptPieces,
     rules: Rules,
     /// When the one that is being written is old enough.
     due: Option<Instant>,
@@ -91,14 +91,14 @@ impl Pieces {
             (pieces, thread::spawn(work))
         });
         let there = numbers(&trace)?.into_iter().map(|number| path(&trace, number)).collect::<Vec<_>>();
-        let kept = Kept::new(trace, rules, ended);
+        let kept = KeptPieces::new(trace, rules, ended);
         let pieces = Self { kept, rules, due, retry: None, look: Instant::now(), compressor };
         there.into_iter().for_each(|piece| pieces.compress(piece));
         Ok(pieces)
     }
 
     /// Those that are there, for whoever needs room.
-    pub(crate) fn kept(&self) -> &Kept {
+    pub(crate) fn kept(&self) -> &KeptPieces {
         &self.kept
     }
 
@@ -194,7 +194,7 @@ mod tests {
     use relay_trace::form::{
         directory,
         pieces::{PARTIAL, archive as archive_of},
-        session::{Cpu, Session},
+        session::{CpuAccount, SessionFile},
     };
 
     use super::{super::kept::with_end, *};
@@ -203,15 +203,15 @@ mod tests {
         let piece = path(trace, number);
         fs::create_dir_all(piece.join(directory::PRIVATE)).unwrap();
         fs::write(piece.join("cpu0"), number.to_string()).unwrap();
-        let mut session: Session = serde_json::from_str(include_str!("../../../tests/fuzz/session.json")).unwrap();
-        session.cpus = vec![Cpu { recorded: 10 * number, unwritten: number, ..Cpu::default() }];
+        let mut session: SessionFile = serde_json::from_str(include_str!("../../../tests/fuzz/session.json")).unwrap();
+        session.cpus = vec![CpuAccount { recorded: 10 * number, unwritten: number, ..CpuAccount::default() }];
         session.write(&piece.join(directory::PRIVATE)).unwrap();
         piece
     }
 
     /// What a session tells of removed pieces.
     fn told(pieces: &Pieces) -> (u64, u64) {
-        let mut session: Session = serde_json::from_str(include_str!("../../../tests/fuzz/session.json")).unwrap();
+        let mut session: SessionFile = serde_json::from_str(include_str!("../../../tests/fuzz/session.json")).unwrap();
         pieces.kept().tell(&mut session);
         (session.pieces_removed, session.records_removed)
     }
