@@ -36,7 +36,7 @@ const CREATE_TRIES: u32 = 10;
 const LOCK_TRIES: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
-/// A folder. Who has [opened](Folder::open) or [made](Folder::create) it has it alone, as long as this lives.
+/// A folder. Who has [opened](PinFolder::open) or [made](PinFolder::create) it has it alone, as long as this lives.
 #[derive(Debug)]
 pub struct PinFolder {
     path: PathBuf,

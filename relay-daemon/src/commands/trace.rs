@@ -14,7 +14,7 @@ use relay_common::Mode;
 use relay_daemon::{
     record::{
         Recording, RecordingOptions, Removed,
-        pieces::{Free, Rules},
+        rules::{Free, Rules},
     },
     session::{self, Notices},
 };

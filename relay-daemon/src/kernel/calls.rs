@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fs, path::Path, str::FromStr as _};
 use anyhow::{Context as _, Result};
 use relay_common::trace::{CALL_NUMBERS, CALL_PLACES, Cookie};
 
-use super::{attach::Served, hook::Hook};
+use super::{hook::Hook, served::Served};
 
 /// Tracepoints of so many sides of system calls are worth that: each has an attachment that is waited for, and two hooks run at every call.
 const MANY: usize = 16;

@@ -9,4 +9,5 @@ pub mod hook;
 pub mod object;
 pub(crate) mod preemption;
 pub mod programs;
+pub(crate) mod served;
 pub(crate) mod task;

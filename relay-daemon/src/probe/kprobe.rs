@@ -14,8 +14,9 @@ use super::{
 use crate::{
     host,
     kernel::{
-        attach::{Attached, Place, Served},
+        attach::{Attached, Place},
         hook::Hook,
+        served::Served,
     },
     values::{
         arguments::{Convention, Parameters},

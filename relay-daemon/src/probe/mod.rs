@@ -36,11 +36,7 @@ use self::{
 use crate::{
     btf::{Btf, Kernel, Prototype},
     host,
-    kernel::{
-        attach::{Attached, Served},
-        calls::Side,
-        hook::Hook,
-    },
+    kernel::{attach::Attached, calls::Side, hook::Hook, served::Served},
     values::{
         arguments::{self, Convention, DURATION, Parameters},
         layout::{self, RecordedValue, Stored},

@@ -13,10 +13,7 @@ use super::{
     without_arguments,
 };
 use crate::{
-    kernel::{
-        attach::{Attached, Served},
-        hook::Hook,
-    },
+    kernel::{attach::Attached, hook::Hook, served::Served},
     values::{
         layout::{self, RecordedValue, Stored},
         registers,

@@ -12,10 +12,7 @@ use super::{
 };
 use crate::{
     btf::Btf,
-    kernel::{
-        attach::{Attached, Served},
-        hook::Hook,
-    },
+    kernel::{attach::Attached, hook::Hook, served::Served},
     values::{
         arguments::{Convention, Parameters},
         layout::RecordedValue,

@@ -15,9 +15,10 @@ use super::{
 };
 use crate::{
     kernel::{
-        attach::{Attached, Instance, Served},
+        attach::{Attached, Instance},
         calls::Side,
         hook::Hook,
+        served::Served,
     },
     values::{
         arguments,

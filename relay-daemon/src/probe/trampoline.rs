@@ -14,9 +14,10 @@ use super::{
 use crate::{
     host,
     kernel::{
-        attach::{Attached, Served, Traced},
+        attach::{Attached, Traced},
         hook::Hook,
         preemption,
+        served::Served,
     },
     values::{arguments::Convention, layout::RecordedValue},
 };

@@ -19,8 +19,9 @@ use crate::{
     binary::{self, Binary},
     host,
     kernel::{
-        attach::{Attached, Place, Served},
+        attach::{Attached, Place},
         hook::Hook,
+        served::Served,
     },
     values::{
         arguments::{Convention, Parameters},

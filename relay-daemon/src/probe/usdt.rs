@@ -23,8 +23,9 @@ use crate::{
         usdt::{Usdt, UsdtOperand},
     },
     kernel::{
-        attach::{Attached, Place, Served},
+        attach::{Attached, Place},
         hook::Hook,
+        served::Served,
     },
     values::layout::{RecordedValue, Stored},
 };

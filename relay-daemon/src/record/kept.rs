@@ -17,7 +17,10 @@ use rustix::io::Errno;
 
 use relay_common::trace::EVENTS_DISCARDED_AT;
 
-use super::pieces::{Free, Rules};
+use super::{
+    archive::{remove_directory, with_end},
+    rules::{Free, Rules},
+};
 use crate::session::packets::header_word;
 use relay_channel::{
     output::{Content, CpuFile, Output},
@@ -314,29 +317,4 @@ pub(crate) fn remove(trace: &Path, number: u64) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Removes a piece's directory, if it is there. Under its own name it is whole, or not there.
-pub(crate) fn remove_directory(piece: &Path) -> Result<()> {
-    // The recorder removes a piece that is too old while its compressor may be removing it.
-    static REMOVING: Mutex<()> = Mutex::new(());
-    let _one_at_a_time = REMOVING.lock().unwrap_or_else(PoisonError::into_inner);
-    let partial = with_end(piece, PARTIAL);
-    let is_there = |path: &Path| fs::symlink_metadata(path).is_ok();
-    // What a recorder that was killed has left.
-    if is_there(&partial) {
-        directory::remove(&partial)?;
-    }
-    if is_there(piece) {
-        directory::check_owner(piece)?;
-        fs::rename(piece, &partial).with_context(|| format!("renaming {}", piece.display()))?;
-        directory::remove(&partial)?;
-    }
-    Ok(())
-}
-
-pub(crate) fn with_end(path: &Path, end: &str) -> PathBuf {
-    let mut path = path.as_os_str().to_owned();
-    path.push(end);
-    path.into()
 }

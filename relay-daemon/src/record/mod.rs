@@ -7,8 +7,9 @@ mod code;
 mod ending;
 mod history;
 mod kept;
-pub mod pieces;
+mod pieces;
 mod rotation;
+pub mod rules;
 pub mod snapshot;
 mod tasks;
 
@@ -28,8 +29,9 @@ use self::{
     addresses::Addresses,
     ending::{drain_all, end_trace, save_names},
     kept::{KeptPieces, Yielding, is_for_want_of_room},
-    pieces::{Pieces, Rules},
+    pieces::Pieces,
     rotation::resume_at,
+    rules::Rules,
     tasks::Tasks,
 };
 use crate::session::{self, Notices, PinnedSession, Prepared};

@@ -12,6 +12,7 @@ use anyhow::{Result, bail};
 use super::{
     archive,
     kept::{KeptPieces, is_for_want_of_room, remove},
+    rules::Rules,
 };
 use relay_trace::form::pieces::{numbers, path};
 
@@ -19,44 +20,6 @@ use relay_trace::form::pieces::{numbers, path};
 const LOOK: Duration = Duration::from_secs(1);
 /// How long to wait before a piece that could not be made is tried once more.
 const PAUSE: Duration = Duration::from_secs(10);
-
-/// When a piece ends, and what becomes of it.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Rules {
-    /// When its files have so many bytes.
-    pub size: Option<u64>,
-    /// When so much time has passed.
-    pub time: Option<Duration>,
-    /// How many pieces are kept, beside the one that is being written.
-    pub keep: Option<usize>,
-    /// How many bytes they may have together.
-    pub keep_size: Option<u64>,
-    /// How much of the file system is to stay free.
-    pub min_free: Option<Free>,
-    /// Whether pieces are compressed.
-    pub compress: bool,
-}
-
-/// A part of a file system.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Free {
-    /// So many bytes.
-    Bytes(u64),
-    /// So many hundredths.
-    Percent(u8),
-}
-
-impl Rules {
-    /// Whether there are to be any.
-    pub(crate) fn make_pieces(&self) -> bool {
-        self.size.is_some() || self.time.is_some()
-    }
-
-    /// Whether old ones give way.
-    pub(super) fn remove_pieces(&self) -> bool {
-        self.keep.is_some() || self.keep_size.is_some() || self.min_free.is_some()
-    }
-}
 
 /// The pieces of a recording.
 #[derive(Debug)]
@@ -197,7 +160,7 @@ mod tests {
         session::{CpuAccount, SessionFile},
     };
 
-    use super::{super::kept::with_end, *};
+    use super::{super::archive::with_end, *};
 
     fn make(trace: &Path, number: u64) -> PathBuf {
         let piece = path(trace, number);

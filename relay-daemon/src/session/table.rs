@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result};
 use relay_common::recipe::{Operator, Pattern, Recipe, flag, input};
 
-use crate::{kernel::attach::Served, probe::Event};
+use crate::{kernel::served::Served, probe::Event};
 
 /// Nanoseconds of a second.
 const SECOND: u64 = 1_000_000_000;
