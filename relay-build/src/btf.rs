@@ -4,7 +4,11 @@
 //! not for unions, of which aya-log has one (`MaybeUninit<u8>`); without this, no object that logs could carry BTF.
 
 use anyhow::{Context as _, Result, bail};
-use object::{Object as _, ObjectSection as _};
+use object::{
+    Object as _, ObjectSection as _,
+    build::elf::{Builder, SectionData},
+    elf::SHT_STRTAB,
+};
 
 /// include/uapi/linux/btf.h
 const MAGIC: u16 = 0xeb9f;
@@ -61,6 +65,26 @@ pub fn sanitize(object: &mut [u8]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Returns the object without the debug information that the linker has made its BTF from. It is most of the object, and nobody reads it.
+///
+/// # Errors
+/// When the object is not an ELF file.
+pub fn strip(object: &[u8]) -> Result<Vec<u8>> {
+    let mut file = Builder::read(object).context("parsing the eBPF object")?;
+    for section in &mut file.sections {
+        section.delete = [&b".debug_"[..], b".rel.debug_"].iter().any(|prefix| section.name.starts_with(prefix));
+    }
+    file.delete_orphans();
+    // LLVM has one section for the names of sections and of symbols; what is written here has two.
+    let names = file.sections.add();
+    names.name = b".shstrtab"[..].into();
+    names.sh_type = SHT_STRTAB;
+    names.data = SectionData::SectionString;
+    let mut stripped = Vec::new();
+    file.write(&mut stripped).context("writing the eBPF object")?;
+    Ok(stripped)
 }
 
 /// Little-endian words of a byte string.

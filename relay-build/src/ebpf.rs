@@ -47,7 +47,7 @@ pub fn build(package: &str, binary: &str) -> Result<Vec<u8>> {
     let path = target_dir.join(TARGET).join("release").join(binary);
     let mut object = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
     btf::sanitize(&mut object).with_context(|| format!("mending the BTF of {}", path.display()))?;
-    Ok(object)
+    btf::strip(&object).with_context(|| format!("stripping {}", path.display()))
 }
 
 /// For build scripts: builds `binary` of `package`, whose sources are in `folder` of the workspace, into `OUT_DIR`. With

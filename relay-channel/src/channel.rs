@@ -38,7 +38,7 @@ use relay_common::{Client, Reader};
 pub use crate::sys::{ControlMapping, MappedBuffer};
 use crate::{
     bpf, machine,
-    pins::{self, Folder},
+    pins::{self, PinFolder},
     sys::{MapCreate, create_map, fill_map_of_maps},
 };
 
@@ -117,7 +117,7 @@ pub struct Channel {
     /// The channel's own program, once an object is loaded.
     request: OnceLock<OwnedFd>,
     /// Where it is pinned, if it is.
-    folder: OnceLock<Arc<Folder>>,
+    folder: OnceLock<Arc<PinFolder>>,
 }
 
 /// Why a channel, or a CPU's part of one, cannot be made.
@@ -408,7 +408,7 @@ pub fn load(object: &[u8], channels: &[(&str, &Channel)], loader: EbpfLoader<'_>
         return Err(LoadError::Empty);
     }
     pins::sweep("load-", |_| true);
-    let pins = Folder::create(&fresh_name())?;
+    let pins = PinFolder::create(&fresh_name())?;
     let (mut settings, mut maps) = (Vec::new(), Vec::new());
     for (name, channel) in channels {
         settings.push((format!("{name}_SETTINGS"), channel.settings()));

@@ -25,7 +25,6 @@ use tokio::{
 use crate::{
     channel::Channel,
     output::{Bytes, Content, Output},
-    snapshot::copy_intact,
     sys::{MappedBuffer, watch_waker},
 };
 
@@ -330,4 +329,16 @@ impl Consumer {
             }
         }
     }
+}
+
+/// Copies a sub-buffer's content that writers may overwrite meanwhile; says whether the copy is good.
+pub(crate) fn copy_intact(
+    reader: &Reader<'_, MappedBuffer>,
+    buffer: &MappedBuffer,
+    subbuf: &Subbuf,
+    copy: &mut BytesMut,
+) -> io::Result<bool> {
+    copy.clear();
+    buffer.copy_to(subbuf.place, subbuf.len, copy)?;
+    Ok(reader.survived(subbuf.number))
 }

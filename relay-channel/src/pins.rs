@@ -36,9 +36,9 @@ const CREATE_TRIES: u32 = 10;
 const LOCK_TRIES: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
-/// A folder. Who has [opened](Folder::open) or [made](Folder::create) it has it alone, as long as this lives.
+/// A folder. Who has [opened](PinFolder::open) or [made](PinFolder::create) it has it alone, as long as this lives.
 #[derive(Debug)]
-pub struct Folder {
+pub struct PinFolder {
     path: PathBuf,
     /// Closing it gives the lock back.
     _lock: Option<File>,
@@ -60,7 +60,7 @@ pub enum OpenError {
     Other(#[from] anyhow::Error),
 }
 
-impl Folder {
+impl PinFolder {
     /// Makes a folder that is not there yet. It goes again when this is dropped, until [`Self::keep`].
     ///
     /// # Errors
@@ -219,7 +219,7 @@ impl Folder {
     }
 }
 
-impl Folder {
+impl PinFolder {
     /// Removes it, unless it is to stay.
     pub fn remove_temporary(&self) {
         if self.temporary.load(Relaxed)
@@ -230,7 +230,7 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for PinFolder {
     fn drop(&mut self) {
         self.remove_temporary();
     }
@@ -245,11 +245,11 @@ pub fn list() -> Result<Vec<String>> {
 }
 
 /// Removes the folders whose names begin so and that a process has left which was killed.
-pub fn sweep(start: &str, is_left: impl Fn(&Folder) -> bool) {
+pub fn sweep(start: &str, is_left: impl Fn(&PinFolder) -> bool) {
     for name in list().unwrap_or_default().iter().filter(|name| name.starts_with(start)) {
         // Those that are in use are not locked, not even for a moment.
-        if Folder::look(name).is_ok_and(|folder| is_left(&folder) && !folder.is_locked())
-            && let Ok(folder) = Folder::open(name)
+        if PinFolder::look(name).is_ok_and(|folder| is_left(&folder) && !folder.is_locked())
+            && let Ok(folder) = PinFolder::open(name)
             && is_left(&folder)
             && let Err(error) = folder.remove()
         {

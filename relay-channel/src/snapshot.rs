@@ -1,12 +1,10 @@
 //! Copies what a buffer in overwrite mode holds while programs write to it.
 
-use std::io;
-
 use bytes::BytesMut;
-use relay_common::{Mode, Reader, Subbuf};
+use relay_common::{Mode, Subbuf};
 
 use crate::{
-    consumer::ConsumeError,
+    consumer::{ConsumeError, copy_intact},
     output::{Bytes, Content, Output},
     sys::MappedBuffer,
 };
@@ -85,16 +83,4 @@ fn copy_to(
     let content = Content { subbuf, bytes: Bytes::Copied(copy) };
     output.append(&content).map_err(|error| write(output, error))?;
     Ok(Some(subbuf))
-}
-
-/// Copies a sub-buffer's content that writers may overwrite meanwhile; says whether the copy is good.
-pub(crate) fn copy_intact(
-    reader: &Reader<'_, MappedBuffer>,
-    buffer: &MappedBuffer,
-    subbuf: &Subbuf,
-    copy: &mut BytesMut,
-) -> io::Result<bool> {
-    copy.clear();
-    buffer.copy_to(subbuf.place, subbuf.len, copy)?;
-    Ok(reader.survived(subbuf.number))
 }

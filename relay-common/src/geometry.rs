@@ -2,8 +2,14 @@
 
 use core::fmt;
 
-use crate::layout::HEADER;
-
+/// Bytes of the padding header at the start of every sub-buffer.
+///
+/// | offset | field | written by |
+/// |---|---|---|
+/// | 0 | u32 `padding`: unused bytes at the end, as librelay's | whoever closes |
+/// | 4 | u32 `records_before`: records of all earlier laps, as [`crate::Committed::records`] | whoever opens |
+/// | 8 | u64 `committed`: see [`crate::Committed`] | whoever writes |
+pub const HEADER: u64 = 16;
 /// Smallest sub-buffer, in bytes: the header and as much again.
 pub const MIN_SUBBUF_SIZE: u64 = 2 * HEADER;
 /// Largest sub-buffer, in bytes. A lap then holds fewer records than [`crate::Committed`] can count.

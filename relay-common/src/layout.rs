@@ -2,14 +2,6 @@
 
 use crate::{geometry::Geometry, word::Word};
 
-/// Bytes of the padding header at the start of every sub-buffer.
-///
-/// | offset | field | written by |
-/// |---|---|---|
-/// | 0 | u32 `padding`: unused bytes at the end, as librelay's | whoever closes |
-/// | 4 | u32 `records_before`: records of all earlier laps, as [`crate::Committed::records`] | whoever opens |
-/// | 8 | u64 `committed`: see [`crate::Committed`] | whoever writes |
-pub const HEADER: u64 = 16;
 /// Offset of `records_before` in the padding header.
 pub const RECORDS_BEFORE_AT: u64 = 4;
 /// Offset of `committed` in the padding header.

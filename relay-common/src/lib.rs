@@ -44,9 +44,9 @@ mod word;
 mod writer;
 
 pub use committed::Committed;
-pub use geometry::{Geometry, GeometryError, MAX_BUFFER_SIZE, MAX_SUBBUF_SIZE, MIN_SUBBUF_SIZE};
+pub use geometry::{Geometry, GeometryError, HEADER, MAX_BUFFER_SIZE, MAX_SUBBUF_SIZE, MIN_SUBBUF_SIZE};
 pub use layout::{
-    Buffer, COMMITTED_AT, ConsumerWords, Control, Counters, HEADER, MAX_RECORD, ProducerWords, RECORDS_BEFORE_AT,
+    Buffer, COMMITTED_AT, ConsumerWords, Control, Counters, MAX_RECORD, ProducerWords, RECORDS_BEFORE_AT,
     REQUEST_HAS_RUN, Request, Taken,
 };
 pub use reader::{Corrupt, Count, Pass, Reader, Subbuf};

@@ -7,8 +7,8 @@ use core::fmt;
 
 use crate::{
     committed::Committed,
-    geometry::Geometry,
-    layout::{Buffer, ConsumerWords, Control, HEADER, ProducerWords, RECORDS_BEFORE_AT, Taken},
+    geometry::{Geometry, HEADER},
+    layout::{Buffer, ConsumerWords, Control, ProducerWords, RECORDS_BEFORE_AT, Taken},
     word::ReaderWord,
     writer::Mode,
 };

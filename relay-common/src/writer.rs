@@ -9,8 +9,8 @@ use core::fmt;
 
 use crate::{
     committed::Committed,
-    geometry::{Geometry, align_up},
-    layout::{Buffer, HEADER, MAX_RECORD, ProducerWords, RECORDS_BEFORE_AT},
+    geometry::{Geometry, HEADER, align_up},
+    layout::{Buffer, MAX_RECORD, ProducerWords, RECORDS_BEFORE_AT},
     word::Word,
 };
 

@@ -18,7 +18,7 @@ use relay_channel::{
 
 /// One thing that recording needs.
 #[derive(Clone, Debug)]
-pub struct Condition {
+pub struct Requirement {
     /// What.
     pub name: &'static str,
     /// It is there.
@@ -35,10 +35,10 @@ pub struct Condition {
 /// }
 /// ```
 #[must_use]
-pub fn conditions() -> Vec<Condition> {
+pub fn conditions() -> Vec<Requirement> {
     let condition = |name, found: Result<String>| {
         let ok = found.is_ok();
-        Condition { name, ok, detail: found.unwrap_or_else(|error| format!("{error:#}")) }
+        Requirement { name, ok, detail: found.unwrap_or_else(|error| format!("{error:#}")) }
     };
     let capabilities = condition(CAPABILITIES, capabilities());
     // Without capabilities they are refused anyway.

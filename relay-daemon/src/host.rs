@@ -104,7 +104,7 @@ pub fn is_in_own(namespace: Namespace) -> bool {
 
 /// Which threads there are, by the numbers that eBPF programs see.
 #[derive(Debug)]
-pub(crate) struct Threads {
+pub(crate) struct LiveThreads {
     /// Nanoseconds of the boot clock at which threads began; `None` of one that is not there.
     began: HashMap<u64, Option<u64>>,
     /// By how much the boot clock is ahead of the monotonic one.
@@ -113,7 +113,7 @@ pub(crate) struct Threads {
     is_blind: bool,
 }
 
-impl Threads {
+impl LiveThreads {
     pub(crate) fn now() -> Self {
         let now = Instant::now();
         let ahead = now.boottime.saturating_sub(now.monotonic);

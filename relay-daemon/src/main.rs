@@ -17,7 +17,7 @@ use std::{io, process::ExitCode};
 use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 use commands::Misuse;
 use relay_daemon::{
-    environment::{self, Condition},
+    environment::{self, Requirement},
     sys::survive_file_limits,
 };
 use relay_trace::show::escape::escaped;
@@ -154,7 +154,7 @@ fn is_refusal(error: &anyhow::Error) -> bool {
 
 /// Where the kernel lets us record nothing, that, rather than what failed first, is what the user has to change.
 fn show_obstacles(said: &str) {
-    for Condition { name, detail, .. } in environment::conditions().into_iter().filter(|condition| !condition.ok) {
+    for Requirement { name, detail, .. } in environment::conditions().into_iter().filter(|condition| !condition.ok) {
         if !said.contains(&detail) {
             say!("relayd cannot record here: {name}: {detail}");
         }

@@ -31,22 +31,20 @@ use core::mem::ManuallyDrop;
 use aya_ebpf::{
     EbpfContext as _,
     bindings::BPF_F_MMAPABLE,
-    btf_maps::{Array, ArrayOfMaps, RingBuf},
+    btf_maps::{Array, ArrayOfMaps},
     programs::{RawTracePointContext, TracePointContext},
 };
 use relay_common::{
     Buffer as _, Client, Control, Counters, Geometry, Lost, Mode, Request, Reservation, TRIES, Word as _, Writer,
 };
 
-use crate::sys::{self, BpfWord, CpuBuffer, KernelAddress, Setting, UserAddress};
+use crate::sys::{self, BpfWord, CpuBuffer, KernelAddress, Setting, UserAddress, WakersMap};
 
 /// One row per possible CPU.
 pub type ControlMap = Array<Control<BpfWord>, 1, { BPF_F_MMAPABLE as usize }>;
 /// One buffer per CPU. Here only the shape is declared: user space makes outer and inner maps at run time,
 /// and the verifier checks against those.
 pub type BuffersMap = ArrayOfMaps<Array<u8, 1>, 1>;
-/// One small ring buffer per CPU, to wake its reader.
-pub type WakersMap = ArrayOfMaps<RingBuf<u32, 4096>, 1>;
 
 /// What user space sets before loading; constants to the verifier.
 ///
@@ -113,7 +111,7 @@ macro_rules! channel {
             static BUFFERS: $crate::channel::BuffersMap = $crate::channel::BuffersMap::new();
             #[unsafe(link_section = ".maps")]
             #[unsafe(export_name = concat!(stringify!($name), "_WAKERS"))]
-            static WAKERS: $crate::channel::WakersMap = $crate::channel::WakersMap::new();
+            static WAKERS: $crate::sys::WakersMap = $crate::sys::WakersMap::new();
             #[unsafe(export_name = concat!(stringify!($name), "_SETTINGS"))]
             static SETTINGS: $crate::sys::Setting<$crate::channel::Settings> =
                 $crate::sys::Setting::new($crate::channel::Settings::UNSET);

@@ -8,10 +8,15 @@
 use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd, atomic_xchg};
 use core::{cell::UnsafeCell, ffi::c_void, fmt};
 
-use aya_ebpf::{EbpfContext, helpers};
+use aya_ebpf::{
+    EbpfContext,
+    btf_maps::{ArrayOfMaps, RingBuf},
+    helpers,
+};
 use relay_common::{Buffer, Control, MAX_RECORD, Word, placeholder};
 
-use crate::channel::WakersMap;
+/// One small ring buffer per CPU, to wake its reader.
+pub type WakersMap = ArrayOfMaps<RingBuf<u32, 4096>, 1>;
 
 /// A constant that user space sets before loading. The verifier knows its value.
 ///
@@ -279,8 +284,11 @@ macro_rules! store_behind {
     ($to:expr, $skip:expr, $value:expr, [$($known:literal)*]) => {
         match $skip {
             $($known if is_known($skip) => store_unaligned!($to, $known, $value, u64),)*
-            // SAFETY: the caller's pointer has room for a word there.
-            skip => store_unaligned!(unsafe { $to.add(skip as usize) }, $value, u64),
+            skip => {
+                // SAFETY: the caller's pointer has room for a word there.
+                let to = unsafe { $to.add(skip as usize) };
+                store_unaligned!(to, $value, u64);
+            }
         }
     };
 }

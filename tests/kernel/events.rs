@@ -10,7 +10,7 @@ use relay_tests::{
     repeats, succeed, text, wait_until,
 };
 use relay_trace::{
-    form::{clock::Instant, metadata, session::Session},
+    form::{clock::Instant, metadata, session::SessionFile},
     read::print_format::PrintFormat,
 };
 
@@ -23,7 +23,7 @@ pub(crate) fn babeltrace2_accepts_the_metadata_of_every_tracepoint() {
         "boot_id": host::boot_id().unwrap(), "command": [], "mode": "overwrite", "subbuf_size": 4096, "n_subbufs": 2,
         "clock": {"start": Instant::now(), "end": null}, "events": [], "cpus": [], "programs": [], "kprobes_missed": null
     });
-    let session = Session::parse(session.to_string().as_bytes()).unwrap();
+    let session = SessionFile::parse(session.to_string().as_bytes()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let described = (0..).zip(&events).map(|(id, event)| (id, event.name.as_str(), &event.format.fields[..]));
     fs::write(folder.path().join("metadata"), metadata::write(&session, described)).unwrap();

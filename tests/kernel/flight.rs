@@ -14,9 +14,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use relay_channel::{machine, pins::Folder};
+use relay_channel::{machine, pins::PinFolder};
 use relay_common::recipe::choice;
-use relay_daemon::session::Standing;
+use relay_daemon::session::PinnedSession;
 use relay_tests::{
     babeltrace_named,
     channel::{Numbers, Storm, numbers_condition, run_on},
@@ -229,7 +229,7 @@ pub(crate) fn a_running_sessions_events_change_and_the_trace_says_so() {
     ]));
     run();
     let links = {
-        let _open = Standing::open("test-change").unwrap_or_else(|error| panic!("{error}"));
+        let _open = PinnedSession::open("test-change").unwrap_or_else(|error| panic!("{error}"));
         links_of(std::process::id())
     };
     succeed(relayd().args(["start", "test-change", "--remove", "-e", "sched:sched_process_e*"]));
@@ -417,7 +417,7 @@ pub(crate) fn sessions_that_cannot_be_used_are_told_apart() {
     assert!(said.contains("there is a session test-bad already") && said.contains("relayd stop test-bad"), "{said}");
     let said = fail(relayd().args(["snapshot", "test-bed"]), 1);
     assert!(said.contains("there is no session test-bed; did you mean test-bad?"), "{said}");
-    let mut ours = Standing::open("test-bad").unwrap_or_else(|error| panic!("{error}"));
+    let mut ours = PinnedSession::open("test-bad").unwrap_or_else(|error| panic!("{error}"));
     snapshot("another relayd is at work on test-bad");
     let version = std::mem::replace(&mut ours.description.version, "0.0.1".to_owned());
     ours.save().unwrap();
@@ -441,7 +441,7 @@ pub(crate) fn sessions_that_cannot_be_used_are_told_apart() {
     assert!(!sessions().contains(&"test-bad".to_owned()));
     drop(flight);
     let flight = Flight::start("test-bad", &["-e", "sched:sched_switch"]);
-    let mut ours = Standing::open("test-bad").unwrap_or_else(|error| panic!("{error}"));
+    let mut ours = PinnedSession::open("test-bad").unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(ours.description.version, version);
     ours.description.session.boot_id = "another".to_owned();
     ours.save().unwrap();
@@ -449,7 +449,7 @@ pub(crate) fn sessions_that_cannot_be_used_are_told_apart() {
     snapshot("is of another boot");
     drop(flight);
     // What a process has left that was killed while it made one is in nobody's way.
-    Folder::create("test-bad").unwrap().keep();
+    PinFolder::create("test-bad").unwrap().keep();
     let flight = Flight::start("test-bad", &["-e", "sched:sched_switch"]);
     drop(flight);
     assert!(!sessions().contains(&"test-bad".to_owned()));

@@ -10,7 +10,7 @@ use relay_channel::{
     klog::Klog,
     machine,
     output::{CpuFile, Output},
-    pins::Folder,
+    pins::PinFolder,
     readers::{self, Readers},
     snapshot,
 };
@@ -135,7 +135,7 @@ pub(crate) fn a_snapshot_of_nothing_has_nothing() {
 }
 
 pub(crate) fn a_channel_that_is_pinned_is_opened_again() {
-    let folder = Arc::new(Folder::create(&format!("test-library-{}", std::process::id())).unwrap());
+    let folder = Arc::new(PinFolder::create(&format!("test-library-{}", std::process::id())).unwrap());
     let open = || Channel::open(&folder, geometry(), Mode::NoOverwrite, Plain);
     assert!(open().is_err(), "nothing is pinned");
     let channel = channel(Mode::NoOverwrite);

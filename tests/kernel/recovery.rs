@@ -9,7 +9,7 @@ use std::{
 };
 
 use relay_channel::{machine, pins};
-use relay_daemon::session::Standing;
+use relay_daemon::session::PinnedSession;
 use relay_tests::{
     channel::{Numbers, numbers_condition},
     fail, relayd, repeats, session, session_file, succeed, text, total, trace, verify, wait_until,
@@ -227,7 +227,7 @@ pub(crate) fn what_cannot_be_recovered_is_said() {
     assert!(said.contains(&format!("relayd recover {}", path.display())), "{said}");
     // Killed once more, while it ended the trace: nothing would be recorded.
     let name = relay_daemon::session::trace_name(session(&path)["uuid"].as_str().unwrap());
-    Standing::open(&name).unwrap_or_else(|error| panic!("{error}")).detach().unwrap();
+    PinnedSession::open(&name).unwrap_or_else(|error| panic!("{error}")).detach().unwrap();
     let said = fail(relayd().args(["trace", "--resume", "-o"]).arg(&path), 1);
     assert!(said.contains("was killed while it ended the trace; relayd recover"), "{said}");
     // Its file was cut meanwhile: what was there is gone, and that is no end of a packet.

@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{passed, suite::Suite, tests};
+use crate::{passed, suite::TestResults, tests};
 
 /// The status of a task that could not run here: what it takes is not to be had.
 pub(crate) const COULD_NOT_RUN: u8 = 3;
@@ -123,7 +123,7 @@ struct Ended {
 #[derive(Default)]
 struct Book {
     ended: Vec<Ended>,
-    suite: Suite,
+    suite: TestResults,
 }
 
 /// Runs all checks, or the tests among them; at full size or at a tenth.
@@ -162,7 +162,7 @@ fn say_what_comes(checks: &[&Check], full: bool) {
 }
 
 /// Shows what came of all, and what did not run; the status.
-fn conclude(ended: &[Ended], suite: &Suite, time: Duration) -> ExitCode {
+fn conclude(ended: &[Ended], suite: &TestResults, time: Duration) -> ExitCode {
     println!("\nminutes  check");
     for check in ended {
         println!("{}", check.line());
@@ -214,7 +214,7 @@ impl Check {
             before.tests.iter().for_each(|line| lock(book).suite.read(line));
             return Ok(Outcome::Before(before.when));
         }
-        let mut said = Suite::default();
+        let mut said = TestResults::default();
         let status = self.run_process(full, &mut said)?;
         lock(book).suite.add(&said);
         match status {
@@ -236,7 +236,7 @@ impl Check {
     }
 
     /// Runs the task, and shows each of its lines behind its name.
-    fn run_process(&self, full: bool, suite: &mut Suite) -> Result<Option<i32>> {
+    fn run_process(&self, full: bool, suite: &mut TestResults) -> Result<Option<i32>> {
         let mut command = Command::new(std::env::current_exe().context("finding this program")?);
         command.args(self.task.split(' '));
         let (name, size) = tests::size(full);

@@ -24,7 +24,7 @@ const NOT_IN_GUESTS: [(&str, &str); 11] = [
 
 /// What is known of tests, by their names.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Suite {
+pub(crate) struct TestResults {
     tests: BTreeMap<String, State>,
     /// A test that has begun, and after whose name the kernel has written to the console: its result has a line of its own.
     begun: Option<String>,
@@ -38,7 +38,7 @@ enum State {
     Ignored(String),
 }
 
-impl Suite {
+impl TestResults {
     /// Reads a line of output: `test NAME ... ok`, `test [WHY] NAME ... ignored` of a kernel test, or `test NAME ... ignored, WHY` of any other.
     pub(crate) fn read(&mut self, line: &str) {
         let (test, result) = match (line.trim().strip_prefix("test "), &self.begun) {
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_test_that_is_ignored_everywhere_is_told() {
-        let mut suite = Suite::default();
+        let mut suite = TestResults::default();
         for line in [
             "test            probes::one        ... ok",
             "test [no perf]  compare::two       ... ignored",
@@ -141,7 +141,7 @@ mod tests {
         ] {
             suite.read(line);
         }
-        let mut elsewhere = Suite::default();
+        let mut elsewhere = TestResults::default();
         elsewhere.read("test probes::three ... ok");
         suite.add(&elsewhere);
         assert_eq!(suite.never_run(), [("compare::two", "no perf")]);

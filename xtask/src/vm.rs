@@ -16,7 +16,7 @@ use crate::{
     CannotRun,
     debian::{self, Apt},
     dist, setup,
-    suite::Suite,
+    suite::TestResults,
     targets::{self, Target},
     tests::{self, Programs},
 };
@@ -183,7 +183,7 @@ fn run_on(kernel: &Kernel, filter: &[String]) -> Result<()> {
     if filter.is_empty() {
         runs.push(IN_LOCKDOWN.to_owned());
     }
-    let mut finished = Suite::default();
+    let mut finished = TestResults::default();
     let guest = Boot { image: &image, accelerator, line: kernel.options };
     for is_second in [false, true] {
         let initrd = guest::initrd(kernel.machine, kernel.suite, &folder, &programs, &runs, &finished)?;
@@ -227,10 +227,10 @@ pub(crate) fn count_instructions(kernel: &str, beside: Option<&Path>) -> Result<
         runs.push(format!("echo {} && RELAYD=/usr/bin/beside bench --count", beside.display()));
     }
     let folder = folder("icount");
-    let initrd = guest::initrd(kernel.machine, kernel.suite, &folder, &programs, &runs, &Suite::default())?;
+    let initrd = guest::initrd(kernel.machine, kernel.suite, &folder, &programs, &runs, &TestResults::default())?;
     let accelerator = &["-accel", "tcg,thread=single", "-icount", "shift=0", "-smp", "1"];
     let guest = Boot { image: &image, accelerator, line: kernel.options };
-    match guest.run(kernel.machine, &initrd, &mut Suite::default())? {
+    match guest.run(kernel.machine, &initrd, &mut TestResults::default())? {
         Outcome::Passed => Ok(()),
         Outcome::Failed => bail!("the benchmark has failed"),
         Outcome::Hung { .. } => bail!("the guest did not come to its end"),

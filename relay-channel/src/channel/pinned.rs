@@ -16,7 +16,7 @@ use aya::maps::MapData;
 use relay_common::{Control, Geometry, MAX_RECORD, Mode};
 
 use super::{Channel, ControlMapping, CpuMaps, Host, MappedBuffer};
-use crate::{machine, pins::Folder};
+use crate::{machine, pins::PinFolder};
 
 const CONTROL: &str = "control";
 const BUFFERS: &str = "buffers";
@@ -25,7 +25,7 @@ const FLUSH: &str = "flush";
 const BUFFER: &str = "buffer-";
 const WAKER: &str = "waker-";
 
-pub(crate) fn pin_cpu(folder: &Folder, cpu: u32, buffer: BorrowedFd<'_>, waker: BorrowedFd<'_>) -> Result<()> {
+pub(crate) fn pin_cpu(folder: &PinFolder, cpu: u32, buffer: BorrowedFd<'_>, waker: BorrowedFd<'_>) -> Result<()> {
     // A process that was killed here may have left the first.
     folder.replace(&format!("{WAKER}{cpu}"), waker)?;
     folder.replace(&format!("{BUFFER}{cpu}"), buffer)
@@ -50,7 +50,7 @@ impl Channel {
     ///
     /// # Errors
     /// When no object is loaded, or what the kernel says.
-    pub fn pin(&self, folder: &Arc<Folder>) -> Result<()> {
+    pub fn pin(&self, folder: &Arc<PinFolder>) -> Result<()> {
         let request = self.request.get().context("no eBPF object is loaded for this channel")?;
         let cpus = self.cpus.write().unwrap_or_else(PoisonError::into_inner);
         // Under the lock: what CPUs get from now on is pinned by whoever gives it to them.
@@ -70,7 +70,7 @@ impl Channel {
     ///
     /// # Errors
     /// When a part is missing, or is not what such a channel has.
-    pub fn open(folder: &Arc<Folder>, geometry: Geometry, mode: Mode, host: impl Host) -> Result<Self> {
+    pub fn open(folder: &Arc<PinFolder>, geometry: Geometry, mode: Mode, host: impl Host) -> Result<Self> {
         let possible = machine::possible_cpus()?;
         let rows = possible.iter().max().map_or(0, |cpu| cpu + 1);
         let control_map = get(folder, CONTROL, size_of::<Control<u64>>() as u64, rows)?;
@@ -103,7 +103,7 @@ impl Channel {
 }
 
 /// Opens a pinned map, and sees to it that it is as large as what will be mapped.
-fn get(folder: &Folder, name: &str, value_size: u64, entries: u32) -> Result<OwnedFd> {
+fn get(folder: &PinFolder, name: &str, value_size: u64, entries: u32) -> Result<OwnedFd> {
     let map = folder.get(name)?;
     let what = || format!("looking at {}", folder.path().join(name).display());
     let info = MapData::from_fd(map.try_clone()?).and_then(|map| map.info()).with_context(what)?;

@@ -65,7 +65,7 @@ pub(crate) struct Contents {
     /// What is loaded of it.
     pub(crate) segments: Vec<Segment>,
     /// Its functions, sorted.
-    pub(crate) functions: Vec<Function>,
+    pub(crate) functions: Vec<ElfFunction>,
     /// Names of functions that the dynamic loader chooses at run time, sorted.
     pub(crate) indirect: Vec<(Box<str>, Rank)>,
     /// Names, versions and offsets of functions that have versions, sorted.
@@ -93,7 +93,7 @@ pub(crate) struct Segment {
 
 /// A place that a symbol names. The order is that of names, then of preference.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Function {
+pub(crate) struct ElfFunction {
     /// Without version.
     pub(crate) name: Box<str>,
     /// Which of several of one name is meant.
@@ -268,7 +268,7 @@ impl Contents {
         if indirect {
             self.indirect.push((name.into(), rank));
         } else {
-            self.functions.push(Function { name: name.into(), rank, offset });
+            self.functions.push(ElfFunction { name: name.into(), rank, offset });
         }
         Ok(())
     }
@@ -382,7 +382,7 @@ pub(crate) mod tests {
     use super::*;
 
     /// What a small ELF file is to have.
-    pub(crate) struct Made {
+    pub(crate) struct SampleElf {
         /// Without a table of all symbols.
         pub(crate) stripped: bool,
         /// Every byte of it.
@@ -395,14 +395,14 @@ pub(crate) mod tests {
         pub(crate) notes: Option<Vec<u8>>,
     }
 
-    impl Default for Made {
+    impl Default for SampleElf {
         fn default() -> Self {
             Self { stripped: false, build_id: 0xab, moved: 0, offset: 0, notes: None }
         }
     }
 
     /// Makes an ELF file: code at 0x401000 (in the file at 0x1000), data at 0x403000 (0x2000).
-    pub(crate) fn made(made: &Made) -> Vec<u8> {
+    pub(crate) fn made(made: &SampleElf) -> Vec<u8> {
         let symbols = [
             // Name, type, binding, section, address.
             ("compress", elf::STT_FUNC, elf::STB_GLOBAL, 1, 0x40_1010),
@@ -530,7 +530,7 @@ pub(crate) mod tests {
             length in proptest::option::of(0_usize..2500),
         ) {
             let all = [changes, headers].concat();
-            let bytes = changed(made(&Made::default()), &all, length.unwrap_or(usize::MAX));
+            let bytes = changed(made(&SampleElf::default()), &all, length.unwrap_or(usize::MAX));
             if let Ok(contents) = Contents::parse(&*bytes) {
                 assert!(contents.functions.is_sorted());
                 let _ = usdt::notes(&contents.usdt);
@@ -547,7 +547,7 @@ pub(crate) mod tests {
 
     #[test]
     fn the_made_file_is_read_whole() {
-        let bytes = made(&Made::default());
+        let bytes = made(&SampleElf::default());
         let contents = Contents::parse(&*bytes).unwrap();
         assert_eq!((contents.segments.len(), contents.functions.len(), contents.indirect.len()), (2, 8, 1));
         assert!(contents.all_symbols && contents.build_id.is_some() && !contents.usdt.is_empty());
@@ -555,7 +555,7 @@ pub(crate) mod tests {
 
     #[test]
     fn few_bytes_cannot_name_very_many_symbols() {
-        let mut contents = Contents::parse(&*made(&Made::default())).unwrap();
+        let mut contents = Contents::parse(&*made(&SampleElf::default())).unwrap();
         let mut symbol = Symbol {
             st_name: object::U32::new(ENDIAN, 0),
             st_info: 0,

@@ -365,7 +365,7 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
-    use crate::binary::elf::tests::{Made, made};
+    use crate::binary::elf::tests::{SampleElf, made};
 
     fn file(bytes: &[u8]) -> tempfile::NamedTempFile {
         let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -373,7 +373,7 @@ mod tests {
         file
     }
 
-    fn opened(made_of: &Made) -> Binary {
+    fn opened(made_of: &SampleElf) -> Binary {
         Binary::open(file(&made(made_of)).path()).unwrap()
     }
 
@@ -410,7 +410,7 @@ mod tests {
 
     #[test]
     fn offsets_are_of_the_file() {
-        let binary = opened(&Made::default());
+        let binary = opened(&SampleElf::default());
         assert_eq!(
             binary.functions().collect::<Vec<_>>(),
             ["chosen_fast", "compress", "decompress", "own", "versioned"]
@@ -435,7 +435,7 @@ mod tests {
 
     #[test]
     fn a_stripped_file_says_so_unless_there_is_its_debug_file() {
-        let stripped = file(&made(&Made { stripped: true, ..Made::default() }));
+        let stripped = file(&made(&SampleElf { stripped: true, ..SampleElf::default() }));
         let folder = tempfile::tempdir().unwrap();
         let binary = Binary::open_with(stripped.path(), folder.path()).unwrap();
         assert!(binary.is_stripped());
@@ -443,12 +443,12 @@ mod tests {
 
         let debug = folder.path().join("ab").join("ab".repeat(19) + ".debug");
         fs::create_dir(debug.parent().unwrap()).unwrap();
-        fs::write(&debug, made(&Made { offset: 0x800, ..Made::default() })).unwrap();
+        fs::write(&debug, made(&SampleElf { offset: 0x800, ..SampleElf::default() })).unwrap();
         let binary = Binary::open_with(stripped.path(), folder.path()).unwrap();
         assert!(!binary.is_stripped());
         assert_eq!(binary.offsets_of("compress").unwrap(), [0x1010]);
 
-        fs::write(&debug, made(&Made { build_id: 1, ..Made::default() })).unwrap();
+        fs::write(&debug, made(&SampleElf { build_id: 1, ..SampleElf::default() })).unwrap();
         assert!(Binary::open_with(stripped.path(), folder.path()).unwrap().is_stripped());
         fs::write(&debug, "what?").unwrap();
         assert!(Binary::open_with(stripped.path(), folder.path()).unwrap().is_stripped());
@@ -468,10 +468,10 @@ mod tests {
             ("app:start".to_owned(), 0x1018, Some(0x2008)),
             ("app:stop".to_owned(), 0x1020, None),
         ];
-        assert_eq!(places(Made::default()), expected);
+        assert_eq!(places(SampleElf::default()), expected);
         // Moved after it was linked: the notes' addresses are the former ones.
-        assert_eq!(places(Made { moved: 0x10_0000, ..Made::default() }), expected);
-        let damaged = opened(&Made { notes: Some(vec![1; 20]), ..Made::default() });
+        assert_eq!(places(SampleElf { moved: 0x10_0000, ..SampleElf::default() }), expected);
+        let damaged = opened(&SampleElf { notes: Some(vec![1; 20]), ..SampleElf::default() });
         assert!(damaged.probes().unwrap_err().to_string().ends_with("the USDT notes are cut off"));
     }
 
@@ -483,7 +483,7 @@ mod tests {
         assert!(open(b"").ends_with("cannot be probed: not an ELF file"));
         assert!(open(b"#!/bin/sh -e\ntrue").ends_with("a script of /bin/sh -e, not an ELF file"));
         let changed = |at: usize, value: u8| {
-            let mut bytes = made(&Made::default());
+            let mut bytes = made(&SampleElf::default());
             bytes[at] = value;
             open(&bytes)
         };
@@ -492,7 +492,7 @@ mod tests {
         assert!(changed(18, 243).contains("for riscv64; this machine is"));
         assert!(changed(16, 1).contains("an object file"));
         assert!(changed(16, 4).contains("a core dump"));
-        assert!(open(&made(&Made::default())[..18]).contains("a damaged header"));
+        assert!(open(&made(&SampleElf::default())[..18]).contains("a damaged header"));
     }
 
     #[test]
@@ -513,7 +513,7 @@ mod tests {
             let path = find_library(name, &[folder.path().to_owned()])?;
             Some(path.file_name()?.to_str()?.to_owned())
         };
-        let library = made(&Made::default());
+        let library = made(&SampleElf::default());
         add("libx.so", b"INPUT(libx.so.2)");
         add("libx.so.11", b"not for this machine");
         for name in ["libx.so.2", "libx.so.10", "libx.so.10.debug", "libxy.so.99", "libx-3.so"] {

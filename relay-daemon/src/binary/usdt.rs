@@ -3,7 +3,7 @@
 //! A note (owner `stapsdt`, type 3) has the probe's names, its address, its semaphore's and, as text in the assembler's words,
 //! where its arguments are at that place. An argument that is not understood is kept as text: the probe works without it.
 
-use crate::values::registers::{INSTRUCTION_POINTER, Part, Register, arm64, x86_64};
+use crate::values::registers::{INSTRUCTION_POINTER, Register, RegisterPart, arm64, x86_64};
 
 /// Most arguments of a probe; `<sys/sdt.h>` makes at most 12.
 const MAX_ARGUMENTS: usize = 32;
@@ -22,23 +22,23 @@ pub struct Usdt {
     /// Where in the file the counter is that tells the program that somebody listens.
     pub semaphore: Option<u64>,
     /// Its arguments at this place.
-    pub arguments: Vec<Argument>,
+    pub arguments: Vec<UsdtArgument>,
 }
 
 /// Where an argument is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Argument {
+pub struct UsdtArgument {
     /// Bytes: 1, 2, 4 or 8; never more than the register has that it is in.
     pub size: u8,
     /// Whether it is a signed number.
     pub signed: bool,
     /// Where it is.
-    pub operand: Operand,
+    pub operand: UsdtOperand,
 }
 
 /// Where an argument's bytes are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Operand {
+pub enum UsdtOperand {
     /// Nowhere: always this number, already of the argument's size. An unsigned one of 8 bytes has its bits.
     Constant(i64),
     /// In a register, from the bit `shift` on.
@@ -92,7 +92,7 @@ pub(crate) struct Note<'a> {
     pub(crate) base: u64,
     /// 0: there is none.
     pub(crate) semaphore: u64,
-    pub(crate) arguments: Vec<Argument>,
+    pub(crate) arguments: Vec<UsdtArgument>,
 }
 
 /// Parses the section `.note.stapsdt`; notes of others are skipped.
@@ -117,21 +117,21 @@ impl Note<'_> {
     /// The symbols that its arguments are at.
     pub(crate) fn symbols(&self) -> impl Iterator<Item = &str> {
         self.arguments.iter().filter_map(|argument| match &argument.operand {
-            Operand::Symbol { name, .. } => Some(name.as_str()),
+            UsdtOperand::Symbol { name, .. } => Some(name.as_str()),
             _ => None,
         })
     }
 }
 
-impl Argument {
+impl UsdtArgument {
     /// Where it is, seen from the instruction at `location`, when the addresses of symbols are known.
     pub(crate) fn placed(mut self, location: u64, address: impl Fn(&str) -> Option<u64>) -> Self {
-        if let Operand::Symbol { name, offset } = &self.operand {
+        if let UsdtOperand::Symbol { name, offset } = &self.operand {
             let there = address(name).map(|there| there.wrapping_sub(location).cast_signed().wrapping_add(*offset));
             self.operand = match there {
                 // At a probe the register holds the address of its instruction (kernel/events/uprobes.c, `handle_swbp`).
-                Some(offset) => Operand::Memory { base: Register(INSTRUCTION_POINTER), index: None, offset },
-                None => Operand::Unsupported(match offset {
+                Some(offset) => UsdtOperand::Memory { base: Register(INSTRUCTION_POINTER), index: None, offset },
+                None => UsdtOperand::Unsupported(match offset {
                     0 => format!("{name}(%rip)"),
                     _ => format!("{name}{offset:+}(%rip)"),
                 }),
@@ -176,13 +176,13 @@ fn padded(bytes: &[u8], size: u32) -> Result<(&[u8], &[u8]), UsdtError> {
 }
 
 /// What an operand's text means, the bytes of it if that is less than a word, or nothing.
-type ParseOperand = fn(&str) -> Option<(Operand, u8)>;
+type ParseOperand = fn(&str) -> Option<(UsdtOperand, u8)>;
 
 /// This machine's.
 const NATIVE: ParseOperand = if cfg!(target_arch = "aarch64") { arm64_operand } else { x86_64_operand };
 
 /// Parses a probe's arguments: `-4@%eax 8@8(%rsp)`. Nothing when there are too many.
-fn parse_arguments(text: &str, operand: ParseOperand) -> Option<Vec<Argument>> {
+fn parse_arguments(text: &str, operand: ParseOperand) -> Option<Vec<UsdtArgument>> {
     let mut arguments = Vec::new();
     let (mut depth, mut start) = (0_u32, None);
     // Spaces part arguments, but not within brackets: `8@[sp, 16]`.
@@ -208,7 +208,7 @@ fn parse_arguments(text: &str, operand: ParseOperand) -> Option<Vec<Argument>> {
     Some(arguments)
 }
 
-fn parse_argument(text: &str, operand: ParseOperand) -> Argument {
+fn parse_argument(text: &str, operand: ParseOperand) -> UsdtArgument {
     // Without a size it is a word.
     let (prefix, rest) = text.split_once('@').unwrap_or(("8", text));
     let (signed, digits) = prefix.strip_prefix('-').map_or((false, prefix), |digits| (true, digits));
@@ -222,11 +222,11 @@ fn parse_argument(text: &str, operand: ParseOperand) -> Argument {
     };
     let understood = size.filter(|_| !floating).and_then(|size| Some((size, operand(rest)?)));
     match understood {
-        Some((size, (Operand::Constant(value), _))) => {
-            Argument { size, signed, operand: Operand::Constant(narrow(value, size, signed)) }
+        Some((size, (UsdtOperand::Constant(value), _))) => {
+            UsdtArgument { size, signed, operand: UsdtOperand::Constant(narrow(value, size, signed)) }
         }
-        Some((size, (operand, most))) => Argument { size: size.min(most), signed, operand },
-        None => Argument { size: size.unwrap_or(8), signed, operand: Operand::Unsupported(text.to_owned()) },
+        Some((size, (operand, most))) => UsdtArgument { size: size.min(most), signed, operand },
+        None => UsdtArgument { size: size.unwrap_or(8), signed, operand: UsdtOperand::Unsupported(text.to_owned()) },
     }
 }
 
@@ -237,9 +237,9 @@ fn narrow(value: i64, size: u8, signed: bool) -> i64 {
 }
 
 /// `%rdi`, `$5`, `-0x14(%rbp)`, `(%rax,%rbx,8)`.
-fn x86_64_operand(text: &str) -> Option<(Operand, u8)> {
+fn x86_64_operand(text: &str) -> Option<(UsdtOperand, u8)> {
     if let Some(number) = text.strip_prefix('$') {
-        return Some((Operand::Constant(sum(number)?), 8));
+        return Some((UsdtOperand::Constant(sum(number)?), 8));
     }
     if let Some(name) = text.strip_prefix('%') {
         return x86_64::named(name).map(in_register);
@@ -272,11 +272,11 @@ fn x86_64_operand(text: &str) -> Option<(Operand, u8)> {
         Some(index) if base.is_empty() && scale == 1 => (whole(index)?, None),
         Some(index) => (whole(base)?, Some((whole(index)?, scale))),
     };
-    Some((Operand::Memory { base, index, offset }, 8))
+    Some((UsdtOperand::Memory { base, index, offset }, 8))
 }
 
 /// `name`, `name+8`, `8+name`.
-fn symbol(text: &str) -> Option<Operand> {
+fn symbol(text: &str) -> Option<UsdtOperand> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '$');
     let start = text.find(|c: char| is_part(c) && !c.is_ascii_digit())?;
     // `0x10` has a letter, and is no name.
@@ -286,11 +286,11 @@ fn symbol(text: &str) -> Option<Operand> {
     let end = text[start..].find(|c| !is_part(c)).map_or(text.len(), |len| start + len);
     let before = text[..start].strip_suffix('+').map_or(Some(0), sum)?;
     let after = if end == text.len() { 0 } else { sum(&text[end..])? };
-    Some(Operand::Symbol { name: text[start..end].to_owned(), offset: before.wrapping_add(after) })
+    Some(UsdtOperand::Symbol { name: text[start..end].to_owned(), offset: before.wrapping_add(after) })
 }
 
 /// `x0`, `5`, `#5`, `[sp, 16]`, `[x0, x1, lsl 3]`.
-fn arm64_operand(text: &str) -> Option<(Operand, u8)> {
+fn arm64_operand(text: &str) -> Option<(UsdtOperand, u8)> {
     if let Some(inner) = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
         let mut parts = inner.split(',').map(str::trim);
         let whole = |text: &str| arm64::named(text).filter(|part| part.size == 8).map(|part| part.register);
@@ -298,7 +298,7 @@ fn arm64_operand(text: &str) -> Option<(Operand, u8)> {
         if parts.next().is_some() {
             return None;
         }
-        let memory = |index, offset| Some((Operand::Memory { base, index, offset }, 8));
+        let memory = |index, offset| Some((UsdtOperand::Memory { base, index, offset }, 8));
         let Some(second) = second else { return memory(None, 0) };
         if let Some(index) = whole(second) {
             let scale = match shift.map(|shift| shift.strip_prefix("lsl")).map(|shift| shift.and_then(immediate)) {
@@ -314,16 +314,16 @@ fn arm64_operand(text: &str) -> Option<(Operand, u8)> {
         return if shift.is_none() { memory(None, offset) } else { None };
     }
     if matches!(text, "xzr" | "wzr") {
-        return Some((Operand::Constant(0), 8));
+        return Some((UsdtOperand::Constant(0), 8));
     }
     match arm64::named(text) {
         Some(part) => Some(in_register(part)),
-        None => Some((Operand::Constant(immediate(text)?), 8)),
+        None => Some((UsdtOperand::Constant(immediate(text)?), 8)),
     }
 }
 
-fn in_register(part: Part) -> (Operand, u8) {
-    (Operand::Register { register: part.register, shift: part.shift }, part.size)
+fn in_register(part: RegisterPart) -> (UsdtOperand, u8) {
+    (UsdtOperand::Register { register: part.register, shift: part.shift }, part.size)
 }
 
 /// A number of arm64's: `5` or `#5`.
@@ -360,26 +360,30 @@ fn sum(text: &str) -> Option<i64> {
 mod tests {
     use super::*;
 
-    fn register(word: u16) -> Operand {
-        Operand::Register { register: Register(word), shift: 0 }
+    fn register(word: u16) -> UsdtOperand {
+        UsdtOperand::Register { register: Register(word), shift: 0 }
     }
 
-    fn memory(base: u16, index: Option<(u16, u8)>, offset: i64) -> Operand {
-        Operand::Memory { base: Register(base), index: index.map(|(index, scale)| (Register(index), scale)), offset }
+    fn memory(base: u16, index: Option<(u16, u8)>, offset: i64) -> UsdtOperand {
+        UsdtOperand::Memory {
+            base: Register(base),
+            index: index.map(|(index, scale)| (Register(index), scale)),
+            offset,
+        }
     }
 
-    fn at_symbol(name: &str, offset: i64) -> Operand {
-        Operand::Symbol { name: name.to_owned(), offset }
+    fn at_symbol(name: &str, offset: i64) -> UsdtOperand {
+        UsdtOperand::Symbol { name: name.to_owned(), offset }
     }
 
-    fn unsupported(text: &str) -> Operand {
-        Operand::Unsupported(text.to_owned())
+    fn unsupported(text: &str) -> UsdtOperand {
+        UsdtOperand::Unsupported(text.to_owned())
     }
 
-    fn check(operand: ParseOperand, cases: impl IntoIterator<Item = (&'static str, u8, bool, Operand)>) {
+    fn check(operand: ParseOperand, cases: impl IntoIterator<Item = (&'static str, u8, bool, UsdtOperand)>) {
         for (text, size, signed, expected) in cases {
             let parsed = parse_arguments(text, operand).unwrap();
-            assert_eq!(parsed, [Argument { size, signed, operand: expected }], "{text}");
+            assert_eq!(parsed, [UsdtArgument { size, signed, operand: expected }], "{text}");
         }
     }
 
@@ -393,13 +397,13 @@ mod tests {
                 ("-4@%eax", 4, true, register(10)),
                 ("-8@%eax", 4, true, register(10)),
                 ("2@%r8d", 2, false, register(9)),
-                ("1@%ah", 1, false, Operand::Register { register: Register(10), shift: 8 }),
-                ("4@$5", 4, false, Operand::Constant(5)),
-                ("-4@$-5", 4, true, Operand::Constant(-5)),
-                ("4@$-1", 4, false, Operand::Constant(0xffff_ffff)),
-                ("-4@$4294967295", 4, true, Operand::Constant(-1)),
-                ("8@$18446744073709551615", 8, false, Operand::Constant(-1)),
-                ("8@$0x10", 8, false, Operand::Constant(16)),
+                ("1@%ah", 1, false, UsdtOperand::Register { register: Register(10), shift: 8 }),
+                ("4@$5", 4, false, UsdtOperand::Constant(5)),
+                ("-4@$-5", 4, true, UsdtOperand::Constant(-5)),
+                ("4@$-1", 4, false, UsdtOperand::Constant(0xffff_ffff)),
+                ("-4@$4294967295", 4, true, UsdtOperand::Constant(-1)),
+                ("8@$18446744073709551615", 8, false, UsdtOperand::Constant(-1)),
+                ("8@$0x10", 8, false, UsdtOperand::Constant(16)),
                 ("-4@-0x14(%rbp)", 4, true, memory(4, None, -0x14)),
                 ("8@8+16(%rsp)", 8, false, memory(19, None, 24)),
                 ("8@-1+8-2(%rsp)", 8, false, memory(19, None, 5)),
@@ -443,7 +447,7 @@ mod tests {
 
     #[test]
     fn a_symbol_is_seen_from_the_probe() {
-        let argument = |offset| Argument { size: 4, signed: true, operand: at_symbol("sym", offset) };
+        let argument = |offset| UsdtArgument { size: 4, signed: true, operand: at_symbol("sym", offset) };
         let placed = |offset, address| argument(offset).placed(0x1014, |_| address).operand;
         assert_eq!(placed(4, Some(0x3000)), memory(INSTRUCTION_POINTER, None, 0x3004 - 0x1014));
         assert_eq!(placed(0, Some(0x1000)), memory(INSTRUCTION_POINTER, None, -0x14));
@@ -466,10 +470,10 @@ mod tests {
                 ("8@[x3, x4]", 8, false, memory(3, Some((4, 1)), 0)),
                 ("8@[x3, x4, lsl 3]", 8, false, memory(3, Some((4, 8)), 0)),
                 ("8@[x3, x4, lsl #2]", 8, false, memory(3, Some((4, 4)), 0)),
-                ("8@5", 8, false, Operand::Constant(5)),
-                ("-4@-5", 4, true, Operand::Constant(-5)),
-                ("8@#5", 8, false, Operand::Constant(5)),
-                ("8@xzr", 8, false, Operand::Constant(0)),
+                ("8@5", 8, false, UsdtOperand::Constant(5)),
+                ("-4@-5", 4, true, UsdtOperand::Constant(-5)),
+                ("8@#5", 8, false, UsdtOperand::Constant(5)),
+                ("8@xzr", 8, false, UsdtOperand::Constant(0)),
             ],
         );
         for text in [
@@ -494,7 +498,7 @@ mod tests {
     fn arguments_are_parted_by_spaces_outside_of_brackets() {
         let arguments = parse_arguments(" 8@x0  4@[sp, 16] -4@5 ", arm64_operand).unwrap();
         let operands: Vec<_> = arguments.into_iter().map(|argument| argument.operand).collect();
-        assert_eq!(operands, [register(0), memory(31, None, 16), Operand::Constant(5)]);
+        assert_eq!(operands, [register(0), memory(31, None, 16), UsdtOperand::Constant(5)]);
         // Unbalanced: the rest is one argument.
         assert_eq!(parse_arguments("8@x0 8@[sp 8@x1", arm64_operand).unwrap().len(), 2);
         assert_eq!(parse_arguments("", arm64_operand), Some(vec![]));

@@ -20,7 +20,7 @@ pub struct Member {
 
 /// A member and its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Field<'a> {
+pub struct NamedMember<'a> {
     /// Its name.
     pub name: &'a str,
     /// Where it lies.
@@ -57,7 +57,7 @@ impl Btf {
 
     /// The members of a structure or union that have a name, also those within members that have none, in the order of
     /// declaration.
-    pub fn fields(&self, id: TypeId) -> impl Iterator<Item = Field<'_>> {
+    pub fn fields(&self, id: TypeId) -> impl Iterator<Item = NamedMember<'_>> {
         let mut open = Vec::new();
         // A structure is entered once: one that contains itself would have no end, and it would have each name twice.
         let mut entered = HashSet::new();
@@ -74,7 +74,7 @@ impl Btf {
                 };
                 let Some((name, member)) = self.field(*has_sizes, entry, *start) else { continue };
                 if !name.is_empty() {
-                    return Some(Field { name, member });
+                    return Some(NamedMember { name, member });
                 }
                 if let Some((id, inner)) = self.structure(member.type_id)
                     && entered.insert(id)

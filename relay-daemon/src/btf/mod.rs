@@ -25,7 +25,7 @@ use self::raw::{Type, is_modifier, offsets, read, word};
 pub use self::{
     functions::{Function, Parameter, Prototype},
     kernel::Kernel,
-    members::{Field, Member},
+    members::{Member, NamedMember},
     shape::Shape,
 };
 

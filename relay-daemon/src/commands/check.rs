@@ -12,7 +12,7 @@ use aya::{programs::ProgramType, sys::is_program_supported};
 use clap::Args;
 use relay_channel::machine;
 use relay_daemon::{
-    environment::{self, Condition},
+    environment::{self, Requirement},
     host,
 };
 use serde::Serialize;
@@ -63,7 +63,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 /// What every recording needs.
 fn base() -> Vec<Finding> {
-    let needed = environment::conditions().into_iter().map(|Condition { name, ok, detail }| Finding {
+    let needed = environment::conditions().into_iter().map(|Requirement { name, ok, detail }| Finding {
         name,
         ok,
         detail,

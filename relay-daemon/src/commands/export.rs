@@ -88,12 +88,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if arguments.weight.is_some() && !arguments.to.is_of_stacks() {
         return Err(misuse(anyhow!("--weight is of stacks: --to folded, flamegraph or speedscope")));
     }
-    let choice = arguments.chosen.choice(&traces)?;
+    let filter = arguments.chosen.filter(&traces)?;
     let spans = spans::wanted(&traces, &arguments.spans)?;
     let slicer = arguments.chosen.slicer(&traces, false)?;
     let bar = progress_bar(&traces.iter().collect::<Vec<_>>(), false)?;
     let mut progress = |bytes| bar.set_position(bytes);
-    let job = Job { traces: &traces, slicer, choice: &choice, spans: spans.as_ref(), progress: &mut progress };
+    let job = Job { traces: &traces, slicer, filter: &filter, spans: spans.as_ref(), progress: &mut progress };
     let done = match arguments.to {
         Form::Parquet => arguments.make_directory(job),
         _ if arguments.output == Path::new("-") => arguments.stream(job, BufWriter::new(std::io::stdout().lock())),

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use relay_daemon::probe::listing::{self, Item, Listed, Member, Structure};
+use relay_daemon::probe::listing::{self, Found, Listed, ListedMember, Structure};
 
 /// Shown on a terminal under all tracepoints.
 const MORE: &str = "\
@@ -57,15 +57,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn write_item(out: &mut dyn Write, item: &Item, alone: bool) -> io::Result<()> {
+fn write_item(out: &mut dyn Write, item: &Found, alone: bool) -> io::Result<()> {
     match item {
-        Item::Event(Listed { event, arguments, .. }) => {
+        Found::Event(Listed { event, arguments, .. }) => {
             writeln!(out, "{event}")?;
             for argument in arguments.iter().flatten() {
                 writeln!(out, "    {}", declaration(&argument.c_type, &argument.name))?;
             }
         }
-        Item::Structure(Structure { members, .. }) => {
+        Found::Structure(Structure { members, .. }) => {
             if !alone {
                 writeln!(out, "{}", item.name())?;
             }
@@ -78,7 +78,7 @@ fn write_item(out: &mut dyn Write, item: &Item, alone: bool) -> io::Result<()> {
 }
 
 /// `offset  type name`; of a bit field also its first bit and how many it has.
-fn line(member: &Member) -> String {
+fn line(member: &ListedMember) -> String {
     let bit = member.bit.map_or(String::new(), |bit| format!(".{bit}"));
     let bits = member.bits.map_or(String::new(), |bits| format!(" : {bits}"));
     format!("{:>6}{bit:<2}  {}{bits}", member.offset, declaration(&member.c_type, &member.name))
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn members_have_their_places() {
-        let member = |bit, bits| Member { name: "x".to_owned(), c_type: "int".to_owned(), offset: 96, bit, bits };
+        let member = |bit, bits| ListedMember { name: "x".to_owned(), c_type: "int".to_owned(), offset: 96, bit, bits };
         assert_eq!(line(&member(None, None)), "    96    int x");
         assert_eq!(line(&member(Some(3), Some(1))), "    96.3  int x : 1");
         assert_eq!(declaration("struct file *", "f"), "struct file *f");

@@ -6,6 +6,7 @@ pub(crate) mod external;
 pub(crate) mod klog;
 pub(crate) mod list;
 pub(crate) mod manual;
+pub(crate) mod options;
 pub(crate) mod print;
 pub(crate) mod reading;
 pub(crate) mod recover;
@@ -23,10 +24,9 @@ pub(crate) mod symbolize;
 pub(crate) mod trace;
 pub(crate) mod units;
 pub(crate) mod verify;
-pub(crate) mod what;
 
 use anyhow::{Context as _, Result};
-use relay_daemon::{host::make_files_of_group, session::Standing};
+use relay_daemon::{host::make_files_of_group, session::PinnedSession};
 
 /// A command line that cannot be meant, which ends with status 2.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +39,7 @@ fn misuse(error: impl Into<anyhow::Error>) -> anyhow::Error {
 }
 
 /// Lets the group of a name, or number, read the files that are made from now on; without one, that of a session, if there is one.
-fn share_with(group: Option<&str>, session: Option<&Standing>) -> Result<()> {
+fn share_with(group: Option<&str>, session: Option<&PinnedSession>) -> Result<()> {
     let make = |gid: u32, group: &str| {
         make_files_of_group(gid).with_context(|| format!("making files of the group {group} (needs CAP_SETGID)"))
     };

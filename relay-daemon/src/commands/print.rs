@@ -16,13 +16,13 @@ use clap::{Args, ValueEnum};
 use relay_channel::consumer::SETTLED;
 use relay_daemon::host;
 use relay_trace::{
-    answers::span::{Extractor, Fold, Span, Spans, Told},
+    answers::span::{Extractor, Fold, SliceEnds, Span, Spans},
     form::{archive::is_archive, clock::Instant},
     read::{
-        choice::Choice,
+        filter::Filter,
         names::Names,
         pipeline,
-        schema::Event,
+        schema::EventClass,
         slices::{Item, Slice, Slicer},
         trace::Trace,
     },
@@ -131,9 +131,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if arguments.follow && (traces.len() > 1 || traces[0].session.boot_id != host::boot_id().unwrap_or_default()) {
         bail!("--follow is for one trace, which this machine is recording");
     }
-    let choice = arguments.chosen.choice(&traces)?;
+    let filter = arguments.chosen.filter(&traces)?;
     let spans = spans::wanted(&traces, &arguments.spans)?;
-    let shown = Shown::new(arguments, &traces, &choice, spans.as_ref())?;
+    let shown = Shown::new(arguments, &traces, &filter, spans.as_ref())?;
     let mut damages = Damages::of(&traces);
     if let Some(columns) = &shown.columns {
         io::stdout().write_all(&columns.header()?)?;
@@ -153,7 +153,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 /// What is shown, and how.
 struct Shown<'t> {
     traces: &'t [Trace],
-    choice: &'t Choice,
+    filter: &'t Filter,
     spans: Option<&'t Spans<'t>>,
     /// Records are not shown, only spans.
     spans_alone: bool,
@@ -170,17 +170,17 @@ impl<'t> Shown<'t> {
     fn new(
         arguments: &Arguments,
         traces: &'t [Trace],
-        choice: &'t Choice,
+        filter: &'t Filter,
         spans: Option<&'t Spans<'t>>,
     ) -> Result<Self> {
         let spans_alone = spans.is_some() && !arguments.chosen.has_events();
-        let records = choice.events_of(traces).filter(|_| !spans_alone);
-        let events: Vec<&Event> =
+        let records = filter.events_of(traces).filter(|_| !spans_alone);
+        let events: Vec<&EventClass> =
             records.chain(spans.into_iter().flat_map(|spans| spans.events().map(|(_, event)| event))).collect();
         let style = arguments.style(traces, &events)?;
         let columns = arguments.csv.then(|| Columns::new(events.into_iter(), &style, traces.len() > 1));
         let (losses, written) = Default::default();
-        Ok(Self { traces, choice, spans, spans_alone, style, columns, json: arguments.json, losses, written })
+        Ok(Self { traces, filter, spans, spans_alone, style, columns, json: arguments.json, losses, written })
     }
 
     fn writer(&self) -> Writer<'_> {
@@ -232,7 +232,7 @@ impl<'t> Shown<'t> {
         writer: &mut Writer<'_>,
         extractor: Option<&mut Extractor<'_>>,
         text: &mut Vec<u8>,
-    ) -> Option<Told> {
+    ) -> Option<SliceEnds> {
         let mut write = |item: &Item<'_>, names: &Names, text: &mut Vec<u8>| {
             if let Item::Gap(_) = item {
                 self.losses.fetch_add(1, Ordering::Relaxed);
@@ -240,12 +240,12 @@ impl<'t> Shown<'t> {
             writer.write(item, names, text);
         };
         let Some(extractor) = extractor else {
-            self.choice.show(slice, self.traces, |item, names| write(&item, names, text));
+            self.filter.show(slice, self.traces, |item, names| write(&item, names, text));
             return None;
         };
         Some(extractor.take(slice, |item, names| {
             let is_shown = match item {
-                Item::Record(seen) => !self.spans_alone && self.choice.takes(seen, names),
+                Item::Record(seen) => !self.spans_alone && self.filter.takes(seen, names),
                 Item::Gap(_) => true,
             };
             if is_shown {
@@ -265,7 +265,7 @@ struct SpanLines<'t> {
 }
 
 impl SpanLines<'_> {
-    fn put_into(&mut self, text: Vec<u8>, told: Told) -> Result<Vec<u8>> {
+    fn put_into(&mut self, text: Vec<u8>, told: SliceEnds) -> Result<Vec<u8>> {
         let Self { shown, spans, fold, writer } = self;
         let (mut all, mut done) = (Vec::new(), 0);
         fold.take(told, |span: &Span<'_>, behind| {
@@ -273,7 +273,7 @@ impl SpanLines<'_> {
             done = behind;
             span.as_record(spans, |record| {
                 let names = shown.traces.get(record.seen.source.trace).map(|trace| &trace.names);
-                if let Some(names) = names.filter(|_| shown.choice.has_process(record.seen.record.pid)) {
+                if let Some(names) = names.filter(|_| shown.filter.has_process(record.seen.record.pid)) {
                     writer.write(&Item::Record(record.seen), names, &mut all);
                 }
             });
@@ -329,7 +329,7 @@ fn pace<'t>(
 }
 
 impl Arguments {
-    fn style(&self, traces: &[Trace], events: &[&Event]) -> Result<Style> {
+    fn style(&self, traces: &[Trace], events: &[&EventClass]) -> Result<Style> {
         let start = traces[0].session.clock.start;
         for field in &self.fields {
             if !events.iter().any(|event| event.field(field).is_some()) {

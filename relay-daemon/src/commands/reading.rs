@@ -15,13 +15,13 @@ use relay_daemon::{
 };
 use relay_trace::{
     form::{
-        archive::{Progress, is_archive},
+        archive::{Unpacked, is_archive},
         clock::Instant,
         folder_of,
-        tasks::What,
+        tasks::Noted,
     },
     read::{
-        choice::Choice,
+        filter::Filter,
         slices::{Slicer, Window},
         stream::{Damage, Stream},
         trace::Trace,
@@ -72,8 +72,8 @@ impl Chosen {
         with_bar(false, |progress| Trace::open_all(&self.traces, progress))
     }
 
-    pub(crate) fn choice(&self, traces: &[Trace]) -> Result<Choice> {
-        Choice::new(traces, &self.events, &self.pids)
+    pub(crate) fn filter(&self, traces: &[Trace]) -> Result<Filter> {
+        Filter::new(traces, &self.events, &self.pids)
     }
 
     /// Whether events were chosen.
@@ -177,9 +177,9 @@ fn say_unnamed(trace: &Trace) {
     let (mut lost, mut spans) = (0, 0);
     for told in &trace.unnamed {
         match told.what {
-            What::Missing { notices: 0, .. } => spans += 1,
-            What::Missing { notices, .. } => lost += notices,
-            What::Named(..) => {}
+            Noted::Missing { notices: 0, .. } => spans += 1,
+            Noted::Missing { notices, .. } => lost += notices,
+            Noted::Named(..) => {}
         }
     }
     let path = trace.path.display();
@@ -232,7 +232,7 @@ impl Damages {
 const BAR: &str = "{bar:40} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
 
 /// Opens traces, with a bar that shows how far an archive is unpacked; on a terminal alone.
-pub(crate) fn with_bar<T>(quiet: bool, open: impl FnOnce(&mut Progress<'_>) -> Result<T>) -> Result<T> {
+pub(crate) fn with_bar<T>(quiet: bool, open: impl FnOnce(&mut Unpacked<'_>) -> Result<T>) -> Result<T> {
     let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(0) };
     bar.set_style(ProgressStyle::with_template(&format!("unpacking {BAR}"))?);
     let opened = open(&mut |done, all| {

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, anyhow};
 use clap::Args;
 use relay_trace::{
     form::new::NewFile,
-    report::{Reported, Request, write},
+    report::{PageSpec, Reported, write},
 };
 
 use super::{
@@ -54,7 +54,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let traces = arguments.chosen.open()?;
     let [trace] = &traces[..] else { return Err(misuse(anyhow!("a report is of one trace"))) };
     check_place(&arguments.output, trace)?;
-    let choice = arguments.chosen.choice(&traces)?;
+    let filter = arguments.chosen.filter(&traces)?;
     let of_scheduling = || OF_SCHEDULING.map(str::to_owned).to_vec();
     let has = |name: &str| trace.schema.events().any(|event| event.name == name);
     let wanted = match &arguments.spans[..] {
@@ -68,11 +68,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let slicer = || arguments.chosen.slicer(&traces, false);
     let bar = progress_bar(&[trace], false)?;
     let mut file = NewFile::create(&arguments.output, arguments.force)?;
-    let request = Request {
+    let request = PageSpec {
         traces: &traces,
         slicer: &slicer,
         window: arguments.chosen.window(&traces, None)?,
-        choice: &choice,
+        filter: &filter,
         is_whole: arguments.chosen.is_everything(),
         spans: spans.as_ref(),
         size: usize::try_from(arguments.max_size)?,

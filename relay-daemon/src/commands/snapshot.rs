@@ -12,10 +12,10 @@ use clap::Args;
 use relay_channel::pins::OpenError;
 use relay_daemon::{
     record::snapshot,
-    session::{self, Standing},
+    session::{self, PinnedSession},
 };
 use relay_trace::{
-    form::session::{Cpu, Session},
+    form::session::{CpuAccount, SessionFile},
     similar::did_you_mean,
 };
 
@@ -85,27 +85,27 @@ pub(crate) struct StopArguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let standing = open(&arguments.name)?;
-    super::share_with(arguments.group.as_deref(), Some(&standing))?;
-    take(&standing, &arguments.name, arguments.output.as_deref())?;
+    let pinned = open(&arguments.name)?;
+    super::share_with(arguments.group.as_deref(), Some(&pinned))?;
+    take(&pinned, &arguments.name, arguments.output.as_deref())?;
     Ok(ExitCode::SUCCESS)
 }
 
 pub(crate) fn wait(arguments: &WaitArguments) -> Result<ExitCode> {
     let Arguments { name, output, group } = &arguments.snapshot;
-    let looking = Standing::look(name).map_err(|error| explain(name, error))?;
+    let looking = PinnedSession::look(name).map_err(|error| explain(name, error))?;
     if !looking.is_armed() {
         bail!("nothing stops {name}: start it with --until EVENT; relayd snapshot {name} needs no event");
     }
     let start = Instant::now();
-    let (mut standing, fired) = loop {
+    let (mut pinned, fired) = loop {
         if let Some(fired) = looking.fired()? {
             // It may go on for a while after the record.
             let left = fired.end.saturating_sub(relay_trace::form::clock::Instant::now().monotonic);
             thread::sleep(Duration::from_nanos(left));
-            match Standing::open(name) {
+            match PinnedSession::open(name) {
                 // Another may have taken it meanwhile, and have it go on.
-                Ok(standing) if standing.fired()? == Some(fired) => break (standing, fired),
+                Ok(pinned) if pinned.fired()? == Some(fired) => break (pinned, fired),
                 // Or is at it.
                 Ok(_) | Err(OpenError::Locked(_)) => {}
                 Err(error) => return Err(explain(name, error)),
@@ -119,19 +119,19 @@ pub(crate) fn wait(arguments: &WaitArguments) -> Result<ExitCode> {
         }
         thread::sleep(POLL);
     };
-    super::share_with(group.as_deref(), Some(&standing))?;
-    say!("relayd: {name} was stopped by {} on cpu {}", standing.event_name(fired.event), fired.cpu);
-    take(&standing, name, output.as_deref())?;
+    super::share_with(group.as_deref(), Some(&pinned))?;
+    say!("relayd: {name} was stopped by {} on cpu {}", pinned.event_name(fired.event), fired.cpu);
+    take(&pinned, name, output.as_deref())?;
     if arguments.rearm {
-        standing.rearm()?;
+        pinned.rearm()?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 pub(crate) fn stop(arguments: &StopArguments) -> Result<ExitCode> {
     let name = &arguments.name;
-    let mut standing = match Standing::open(name) {
-        Ok(standing) => standing,
+    let mut pinned = match PinnedSession::open(name) {
+        Ok(pinned) => pinned,
         Err(OpenError::Other(error)) if !arguments.snapshot => {
             session::remove(name).map_err(|error| explain(name, error))?;
             say!("relayd: removed what was left of {name} ({error:#})");
@@ -140,21 +140,21 @@ pub(crate) fn stop(arguments: &StopArguments) -> Result<ExitCode> {
         Err(error) => return Err(explain(name, error)),
     };
     if arguments.snapshot {
-        super::share_with(arguments.group.as_deref(), Some(&standing))?;
-        standing.stop()?;
-        if let Err(error) = take(&standing, name, arguments.output.as_deref()) {
-            standing.start()?;
+        super::share_with(arguments.group.as_deref(), Some(&pinned))?;
+        pinned.stop()?;
+        if let Err(error) = take(&pinned, name, arguments.output.as_deref()) {
+            pinned.start()?;
             return Err(error.context(format!("{name} was not stopped")));
         }
     }
-    standing.detach()?;
-    standing.close()?;
+    pinned.detach()?;
+    pinned.close()?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Opens a session to work with it.
-pub(crate) fn open(name: &str) -> Result<Standing> {
-    Standing::open(name).map_err(|error| explain(name, error))
+pub(crate) fn open(name: &str) -> Result<PinnedSession> {
+    PinnedSession::open(name).map_err(|error| explain(name, error))
 }
 
 /// What to say of a session that cannot be opened.
@@ -177,17 +177,17 @@ pub(crate) fn explain(name: &str, error: OpenError) -> anyhow::Error {
     }
 }
 
-fn take(standing: &Standing, name: &str, output: Option<&Path>) -> Result<Session> {
+fn take(pinned: &PinnedSession, name: &str, output: Option<&Path>) -> Result<SessionFile> {
     let output = output.map_or_else(|| default_output(name), Path::to_path_buf);
     leave_nothing_behind()?;
-    let session = snapshot::write(standing, &output).with_context(|| format!("taking a snapshot of {name}"))?;
-    let total = |count: fn(&Cpu) -> u64| session.cpus.iter().map(count).sum::<u64>();
+    let session = snapshot::write(pinned, &output).with_context(|| format!("taking a snapshot of {name}"))?;
+    let total = |count: fn(&CpuAccount) -> u64| session.cpus.iter().map(count).sum::<u64>();
     say!(
         "relayd: snapshot of {} records in {}; {} overrun before, {} lost",
-        total(Cpu::in_file),
+        total(CpuAccount::in_file),
         output.display(),
         total(|cpu| cpu.overrun),
-        total(Cpu::lost)
+        total(CpuAccount::lost)
     );
     Ok(session)
 }

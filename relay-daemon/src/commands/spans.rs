@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 use relay_trace::{
-    answers::span::{Account, Definition, Spans, parse},
+    answers::span::{Definition, SpanAccount, Spans, parse},
     read::trace::Trace,
     show::escape::escaped,
 };
@@ -23,7 +23,7 @@ pub(crate) fn wanted<'t>(traces: &'t [Trace], texts: &[String]) -> Result<Option
 }
 
 /// What became of the ends of a span of which all are shown, also those that crossed a loss.
-pub(crate) fn said_of_all(name: &str, account: &Account) -> String {
+pub(crate) fn said_of_all(name: &str, account: &SpanAccount) -> String {
     let crossed = match account.crossed {
         0 => String::new(),
         some => format!(", {some} crossed a loss of records (crossed=1): they may be two"),
@@ -32,7 +32,7 @@ pub(crate) fn said_of_all(name: &str, account: &Account) -> String {
 }
 
 /// What became of the ends of a span.
-pub(crate) fn said(name: &str, account: &Account) -> String {
+pub(crate) fn said(name: &str, account: &SpanAccount) -> String {
     let mut text = format!("{}: {} spans", escaped(name), account.ended);
     let notes = [
         (account.replaced, "begun again before an end (nest, if it is recursion)"),

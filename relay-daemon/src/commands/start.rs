@@ -12,8 +12,8 @@ use relay_daemon::{
 
 use super::{
     misuse,
+    options::{BufferOptions, EventOptions, TaskOptions, event_help},
     snapshot::open,
-    what::{Size, What, Whose, event_help},
 };
 
 /// Start a flight recorder: a session in the kernel that goes on recording by itself, in overwrite mode, without any process.
@@ -33,7 +33,7 @@ pub(crate) struct Arguments {
     #[arg(value_name = "NAME")]
     name: String,
     #[command(flatten)]
-    what: What,
+    what: EventOptions,
     /// Stop recording, in the kernel, when a record of this event is made: so that what led to it is not overwritten. Repeat it for
     /// several. `relayd wait` tells when, and takes the snapshot.
     #[arg(long, value_name = "EVENT", help_heading = "What is recorded")]
@@ -42,12 +42,12 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "TIME", requires = "until", value_parser = super::parse_duration, help_heading = "What is recorded")]
     after: Option<Duration>,
     #[command(flatten)]
-    whose: Whose,
+    whose: TaskOptions,
     /// Also events of the processes that those of --pid start later.
     #[arg(long, help_heading = "Whose events")]
     follow: bool,
     #[command(flatten)]
-    size: Size,
+    size: BufferOptions,
     /// Let this group read what is written (mode 0640); others cannot [default: root's].
     #[arg(long, value_name = "GROUP")]
     group: Option<String>,
@@ -98,13 +98,13 @@ fn start(arguments: &Arguments) -> Result<()> {
     let after = arguments.after.unwrap_or_default();
     let after = u64::try_from(after.as_nanos()).context("--after")?;
     let (prepared, _notices) = Prepared::load(Some(name), options)?;
-    let standing = prepared.attach(after, None)?;
-    standing.start()?;
-    standing.keep();
-    let cpus = standing.channel.buffers().len();
+    let pinned = prepared.attach(after, None)?;
+    pinned.start()?;
+    pinned.keep();
+    let cpus = pinned.channel.buffers().len();
     say!(
         "relayd: {name} records {} events, the newest {} MiB on each of {cpus} CPUs",
-        standing.description.session.events.len(),
+        pinned.description.session.events.len(),
         geometry.buffer_size() as f64 / f64::from(1 << 20),
     );
     Ok(())
@@ -112,28 +112,28 @@ fn start(arguments: &Arguments) -> Result<()> {
 
 fn add(arguments: &Arguments) -> Result<()> {
     let name = &arguments.name;
-    let mut standing = open(name)?;
-    super::share_with(None, Some(&standing))?;
+    let mut pinned = open(name)?;
+    super::share_with(None, Some(&pinned))?;
     let events = arguments.what.find()?;
-    let known = &standing.description.session.events;
+    let known = &pinned.description.session.events;
     if let Some(event) =
         events.iter().find(|event| known.iter().any(|other| other.name == event.name && other.is_recorded()))
     {
         bail!("{name} records {} already", event.name);
     }
-    let added = standing.add(events)?;
+    let added = pinned.add(events)?;
     say!("relayd: {name} records {added} more events");
     Ok(())
 }
 
 fn remove(arguments: &Arguments) -> Result<()> {
     let name = &arguments.name;
-    let mut standing = open(name)?;
-    super::share_with(None, Some(&standing))?;
+    let mut pinned = open(name)?;
+    super::share_with(None, Some(&pinned))?;
     let mut ids = Vec::new();
     for pattern in arguments.what.events.iter().flat_map(|list| list.split(',')).map(str::trim) {
         let glob = glob::Pattern::new(pattern).with_context(|| format!("the event pattern '{pattern}'"))?;
-        let events = standing.description.session.events.iter().filter(|event| event.is_recorded());
+        let events = pinned.description.session.events.iter().filter(|event| event.is_recorded());
         let matching: Vec<u16> = events.filter(|event| glob.matches(&event.name)).map(|event| event.id).collect();
         if matching.is_empty() {
             bail!("{name} records no event '{pattern}'; relayd status {name} --json names those that it records");
@@ -142,7 +142,7 @@ fn remove(arguments: &Arguments) -> Result<()> {
     }
     ids.sort_unstable();
     ids.dedup();
-    standing.remove(&ids).with_context(|| format!("removing events from {name}"))?;
+    pinned.remove(&ids).with_context(|| format!("removing events from {name}"))?;
     say!("relayd: {name} records {} fewer events", ids.len());
     Ok(())
 }

@@ -11,12 +11,12 @@ use relay_trace::{
     answers::{
         key::Key,
         spread::Spread,
-        statistics::{self, Count, Statistics},
-        totals::{Fields, Group, Totals},
+        statistics::{self, EventCount, TraceStatistics},
+        totals::{Group, TotalFields, Totals},
     },
     form::{
         format::{Display, FieldKind},
-        session::{Cpu, Pairs},
+        session::{CpuAccount, Pairs},
     },
     read::{
         geometry::{self, Cut},
@@ -139,7 +139,7 @@ struct TraceReport {
     events: Vec<EventReport>,
     cpus: Vec<CpuReport>,
     /// The account of the recording, when it ended in order.
-    account: Option<Vec<Cpu>>,
+    account: Option<Vec<CpuAccount>>,
     /// What has become of entries that were kept for their returns, by event.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pairs: BTreeMap<String, Pairs>,
@@ -223,17 +223,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if !arguments.spans.is_empty() {
         return spans::run(arguments, &traces, top);
     }
-    let choice = arguments.chosen.choice(&traces)?;
+    let filter = arguments.chosen.filter(&traces)?;
     let numbers = [("--hist", &arguments.hist), ("--sum", &arguments.sum)];
     let numbers = numbers.iter().filter_map(|(option, name)| Some((*option, name.as_ref()?)));
     for (option, name) in numbers.chain(arguments.by.iter().map(|name| ("--by", name))) {
         check_field(&traces, option, name)?;
     }
-    let fields = Fields { spread: arguments.hist.clone(), sum: arguments.sum.clone(), by: arguments.by.clone() };
+    let fields = TotalFields { spread: arguments.hist.clone(), sum: arguments.sum.clone(), by: arguments.by.clone() };
     let order = order(arguments)?;
     let slicer = arguments.chosen.slicer(&traces, false)?;
     let bar = progress_bar(&traces.iter().collect::<Vec<_>>(), arguments.json)?;
-    let mut counted = statistics::count(&traces, slicer, &choice, &fields, |bytes| bar.set_position(bytes))?;
+    let mut counted = statistics::count(&traces, slicer, &filter, &fields, |bytes| bar.set_position(bytes))?;
     bar.finish_and_clear();
     let mut damages = Damages::of(&traces);
     damages.add(std::mem::take(&mut counted.damages));
@@ -294,7 +294,7 @@ fn check_field(traces: &[Trace], option: &str, name: &str) -> Result<()> {
 }
 
 impl Report {
-    fn new(traces: &[Trace], counted: Statistics, fields: &Fields, order: Order, top: usize) -> Self {
+    fn new(traces: &[Trace], counted: TraceStatistics, fields: &TotalFields, order: Order, top: usize) -> Self {
         let from = traces.iter().map(|trace| trace.common(trace.session.clock.start.monotonic)).min().unwrap_or(0);
         let first = counted.counts.values().map(|count| count.first).min().unwrap_or(from).max(from);
         let last = counted.counts.values().map(|count| count.last).max().unwrap_or(first);
@@ -311,14 +311,14 @@ impl Report {
 }
 
 impl Groups {
-    fn new(totals: Totals, fields: &Fields, order: Order, top: usize) -> Self {
+    fn new(totals: Totals, fields: &TotalFields, order: Order, top: usize) -> Self {
         let others = totals.others.clone();
         let mut groups = totals.into_groups();
         groups.sort_by(|a, b| order.compare(&b.1, &a.1).then_with(|| a.0.cmp(&b.0)));
         let more = groups.split_off(top.min(groups.len()));
         let mut groups: Vec<_> = groups.iter().map(|(key, group)| GroupReport::new(fields, key, group)).collect();
         if others.records > 0 {
-            let rest = GroupReport::new(&Fields { by: Vec::new(), ..fields.clone() }, &[], &others);
+            let rest = GroupReport::new(&TotalFields { by: Vec::new(), ..fields.clone() }, &[], &others);
             groups.push(GroupReport { value: "(others)".to_owned(), is_rest: true, ..rest });
         }
         let more_records = more.iter().map(|(_, group)| group.records).sum();
@@ -344,11 +344,11 @@ impl Order {
 }
 
 impl TraceReport {
-    fn new(index: usize, trace: &Trace, counted: &Statistics) -> Self {
+    fn new(index: usize, trace: &Trace, counted: &TraceStatistics) -> Self {
         let session = &trace.session;
-        let mut events: BTreeMap<u16, BTreeMap<u32, Count>> = BTreeMap::new();
-        let mut cpus: BTreeMap<u32, Count> = BTreeMap::new();
-        let mut all = Count::default();
+        let mut events: BTreeMap<u16, BTreeMap<u32, EventCount>> = BTreeMap::new();
+        let mut cpus: BTreeMap<u32, EventCount> = BTreeMap::new();
+        let mut all = EventCount::default();
         for ((_, event, cpu), count) in counted.counts.iter().filter(|((of, ..), _)| *of == index) {
             events.entry(*event).or_default().insert(*cpu, *count);
             *cpus.entry(*cpu).or_default() += *count;
@@ -359,16 +359,16 @@ impl TraceReport {
         }
         let end = session.clock.end.map_or(all.last, |end| end.monotonic);
         let seconds = end.saturating_sub(session.clock.start.monotonic) as f64 / 1e9;
-        let count = |count: Count| CountReport {
+        let count = |count: EventCount| CountReport {
             records: count.records,
             bytes: count.bytes,
             per_second: if seconds > 0.0 { count.records as f64 / seconds } else { 0.0 },
             first: (count.records > 0).then_some(count.first),
             last: (count.records > 0).then_some(count.last),
         };
-        let event = |event: &relay_trace::read::schema::Event| {
+        let event = |event: &relay_trace::read::schema::EventClass| {
             let cpus = events.remove(&event.id)?;
-            let mut all = Count { first: u64::MAX, ..Count::default() };
+            let mut all = EventCount { first: u64::MAX, ..EventCount::default() };
             for of in cpus.values() {
                 let first = if all.records == 0 { of.first } else { all.first.min(of.first) };
                 all += *of;
@@ -383,7 +383,7 @@ impl TraceReport {
         };
         let mut event_reports: Vec<EventReport> = trace.schema.events().filter_map(event).collect();
         event_reports.sort_by(|a, b| b.all.records.cmp(&a.all.records).then_with(|| a.name.cmp(&b.name)));
-        let cpu = |(cpu, of): (u32, Count)| {
+        let cpu = |(cpu, of): (u32, EventCount)| {
             let lost = counted.lost.get(&(index, cpu)).copied().unwrap_or_default();
             CpuReport { cpu, all: count(of), lost: lost.records, overrun_subbufs: lost.subbufs }
         };
@@ -408,7 +408,7 @@ impl TraceReport {
 }
 
 impl GroupReport {
-    fn new(fields: &Fields, key: &[Key], group: &Group) -> Self {
+    fn new(fields: &TotalFields, key: &[Key], group: &Group) -> Self {
         let report = |key: &Key| match key {
             Key::Number(number) => KeyReport::Number(*number),
             Key::Text(text) => KeyReport::Text(text.clone()),

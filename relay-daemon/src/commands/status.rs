@@ -5,7 +5,7 @@ use std::{io::Write as _, process::ExitCode, time::Duration};
 use anyhow::{Context as _, Result};
 use clap::Args;
 use relay_channel::pins::OpenError;
-use relay_daemon::session::{self, Orphan, Standing, status::Status};
+use relay_daemon::session::{self, Orphan, PinnedSession, status::Status};
 use relay_trace::show::escape::escaped;
 
 use super::snapshot::explain;
@@ -36,8 +36,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         None => session::names()?,
     };
     for name in &names {
-        match Standing::look(name) {
-            Ok(standing) => sessions.push(Status::of(name, &standing)?),
+        match PinnedSession::look(name) {
+            Ok(pinned) => sessions.push(Status::of(name, &pinned)?),
             // It has ended since it was listed.
             Err(OpenError::Missing(_)) if arguments.name.is_none() => {}
             Err(error) if arguments.name.is_none() => say!("relayd: {:#}", explain(name, error)),

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _, io::Write as _, path::Path, ti
 use anyhow::{Context as _, Result};
 use relay_daemon::record::Progress;
 use relay_trace::{
-    form::session::{Cpu, Pairs, Program, Session},
+    form::session::{CpuAccount, Pairs, Program, SessionFile},
     show::escape::escaped,
 };
 use serde::Serialize;
@@ -39,7 +39,7 @@ struct Summary<'a> {
     records_removed: u64,
     recorded_before: u64,
     lost_before: u64,
-    cpus: &'a [Cpu],
+    cpus: &'a [CpuAccount],
     /// What has become of the entries, by event.
     pairs: BTreeMap<&'a str, Pairs>,
     programs: &'a [Program],
@@ -64,8 +64,8 @@ pub(crate) fn status(elapsed: Duration, progress: &Progress) -> String {
 }
 
 /// Prints the summary of a session: as JSON, or as text unless `quiet`.
-pub(crate) fn print(path: &Path, session: &Session, json: bool, quiet: bool) -> Result<()> {
-    let total = |count: fn(&Cpu) -> u64| session.cpus.iter().map(count).sum::<u64>();
+pub(crate) fn print(path: &Path, session: &SessionFile, json: bool, quiet: bool) -> Result<()> {
+    let total = |count: fn(&CpuAccount) -> u64| session.cpus.iter().map(count).sum::<u64>();
     let seconds = session.clock.end.map_or(0, |end| end.monotonic - session.clock.start.monotonic) as f64 / 1e9;
     let summary = Summary {
         output: path,
@@ -84,7 +84,7 @@ pub(crate) fn print(path: &Path, session: &Session, json: bool, quiet: bool) -> 
         other_calls: total(|cpu| cpu.other_calls),
         compat_calls: total(|cpu| cpu.compat_calls),
         faults: total(|cpu| cpu.faults),
-        lost: total(Cpu::lost),
+        lost: total(CpuAccount::lost),
         overrun: total(|cpu| cpu.overrun),
         unwritten: total(|cpu| cpu.unwritten),
         bytes: total(|cpu| cpu.bytes),
@@ -92,7 +92,7 @@ pub(crate) fn print(path: &Path, session: &Session, json: bool, quiet: bool) -> 
         pieces_removed: session.pieces_removed,
         records_removed: session.records_removed,
         recorded_before: session.before.iter().map(|cpu| cpu.recorded).sum(),
-        lost_before: session.before.iter().map(Cpu::lost).sum(),
+        lost_before: session.before.iter().map(CpuAccount::lost).sum(),
         cpus: &session.cpus,
         pairs: session.events.iter().filter_map(|event| Some((&*event.name, event.pairs?))).collect(),
         programs: &session.programs,
@@ -119,7 +119,7 @@ fn text(summary: &Summary<'_>) -> Result<String> {
         writeln!(text, "    {} records, {} bytes", cpu.in_file(), cpu.bytes)?;
         writeln!(text, "    data stored in file {}", summary.output.join(format!("cpu{}", cpu.cpu)).display())?;
     }
-    let total = |count: fn(&Cpu) -> u64| summary.cpus.iter().map(count).sum::<u64>();
+    let total = |count: fn(&CpuAccount) -> u64| summary.cpus.iter().map(count).sum::<u64>();
     writeln!(text, "account ({:.3} s, {} events):", summary.seconds, summary.events)?;
     if summary.pieces > 0 {
         let Summary { pieces, pieces_removed, records_removed, recorded_before, lost_before, .. } = summary;

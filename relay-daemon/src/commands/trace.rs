@@ -14,11 +14,11 @@ use relay_common::Mode;
 use relay_daemon::{
     record::{
         Recording, RecordingOptions, Removed,
-        pieces::{Free, Rules},
+        rules::{Free, Rules},
     },
     session::{self, Notices},
 };
-use relay_trace::form::session::{Cpu, Session};
+use relay_trace::form::session::{CpuAccount, SessionFile};
 use tokio::{
     process::{Child, Command},
     signal::unix::{Signal, SignalKind, signal},
@@ -27,9 +27,9 @@ use tokio::{
 
 use super::{
     misuse,
+    options::{BufferOptions, EventOptions, TaskOptions, event_help},
     signals::Ending,
     summary,
-    what::{Size, What, Whose, event_help},
 };
 
 /// How often to look whether a piece is to end.
@@ -52,9 +52,9 @@ Examples:
   babeltrace2 relayd-20260102-030405"))]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    what: What,
+    what: EventOptions,
     #[command(flatten)]
-    whose: Whose,
+    whose: TaskOptions,
     /// Also events of the processes that those of --pid start later; without --pid, of COMMAND and what it starts, alone.
     #[arg(long, help_heading = "Whose events")]
     follow: bool,
@@ -70,7 +70,7 @@ pub(crate) struct Arguments {
         "follow", "force", "group", "subbuf_size", "n_subbufs", "overwrite", "bpf_stats", "record_self"])]
     resume: bool,
     #[command(flatten)]
-    size: Size,
+    size: BufferOptions,
     /// Overwrite the oldest when the buffers are full, instead of losing the newest; write them out at the end, and at
     /// every SIGUSR1 as a snapshot beside DIR (DIR-snapshot-1, …) while recording goes on.
     #[arg(long)]
@@ -201,7 +201,7 @@ async fn trace(arguments: Arguments) -> Result<ExitCode> {
 }
 
 /// Ends the recording. A second Ctrl-C gives that a second, and leaves.
-async fn finish(recording: Recording, path: &Path, signals: &mut Signals) -> Result<Session> {
+async fn finish(recording: Recording, path: &Path, signals: &mut Signals) -> Result<SessionFile> {
     let mut finishing = tokio::task::spawn_blocking(|| recording.finish());
     let interrupted = async {
         let begin = Instant::now();
@@ -288,7 +288,7 @@ impl Signals {
 fn snapshot(recording: &mut Recording) {
     match recording.snapshot() {
         Ok((path, session)) => {
-            let total = |count: fn(&Cpu) -> u64| session.cpus.iter().map(count).sum::<u64>();
+            let total = |count: fn(&CpuAccount) -> u64| session.cpus.iter().map(count).sum::<u64>();
             let records = total(|cpu| cpu.recorded - cpu.overrun);
             say!("relayd: snapshot of {records} records in {}", path.display());
         }

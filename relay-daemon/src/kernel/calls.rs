@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fs, path::Path, str::FromStr as _};
 use anyhow::{Context as _, Result};
 use relay_common::trace::{CALL_NUMBERS, CALL_PLACES, Cookie};
 
-use super::{attach::Served, hook::Hook};
+use super::{hook::Hook, served::Served};
 
 /// Tracepoints of so many sides of system calls are worth that: each has an attachment that is waited for, and two hooks run at every call.
 const MANY: usize = 16;
@@ -25,7 +25,7 @@ pub(crate) enum Side {
 
 /// A system call that is an event.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Call<'a> {
+pub(crate) struct Syscall<'a> {
     /// Its name, as the kernel's tracepoints have it.
     pub(crate) name: &'a str,
     /// What is recorded of it: the return before the entry.
@@ -62,10 +62,10 @@ pub(crate) struct Layer {
 impl Plan {
     /// What serves these calls; nothing where each is better served by a tracepoint of its own. `by_type`: programs can be given the registers by
     /// their types, which makes a record so much cheaper that it is worth the hook at every call, however few are events.
-    pub(crate) fn new<'a>(calls: impl Iterator<Item = Call<'a>>, by_type: bool) -> Self {
+    pub(crate) fn new<'a>(calls: impl Iterator<Item = Syscall<'a>>, by_type: bool) -> Self {
         let mut plan = Self::default();
         let (mut sides, mut has_compat) = (0, false);
-        for Call { name, sides: of_call, event } in calls {
+        for Syscall { name, sides: of_call, event } in calls {
             let exit = event.cookie;
             let entry = Cookie { entry: of_call.len() == 2, ..exit };
             sides += of_call.len();
@@ -154,9 +154,9 @@ mod tests {
     const EXIT: &[Side] = &[Side::Exit];
     const BOTH: &[Side] = &[Side::Exit, Side::Entry];
 
-    fn call<'a>(name: &'a str, sides: &'static [Side], id: u16, by_recipe: bool) -> Call<'a> {
+    fn call<'a>(name: &'a str, sides: &'static [Side], id: u16, by_recipe: bool) -> Syscall<'a> {
         let cookie = Cookie { id, size: 0, last_loc: 0, relative: false, entry: false };
-        Call { name, sides, event: Served { name, cookie, by_recipe, is_pair: false, is_trigger: false } }
+        Syscall { name, sides, event: Served { name, cookie, by_recipe, is_pair: false, is_trigger: false } }
     }
 
     #[test]

@@ -9,5 +9,6 @@ pub mod hook;
 pub mod object;
 pub(crate) mod preemption;
 pub mod programs;
+pub(crate) mod served;
 mod settings;
 pub(crate) mod task;

@@ -16,10 +16,10 @@ use relay_common::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    host::{self, Threads},
+    host::{self, LiveThreads},
     sys::{Row, link_missed},
 };
-use relay_channel::{bpf, machine, pins::Folder};
+use relay_channel::{bpf, machine, pins::PinFolder};
 use relay_trace::form::session::{Pairs, Program};
 
 /// Programs that do not run at events, but follow processes.
@@ -70,7 +70,7 @@ pub struct Programs {
 
 /// How many calls wait for their returns, by event: of threads that are there, and of others.
 #[derive(Debug, Default)]
-pub struct Waiting(BTreeMap<u16, (u64, u64)>);
+pub struct WaitingCalls(BTreeMap<u16, (u64, u64)>);
 
 /// What [`Programs`] are that are pinned.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -184,9 +184,9 @@ impl Programs {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn waiting(&self) -> Result<Waiting> {
-        let mut waiting = Waiting::default();
-        let (mut threads, mut seen) = (Threads::now(), HashSet::new());
+    pub fn waiting(&self) -> Result<WaitingCalls> {
+        let mut waiting = WaitingCalls::default();
+        let (mut threads, mut seen) = (LiveThreads::now(), HashSet::new());
         for row in self.pairs.iter() {
             let (key, row) = row.context("reading which calls have not returned")?;
             // One that is removed meanwhile makes the kernel begin again.
@@ -210,7 +210,7 @@ impl Programs {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn count_pairs(&self, event: u16, waiting: &Waiting, pairs: &mut Pairs) -> Result<()> {
+    pub fn count_pairs(&self, event: u16, waiting: &WaitingCalls, pairs: &mut Pairs) -> Result<()> {
         let (under_way, ended) = waiting.0.get(&event).copied().unwrap_or_default();
         pairs.under_way += under_way;
         pairs.ended += ended;
@@ -308,7 +308,7 @@ impl Programs {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn pin(&self, folder: &Folder, prefix: &str) -> Result<Pinned> {
+    pub fn pin(&self, folder: &PinFolder, prefix: &str) -> Result<Pinned> {
         for (index, loaded) in self.loaded.iter().enumerate() {
             folder.pin(&program_pin(prefix, index), loaded.program.as_fd())?;
         }
@@ -342,7 +342,7 @@ impl Programs {
     ///
     /// # Errors
     /// When a part is missing.
-    pub fn open(folder: &Folder, pinned: &Pinned) -> Result<Self> {
+    pub fn open(folder: &PinFolder, pinned: &Pinned) -> Result<Self> {
         let prefix = &pinned.prefix;
         let map = |name: &str| Ok::<_, anyhow::Error>(MapData::from_fd(folder.get(name)?)?);
         let per_cpu = |name: &str| Ok::<_, anyhow::Error>(Map::PerCpuArray(map(&format!("{prefix}{name}"))?));

@@ -9,9 +9,10 @@ use relay_trace::{condition::spec::Spec, form::format::Format};
 
 use super::{Event, Probe, tracepoint::Catalogue, wanted::Wanted};
 use crate::kernel::{
-    attach::{Attached, Served},
+    attach::Attached,
     calls::{COMPAT, Side},
     hook::Hook,
+    served::Served,
 };
 
 const SIDES: [Side; 2] = [Side::Entry, Side::Exit];

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     btf::{Btf, Function, Prototype},
     values::{
-        arguments::{Call, Convention},
+        arguments::{Convention, Parameters},
         registers,
     },
 };
@@ -76,12 +76,12 @@ impl Finder {
         typed: Option<(&'a Btf, &Prototype)>,
         returns: bool,
         convention: Convention,
-    ) -> (Call<'a>, Option<Entry<'a>>) {
+    ) -> (Parameters<'a>, Option<Entry<'a>>) {
         let call = call_of(typed, returns, convention);
         let entry = (self.latency && returns).then(|| match convention {
             Convention::Registers => Entry { call: call_of(typed, false, convention), frame: registers::STACK_POINTER },
             // A trampoline passes the arguments at the exit too.
-            Convention::Context => Entry { call: Call::nothing(), frame: input::FRAME },
+            Convention::Context => Entry { call: Parameters::nothing(), frame: input::FRAME },
         });
         (call, entry)
     }

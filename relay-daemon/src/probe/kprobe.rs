@@ -14,12 +14,13 @@ use super::{
 use crate::{
     host,
     kernel::{
-        attach::{Attached, Place, Served},
+        attach::{Attached, Place},
         hook::Hook,
+        served::Served,
     },
     values::{
-        arguments::{Call, Convention},
-        layout::Value,
+        arguments::{Convention, Parameters},
+        layout::RecordedValue,
     },
 };
 
@@ -55,7 +56,7 @@ impl Probe for Kprobe {
         Ok(())
     }
 
-    fn hidden(&self, finder: &Finder, argument: &Argument) -> Result<Option<Value>> {
+    fn hidden(&self, finder: &Finder, argument: &Argument) -> Result<Option<RecordedValue>> {
         if self.offset != 0 {
             return Ok(None);
         }
@@ -99,7 +100,7 @@ fn find(finder: &Finder, spec: &Spec) -> Result<Vec<Event>> {
         let typed = function.as_ref().map(|(btf, _, function)| (&**btf, &function.prototype));
         let (call, entry) = match offset {
             0 => finder.calls(typed, returns, Convention::Registers),
-            _ => (Call::nothing(), None),
+            _ => (Parameters::nothing(), None),
         };
         let suffix = if offset == 0 { String::new() } else { format!("+{offset:#x}") };
         let found = Found {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{Finder, checked, profile, raw_tracepoint, symbols::Symbol, syscall, tracepoint, wanted::Wanted};
 use crate::{
     btf::{Btf, Function, Kernel, TypeId},
-    values::arguments::Call,
+    values::arguments::Parameters,
 };
 use relay_trace::{
     condition::spec::{self, ProbeKind, Spec},
@@ -22,7 +22,7 @@ const STRUCTURES: [&str; 4] = ["struct:", "struct ", "union:", "union "];
 /// Something that was looked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
-pub enum Item {
+pub enum Found {
     /// An event.
     Event(Listed),
     /// A type, to find the way to a value that is to be recorded.
@@ -64,12 +64,12 @@ pub struct Structure {
     pub size: Option<u64>,
     /// What it is made of, if that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub members: Option<Vec<Member>>,
+    pub members: Option<Vec<ListedMember>>,
 }
 
 /// One member of a structure.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Member {
+pub struct ListedMember {
     /// Its name.
     pub name: String,
     /// Its type, as C spells it.
@@ -85,7 +85,7 @@ pub struct Member {
     pub bits: Option<u32>,
 }
 
-impl Item {
+impl Found {
     /// What it is sorted by, and listed under.
     #[must_use]
     pub fn name(&self) -> String {
@@ -101,7 +101,7 @@ impl Item {
 ///
 /// # Errors
 /// When a pattern means nothing, with the nearest names; when the kernel lacks what it asks for, with what there is instead.
-pub fn list(patterns: &[String], verbose: bool) -> Result<Vec<Item>> {
+pub fn list(patterns: &[String], verbose: bool) -> Result<Vec<Found>> {
     let lister = Lister { finder: OnceCell::new(), verbose };
     let mut items = BTreeMap::new();
     let specs = if patterns.is_empty() { spec::parse(&["*:*".to_owned()])? } else { spec::parse(patterns)? };
@@ -130,7 +130,7 @@ impl Declared {
     }
 
     /// All that can be named of a function's call.
-    pub(crate) fn of(call: &Call<'_>) -> Vec<Self> {
+    pub(crate) fn of(call: &Parameters<'_>) -> Vec<Self> {
         call.declarations().into_iter().map(|(c_type, name)| Self { name, c_type }).collect()
     }
 
@@ -149,14 +149,14 @@ impl Declared {
 }
 
 impl Lister {
-    fn find(&self, spec: &Spec) -> Result<Vec<Item>> {
+    fn find(&self, spec: &Spec) -> Result<Vec<Found>> {
         if let Some(name) = STRUCTURES.iter().find_map(|prefix| spec.text.strip_prefix(prefix)) {
             let structures = self.structures(name.trim())?;
-            return Ok(structures.into_iter().map(Item::Structure).collect());
+            return Ok(structures.into_iter().map(Found::Structure).collect());
         }
         let is_word = spec.kind == ProbeKind::Tracepoint && !spec.text.contains(':');
         let events = if is_word { self.search(&spec.target)? } else { (checked(spec)?.list)(self, spec)? };
-        Ok(events.into_iter().map(Item::Event).collect())
+        Ok(events.into_iter().map(Found::Event).collect())
     }
 
     pub(crate) fn finder(&self) -> Result<&Finder> {
@@ -271,7 +271,7 @@ fn structure(btf: &Btf, name: &str, id: TypeId, module: Option<String>, verbose:
     let members = || {
         let fields = btf.fields(id).map(|field| {
             let (start, bits) = (field.member.bit_offset, field.member.bit_size);
-            Member {
+            ListedMember {
                 name: field.name.to_owned(),
                 c_type: btf.type_name(field.member.type_id),
                 offset: start / 8,
@@ -288,7 +288,7 @@ fn structure(btf: &Btf, name: &str, id: TypeId, module: Option<String>, verbose:
 mod tests {
     use super::*;
 
-    fn listed(pattern: &str, verbose: bool) -> Result<Vec<Item>, String> {
+    fn listed(pattern: &str, verbose: bool) -> Result<Vec<Found>, String> {
         list(&[pattern.to_owned()], verbose).map_err(|error| format!("{error:#}"))
     }
 
@@ -317,8 +317,8 @@ mod tests {
     fn structures_have_members_with_their_places() {
         for pattern in ["struct:list_head", "struct list_head"] {
             let items = listed(pattern, false).unwrap();
-            let [Item::Structure(structure)] = &items[..] else { panic!("{items:?}") };
-            let member = |name: &str, offset| Member {
+            let [Found::Structure(structure)] = &items[..] else { panic!("{items:?}") };
+            let member = |name: &str, offset| ListedMember {
                 name: name.to_owned(),
                 c_type: "struct list_head *".to_owned(),
                 offset,
@@ -328,7 +328,7 @@ mod tests {
             assert_eq!(structure.members.as_deref(), Some(&[member("next", 0), member("prev", 8)][..]));
             assert_eq!((structure.size, items[0].name().as_str()), (Some(16), "struct:list_head"));
         }
-        let names: Vec<_> = listed("struct:list_*", false).unwrap().iter().map(Item::name).collect();
+        let names: Vec<_> = listed("struct:list_*", false).unwrap().iter().map(Found::name).collect();
         assert!(names.is_sorted() && names.contains(&"struct:list_head".to_owned()), "{names:?}");
         let error = listed("struct:list_haed", false).unwrap_err();
         assert!(error.contains("did you mean list_head"), "{error}");
@@ -341,7 +341,7 @@ mod tests {
         }
         let own = std::env::current_exe().unwrap().display().to_string();
         let items = listed(&format!("uprobe:{own}"), false).unwrap();
-        let names: Vec<_> = items.iter().map(Item::name).collect();
+        let names: Vec<_> = items.iter().map(Found::name).collect();
         assert!(names.is_sorted() && names.contains(&format!("uprobe:{own}:main")), "{}", names.len());
         let items = listed(&format!("ur:{own}:main"), true).unwrap();
         let retval = Declared::new("u64", "retval");
@@ -351,7 +351,7 @@ mod tests {
             module: None,
             arguments: Some(vec![retval]),
         };
-        assert_eq!(items, [Item::Event(expected)]);
+        assert_eq!(items, [Found::Event(expected)]);
         let error = listed(&format!("uprobe:{own}:mian*"), false).unwrap_err();
         assert!(error.contains("did you mean main"), "{error}");
         let error = listed(&format!("usdt:{own}"), false).unwrap_err();

@@ -30,20 +30,16 @@ use relay_common::recipe::{Fetch, FetchKind, MAX_STEPS, MAX_STRING};
 use self::{
     enumerators::Enumerators,
     listing::{Listed, Lister},
-    symbols::Symbols,
+    symbols::KernelSymbols,
     tracepoint::Catalogue,
 };
 use crate::{
     btf::{Btf, Kernel, Prototype},
     host,
-    kernel::{
-        attach::{Attached, Served},
-        calls::Side,
-        hook::Hook,
-    },
+    kernel::{attach::Attached, calls::Side, hook::Hook, served::Served},
     values::{
-        arguments::{self, Call, Convention, DURATION},
-        layout::{self, Content, Value},
+        arguments::{self, Convention, DURATION, Parameters},
+        layout::{self, RecordedValue, Stored},
     },
 };
 use relay_channel::machine;
@@ -99,7 +95,7 @@ pub(crate) trait Probe: Debug + Send + Sync {
     ///
     /// # Errors
     /// When there is no such argument.
-    fn hidden(&self, _finder: &Finder, _argument: &Argument) -> Result<Option<Value>> {
+    fn hidden(&self, _finder: &Finder, _argument: &Argument) -> Result<Option<RecordedValue>> {
         Ok(None)
     }
 
@@ -134,7 +130,7 @@ pub(crate) trait Probe: Debug + Send + Sync {
 pub struct Finder {
     tracepoints: Catalogue,
     kernel: OnceCell<Kernel>,
-    symbols: OnceCell<Symbols>,
+    symbols: OnceCell<KernelSymbols>,
     /// `None` where the kernel does not tell its types.
     enumerators: OnceCell<Option<Enumerators>>,
     /// Returns are recorded with the time since the entry.
@@ -145,7 +141,7 @@ pub struct Finder {
 struct Found<'a> {
     name: String,
     probe: Arc<dyn Probe>,
-    call: Call<'a>,
+    call: Parameters<'a>,
     /// The entry of a pair.
     entry: Option<Entry<'a>>,
 }
@@ -153,7 +149,7 @@ struct Found<'a> {
 /// The entry of a pair.
 struct Entry<'a> {
     /// The arguments that are fetched there.
-    call: Call<'a>,
+    call: Parameters<'a>,
     /// [`Pair::frame`].
     frame: u16,
 }
@@ -198,9 +194,9 @@ impl Finder {
     }
 
     /// The kernel's functions.
-    pub fn symbols(&self) -> Result<&Symbols> {
+    pub fn symbols(&self) -> Result<&KernelSymbols> {
         if self.symbols.get().is_none() {
-            let _ = self.symbols.set(Symbols::read(&machine::tracefs()?)?);
+            let _ = self.symbols.set(KernelSymbols::read(&machine::tracefs()?)?);
         }
         self.symbols.get().context("the kernel's functions")
     }
@@ -287,7 +283,7 @@ fn of_values(
     name: String,
     explicit: bool,
     probe: Arc<dyn Probe>,
-    values: Vec<Value>,
+    values: Vec<RecordedValue>,
     pair: Option<(Pair, usize)>,
 ) -> Result<Event> {
     let (layout, format) = layout::lay_out(&name, values, pair.map_or(0, |(_, n_entry)| n_entry))?;
@@ -311,17 +307,17 @@ fn of_values(
 }
 
 /// What can be named of a function's entry or return.
-fn call_of<'a>(typed: Option<(&'a Btf, &Prototype)>, returns: bool, convention: Convention) -> Call<'a> {
+fn call_of<'a>(typed: Option<(&'a Btf, &Prototype)>, returns: bool, convention: Convention) -> Parameters<'a> {
     match (typed, returns) {
-        (Some((btf, prototype)), false) => Call::entry(btf, prototype, convention),
-        (Some((btf, prototype)), true) => Call::exit(btf, prototype, convention),
-        (None, false) => Call::unknown_entry(),
-        (None, true) => Call::unknown_exit(),
+        (Some((btf, prototype)), false) => Parameters::entry(btf, prototype, convention),
+        (Some((btf, prototype)), true) => Parameters::exit(btf, prototype, convention),
+        (None, false) => Parameters::unknown_entry(),
+        (None, true) => Parameters::unknown_exit(),
     }
 }
 
 /// Of all values those that were asked for, by name alone, in the order of all.
-fn select(spec: &Spec, values: Vec<Value>) -> Result<Vec<Value>> {
+fn select(spec: &Spec, values: Vec<RecordedValue>) -> Result<Vec<RecordedValue>> {
     let Some(selection) = &spec.arguments else { return Ok(values) };
     for argument in selection {
         if !values.iter().any(|value| value.name == argument.path) {
@@ -342,29 +338,29 @@ fn select(spec: &Spec, values: Vec<Value>) -> Result<Vec<Value>> {
 }
 
 /// Changes how a value that is a word is read.
-fn read_as(value: &mut Value, read: Read) -> Result<()> {
-    let is_address = matches!(value.content, Content::Number { size: 8, .. } | Content::String | Content::Strings);
+fn read_as(value: &mut RecordedValue, read: Read) -> Result<()> {
+    let is_address = matches!(value.content, Stored::Number { size: 8, .. } | Stored::String | Stored::Strings);
     match read {
         Read::AsTyped => {}
         Read::UserString | Read::KernelString | Read::String | Read::Strings | Read::Bytes(_) if !is_address => {
             bail!("it is no address, so nothing is there")
         }
         Read::UserString | Read::KernelString | Read::String => {
-            value.content = Content::String;
+            value.content = Stored::String;
             value.fetch = Fetch { kind: FetchKind::String as u8, len: MAX_STRING, size: 0, ..pointed_to(value.fetch)? };
         }
         Read::Strings => {
-            value.content = Content::Strings;
+            value.content = Stored::Strings;
             value.fetch =
                 Fetch { kind: FetchKind::Strings as u8, len: MAX_STRING, size: 0, ..pointed_to(value.fetch)? };
         }
         Read::Bytes(len) => {
-            value.content = Content::Bytes(len);
+            value.content = Stored::Bytes(len);
             value.fetch = Fetch { kind: FetchKind::Bytes as u8, len, size: 0, ..pointed_to(value.fetch)? };
         }
         Read::Number { size, signed } => match &mut value.content {
-            Content::Number { size: whole, .. } if size <= *whole => {
-                value.content = Content::Number { size, signed, hexadecimal: false };
+            Stored::Number { size: whole, .. } if size <= *whole => {
+                value.content = Stored::Number { size, signed, hexadecimal: false };
                 value.fetch.size = size;
                 value.c_type = number_type(size, signed).to_owned();
             }
@@ -372,10 +368,10 @@ fn read_as(value: &mut Value, read: Read) -> Result<()> {
         },
         Read::Hexadecimal => {
             let size = match value.content {
-                Content::Number { size, .. } => size,
+                Stored::Number { size, .. } => size,
                 _ => 8,
             };
-            value.content = Content::Number { size, signed: false, hexadecimal: true };
+            value.content = Stored::Number { size, signed: false, hexadecimal: true };
             // Of a text, its address.
             let kind = if value.fetch.kind == FetchKind::Load as u8 { FetchKind::Load } else { FetchKind::Value } as u8;
             value.fetch = Fetch { kind, len: size.into(), size, ..value.fetch };

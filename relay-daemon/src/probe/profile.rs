@@ -13,12 +13,9 @@ use super::{
     without_arguments,
 };
 use crate::{
-    kernel::{
-        attach::{Attached, Served},
-        hook::Hook,
-    },
+    kernel::{attach::Attached, hook::Hook, served::Served},
     values::{
-        layout::{self, Content, Value},
+        layout::{self, RecordedValue, Stored},
         registers,
     },
 };
@@ -62,10 +59,10 @@ fn event(spec: &Spec) -> Result<Event> {
     let Some(hertz) = rate.filter(|rate| (1..=FASTEST).contains(rate)) else {
         bail!("'{}': give profile:hz:RATE, samples a second of each CPU, from 1 to {FASTEST}", spec.text);
     };
-    let ip = Value {
+    let ip = RecordedValue {
         name: "ip".to_owned(),
         c_type: "void *".to_owned(),
-        content: Content::Number { size: 8, signed: false, hexadecimal: true },
+        content: Stored::Number { size: 8, signed: false, hexadecimal: true },
         fetch: layout::input(registers::INSTRUCTION_POINTER, 8),
     };
     of_values(spec.kind, format!("profile:hz:{hertz}"), true, Arc::new(Sampler { hertz }), vec![ip], None)

@@ -12,13 +12,10 @@ use super::{
 };
 use crate::{
     btf::Btf,
-    kernel::{
-        attach::{Attached, Served},
-        hook::Hook,
-    },
+    kernel::{attach::Attached, hook::Hook, served::Served},
     values::{
-        arguments::{Call, Convention},
-        layout::Value,
+        arguments::{Convention, Parameters},
+        layout::RecordedValue,
     },
 };
 
@@ -42,10 +39,10 @@ impl Probe for RawTracepoint {
         to.raw_tracepoint(event, &CString::new(self.0.as_str())?)
     }
 
-    fn hidden(&self, finder: &Finder, argument: &Argument) -> Result<Option<Value>> {
+    fn hidden(&self, finder: &Finder, argument: &Argument) -> Result<Option<RecordedValue>> {
         let btf = finder.kernel()?.vmlinux();
         let prototype = btf.tracepoint(&self.0).context("the tracepoint's types")?;
-        Call::entry(btf, &prototype, Convention::Context).select(argument).map(Some)
+        Parameters::entry(btf, &prototype, Convention::Context).select(argument).map(Some)
     }
 }
 
@@ -71,7 +68,7 @@ fn find(finder: &Finder, spec: &Spec) -> Result<Vec<Event>> {
         let found = Found {
             name: format!("rawtracepoint:{name}"),
             probe: Arc::new(RawTracepoint((*name).to_owned())),
-            call: Call::entry(btf, &prototype, Convention::Context),
+            call: Parameters::entry(btf, &prototype, Convention::Context),
             entry: None,
         };
         finder.event(spec, explicit, found)
@@ -87,6 +84,6 @@ fn list(lister: &Lister, spec: &Spec) -> Result<Vec<Listed>> {
 /// A raw tracepoint as it is listed; nothing of one without types.
 pub(super) fn listed(lister: &Lister, name: &str, btf: &Btf) -> Option<Listed> {
     let prototype = btf.tracepoint(name)?;
-    let arguments = || Declared::of(&Call::entry(btf, &prototype, Convention::Context));
+    let arguments = || Declared::of(&Parameters::entry(btf, &prototype, Convention::Context));
     Some(lister.listed(ProbeKind::RawTracepoint, format!("rawtracepoint:{name}"), arguments))
 }

@@ -4,9 +4,9 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use relay_common::recipe::Recipe;
 
 use super::{Condition, Event, Finder};
-use crate::values::layout::{Content, Hidden, Value};
+use crate::values::layout::{Hidden, RecordedValue, Stored};
 use relay_trace::condition::{
-    expression::{Expression, ExpressionError, Source, Subject, TextSource},
+    expression::{Expression, ExpressionError, FieldSubject, Source, TextSource},
     spec::{self, Argument, ProbeKind, Read, Spec},
     subjects::{of_task, recorded, unknown},
 };
@@ -89,7 +89,7 @@ fn condition(finder: &Finder, spec: &Spec, event: &Event, text: &str) -> Result<
 }
 
 /// Something that is not recorded.
-fn find_hidden(finder: &Finder, event: &Event, name: &str, hidden: &mut Hidden) -> Result<Option<Subject>> {
+fn find_hidden(finder: &Finder, event: &Event, name: &str, hidden: &mut Hidden) -> Result<Option<FieldSubject>> {
     // Of a pair, what was at the entry is gone.
     if event.pair.is_some() {
         return Ok(None);
@@ -120,12 +120,12 @@ fn set_limit(events: &mut [Event], limit: &str) -> Result<()> {
 }
 
 /// A value that only the condition needs.
-fn subject_of(value: &Value, at: u16) -> Subject {
+fn subject_of(value: &RecordedValue, at: u16) -> FieldSubject {
     match value.content {
-        Content::Number { size, signed, .. } => Subject::Integer { source: Source::Payload(at), size, signed },
-        Content::Text(len) => Subject::Text { source: TextSource::Fixed { at, len } },
-        Content::Strings => Subject::Other("a list of texts".to_owned()),
-        Content::String => Subject::Text { source: TextSource::Located { at, relative: false } },
-        Content::Bytes(_) => Subject::Other("bytes".to_owned()),
+        Stored::Number { size, signed, .. } => FieldSubject::Integer { source: Source::Payload(at), size, signed },
+        Stored::Text(len) => FieldSubject::Text { source: TextSource::Fixed { at, len } },
+        Stored::Strings => FieldSubject::Other("a list of texts".to_owned()),
+        Stored::String => FieldSubject::Text { source: TextSource::Located { at, relative: false } },
+        Stored::Bytes(_) => FieldSubject::Other("bytes".to_owned()),
     }
 }

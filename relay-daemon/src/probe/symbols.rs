@@ -19,13 +19,13 @@ pub struct Symbol {
 
 /// The kernel's functions, sorted by name.
 #[derive(Debug)]
-pub struct Symbols {
+pub struct KernelSymbols {
     functions: Vec<Symbol>,
     /// Those at whose entry a trampoline can be put; none when the kernel does not say.
     traceable: Vec<Symbol>,
 }
 
-impl Symbols {
+impl KernelSymbols {
     /// Reads `/proc/kallsyms`, and in tracefs which functions can be traced.
     ///
     /// # Errors
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn functions_are_known_with_their_modules() {
-        let symbols = Symbols::parse(KALLSYMS, "");
+        let symbols = KernelSymbols::parse(KALLSYMS, "");
         assert!(symbols.has("vfs_read") && symbols.has("twice") && !symbols.has("data"));
         assert!(!symbols.has("__pfx_vfs_read") && !symbols.has("ftrace_trampoline"));
         assert_eq!(symbols.find("nf_hook").unwrap().module.as_deref(), Some("nf_tables"));
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn patterns_mean_what_can_be_traced() {
         let names = |traceable, pattern| {
-            let symbols = Symbols::parse(KALLSYMS, traceable);
+            let symbols = KernelSymbols::parse(KALLSYMS, traceable);
             let pattern = glob::Pattern::new(pattern).unwrap();
             symbols.matching(&pattern).map(|symbol| symbol.name.clone()).collect::<Vec<_>>()
         };

@@ -15,13 +15,14 @@ use super::{
 };
 use crate::{
     kernel::{
-        attach::{Attached, Instance, Served},
+        attach::{Attached, Instance},
         calls::Side,
         hook::Hook,
+        served::Served,
     },
     values::{
         arguments,
-        layout::{self, Content, Value},
+        layout::{self, RecordedValue, Stored},
     },
 };
 
@@ -142,17 +143,17 @@ fn event(catalogue: &Catalogue, spec: &Spec, name: &str, explicit: bool) -> Resu
         let size = c_size(&c_type);
         let (content, fetch) = if is_text {
             let kind = FetchKind::String as u8;
-            (Content::String, Fetch { source, kind, len: MAX_STRING, ..Fetch::default() })
+            (Stored::String, Fetch { source, kind, len: MAX_STRING, ..Fetch::default() })
         } else if at_entry && field.name == "argv" {
             // The environment may hold secrets: who wants it says envp:strv.
             let kind = FetchKind::Strings as u8;
-            (Content::Strings, Fetch { source, kind, len: MAX_STRING, ..Fetch::default() })
+            (Stored::Strings, Fetch { source, kind, len: MAX_STRING, ..Fetch::default() })
         } else {
             let hexadecimal = c_type.contains('*');
-            let content = Content::Number { size: size.unsigned_abs(), signed: size < 0, hexadecimal };
+            let content = Stored::Number { size: size.unsigned_abs(), signed: size < 0, hexadecimal };
             (content, layout::input(source, size.unsigned_abs()))
         };
-        values.push(Value { name: field.name.clone(), c_type, content, fetch });
+        values.push(RecordedValue { name: field.name.clone(), c_type, content, fetch });
     }
     let mut probe = SystemCall { name: name.to_owned(), enter: enter.format.id, exit: None };
     let full = format!("syscall:{name}");
@@ -161,10 +162,10 @@ fn event(catalogue: &Catalogue, spec: &Spec, name: &str, explicit: bool) -> Resu
     }
     probe.exit = Some(exit.format.id);
     let n_entry = if at_entry { values.len() } else { 0 };
-    values.push(Value {
+    values.push(RecordedValue {
         name: "ret".to_owned(),
         c_type: "long".to_owned(),
-        content: Content::Number { size: 8, signed: true, hexadecimal: false },
+        content: Stored::Number { size: 8, signed: true, hexadecimal: false },
         fetch: layout::input(1, 8),
     });
     values.push(arguments::duration());

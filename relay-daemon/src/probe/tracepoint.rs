@@ -22,9 +22,10 @@ use super::{
     without_arguments,
 };
 use crate::kernel::{
-    attach::{Attached, Instance, Served},
+    attach::{Attached, Instance},
     calls::{COMPAT, Side},
     hook::Hook,
+    served::Served,
 };
 
 /// The room of tracepoints.

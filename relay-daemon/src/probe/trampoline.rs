@@ -14,11 +14,12 @@ use super::{
 use crate::{
     host,
     kernel::{
-        attach::{Attached, Served, Traced},
+        attach::{Attached, Traced},
         hook::Hook,
         preemption,
+        served::Served,
     },
-    values::{arguments::Convention, layout::Value},
+    values::{arguments::Convention, layout::RecordedValue},
 };
 
 /// The room of fentry and fexit.
@@ -57,7 +58,7 @@ impl Probe for Trampoline {
         Ok(())
     }
 
-    fn hidden(&self, finder: &Finder, argument: &Argument) -> Result<Option<Value>> {
+    fn hidden(&self, finder: &Finder, argument: &Argument) -> Result<Option<RecordedValue>> {
         let function = finder.function(&self.function);
         let typed = function.as_ref().map(|(btf, _, function)| (&**btf, &function.prototype));
         call_of(typed, self.returns, Convention::Context).select(argument).map(Some)

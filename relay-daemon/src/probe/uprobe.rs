@@ -19,12 +19,13 @@ use crate::{
     binary::{self, Binary},
     host,
     kernel::{
-        attach::{Attached, Place, Served},
+        attach::{Attached, Place},
         hook::Hook,
+        served::Served,
     },
     values::{
-        arguments::{Call, Convention},
-        layout::Value,
+        arguments::{Convention, Parameters},
+        layout::RecordedValue,
     },
 };
 
@@ -64,7 +65,7 @@ impl Probe for Uprobe {
         self.offset
     }
 
-    fn hidden(&self, _: &Finder, argument: &Argument) -> Result<Option<Value>> {
+    fn hidden(&self, _: &Finder, argument: &Argument) -> Result<Option<RecordedValue>> {
         call_of(None, self.returns, Convention::Registers).select(argument).map(Some)
     }
 }
@@ -135,9 +136,9 @@ fn event(
     let returns = spec.kind == ProbeKind::Uretprobe;
     let (call, mut entry) = finder.calls(None, returns, Convention::Registers);
     let suffix = if offset == 0 { String::new() } else { format!("+{offset:#x}") };
-    let call = if offset == 0 || returns { call } else { Call::nothing() };
+    let call = if offset == 0 || returns { call } else { Parameters::nothing() };
     if let Some(entry) = entry.as_mut().filter(|_| offset != 0) {
-        entry.call = Call::nothing();
+        entry.call = Parameters::nothing();
     }
     let found = Found {
         name: format!("{}:{}:{name}{suffix}", spec.kind.name(), file.display()),

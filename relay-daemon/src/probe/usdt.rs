@@ -20,13 +20,14 @@ use super::{
 use crate::{
     binary::{
         self, Binary,
-        usdt::{Operand, Usdt},
+        usdt::{Usdt, UsdtOperand},
     },
     kernel::{
-        attach::{Attached, Place, Served},
+        attach::{Attached, Place},
         hook::Hook,
+        served::Served,
     },
-    values::layout::{Content, Value},
+    values::layout::{RecordedValue, Stored},
 };
 
 /// The room of static probes.
@@ -135,7 +136,7 @@ fn split(target: &str) -> (&str, &str) {
 }
 
 /// `arg0` and so on of a static probe, and what is left out since it is not understood.
-fn values(probe: &Usdt) -> (Vec<Value>, Vec<String>) {
+fn values(probe: &Usdt) -> (Vec<RecordedValue>, Vec<String>) {
     let (mut values, mut left_out) = (Vec::new(), Vec::new());
     for (index, argument) in probe.arguments.iter().enumerate() {
         let size = argument.size;
@@ -156,26 +157,28 @@ fn values(probe: &Usdt) -> (Vec<Value>, Vec<String>) {
             Some(fetch)
         };
         let fetch = match &argument.operand {
-            Operand::Constant(constant) => number(input::ZERO, *constant, 0, false, 0),
-            Operand::Register { register, shift } => number(register.0, 0, 0, false, *shift),
-            Operand::Memory { base, index, offset } => number(base.0, *offset, 0, true, 0).map(|fetch| match index {
-                Some((index, scale)) => Fetch { index: index.0, scale: *scale, ..fetch },
-                None => fetch,
-            }),
-            Operand::Symbol { .. } | Operand::Unsupported(_) => None,
+            UsdtOperand::Constant(constant) => number(input::ZERO, *constant, 0, false, 0),
+            UsdtOperand::Register { register, shift } => number(register.0, 0, 0, false, *shift),
+            UsdtOperand::Memory { base, index, offset } => {
+                number(base.0, *offset, 0, true, 0).map(|fetch| match index {
+                    Some((index, scale)) => Fetch { index: index.0, scale: *scale, ..fetch },
+                    None => fetch,
+                })
+            }
+            UsdtOperand::Symbol { .. } | UsdtOperand::Unsupported(_) => None,
         };
         let Some(fetch) = fetch else {
             let operand = match &argument.operand {
-                Operand::Unsupported(text) => text.clone(),
+                UsdtOperand::Unsupported(text) => text.clone(),
                 other => format!("{other:?}"),
             };
             left_out.push(format!("{}: arg{index} at {operand}", full(probe)));
             continue;
         };
-        values.push(Value {
+        values.push(RecordedValue {
             name: format!("arg{index}"),
             c_type: format!("{}{}", if argument.signed { "s" } else { "u" }, u16::from(size) * 8),
-            content: Content::Number { size, signed: argument.signed, hexadecimal: false },
+            content: Stored::Number { size, signed: argument.signed, hexadecimal: false },
             fetch,
         });
     }

@@ -3,16 +3,15 @@
 use std::{
     fs,
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    path::Path,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use relay_trace::form::{
-    archive,
+    archive, directory,
     pieces::{PARTIAL, archive as archive_of},
 };
-
-use super::kept::remove_directory;
 
 /// Puts a piece into an archive beside it, and removes it. Either may have been removed meanwhile, when it was the oldest.
 pub(crate) fn compress(piece: &Path) -> Result<()> {
@@ -34,6 +33,31 @@ pub(crate) fn compress(piece: &Path) -> Result<()> {
         }
     }
     remove_directory(piece)
+}
+
+/// Removes a piece's directory, if it is there. Under its own name it is whole, or not there.
+pub(crate) fn remove_directory(piece: &Path) -> Result<()> {
+    // The recorder removes a piece that is too old while its compressor may be removing it.
+    static REMOVING: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = REMOVING.lock().unwrap_or_else(PoisonError::into_inner);
+    let partial = with_end(piece, PARTIAL);
+    let is_there = |path: &Path| fs::symlink_metadata(path).is_ok();
+    // What a recorder that was killed has left.
+    if is_there(&partial) {
+        directory::remove(&partial)?;
+    }
+    if is_there(piece) {
+        directory::check_owner(piece)?;
+        fs::rename(piece, &partial).with_context(|| format!("renaming {}", piece.display()))?;
+        directory::remove(&partial)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn with_end(path: &Path, end: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(end);
+    path.into()
 }
 
 fn write_archive(piece: &Path, to: &Path) -> Result<()> {

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use perf_event::{Builder, Sampler, data::Record, events::Software};
 
-use super::code::Made;
+use super::code::CodeMaps;
 use crate::binary;
 use relay_trace::form::{
     builds::{self, FILE, hex},
@@ -31,13 +31,13 @@ pub(crate) struct Builds {
     files: BTreeMap<String, PathBuf>,
     samplers: Vec<Sampler>,
     /// Code in no file.
-    made: Option<Made>,
+    made: Option<CodeMaps>,
 }
 
 impl Builds {
     /// Begins to collect what processes map as code on `cpus`. What they have mapped by now is for [`Self::add_mapped`].
     pub(crate) fn watch(cpus: &[u32]) -> Self {
-        let mut builds = Self { made: Some(Made::new()), ..Self::default() };
+        let mut builds = Self { made: Some(CodeMaps::new()), ..Self::default() };
         for &cpu in cpus {
             match sampler(cpu) {
                 Ok(sampler) => builds.samplers.push(sampler),

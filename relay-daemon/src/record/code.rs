@@ -16,7 +16,7 @@ use object::{
     read::elf::{FileHeader as _, Sym as _},
 };
 use relay_trace::form::{
-    code::{self, Code, FILE, Function},
+    code::{self, Code, FILE, FunctionRange},
     replace,
 };
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
@@ -27,7 +27,7 @@ use crate::host::{Namespace, is_in_own};
 const LONGEST: u64 = 16 << 20;
 
 /// What has been seen so far.
-pub(crate) struct Made {
+pub(crate) struct CodeMaps {
     code: Code,
     /// Processes that have had code in no file.
     processes: BTreeSet<u32>,
@@ -35,7 +35,7 @@ pub(crate) struct Made {
     knows_processes: bool,
 }
 
-impl Made {
+impl CodeMaps {
     pub(crate) fn new() -> Self {
         let vdso = vdso().unwrap_or_else(|error| {
             log::info!("the functions of the vDSO have no names: {error:#}");
@@ -110,7 +110,7 @@ fn map_of(process: u32) -> Option<Vec<u8>> {
 }
 
 /// The functions of the vDSO: every process has the same one.
-fn vdso() -> Result<Vec<Function>> {
+fn vdso() -> Result<Vec<FunctionRange>> {
     let maps = fs::read_to_string("/proc/self/maps")?;
     let range = maps.lines().find(|line| line.ends_with("[vdso]")).context("this process has none")?;
     let range = range.split(' ').next().and_then(|range| range.split_once('-')).context("no range")?;

@@ -10,12 +10,12 @@ use anyhow::{Context as _, Result, bail};
 use relay_common::{Buffer as _, Mode, trace::EVENTS_DISCARDED_AT};
 
 use super::{addresses::Addresses, tasks::Tasks};
-use crate::session::{Standing, packets::header_word};
+use crate::session::{PinnedSession, packets::header_word};
 use relay_channel::{channel::Channel, consumer::Consumer, sys::MappedBuffer};
 use relay_trace::form::{
     clock::Instant,
     directory::TraceDirectory,
-    session::{Cpu, Session},
+    session::{CpuAccount, SessionFile},
 };
 
 /// Somebody else has removed the trace while it was recorded.
@@ -37,31 +37,31 @@ pub(crate) fn drain_all(consumers: &mut [(Consumer, bool)], channel: &Channel) -
 
 /// Ends a trace whose consumers are drained.
 pub(crate) fn end_trace(
-    mut standing: Standing,
+    mut pinned: PinnedSession,
     directory: TraceDirectory,
-    mut session: Session,
+    mut session: SessionFile,
     (mut addresses, mut tasks): (Addresses, Tasks),
     consumers: Vec<(Consumer, bool)>,
     end: Instant,
     mut errors: Vec<String>,
-) -> Result<Session> {
-    let channel = Arc::clone(&standing.channel);
+) -> Result<SessionFile> {
+    let channel = Arc::clone(&pinned.channel);
     session.clock.end = Some(end);
     // Before the links are gone: they know what they have missed.
-    standing.count(&mut session)?;
-    if standing.counts_runs() {
+    pinned.count(&mut session)?;
+    if pinned.counts_runs() {
         // The kernel counts until a program is detached.
-        standing.detach_and_wait()?;
+        pinned.detach_and_wait()?;
     } else {
-        standing.detach()?;
+        pinned.detach()?;
     }
     channel.wait_for_running_programs()?;
     let missed = session.kprobes_missed;
     session.programs.clear();
     session.helpers.clear();
-    standing.count(&mut session)?;
+    pinned.count(&mut session)?;
     session.kprobes_missed = missed;
-    session.cpus = standing.accounts()?;
+    session.cpus = pinned.accounts()?;
     for account in &mut session.cpus {
         if let Some((consumer, _)) = consumers.iter().find(|(consumer, _)| consumer.buffer().cpu() == account.cpu)
             && let Err(error) = account_of(consumer, account)
@@ -77,7 +77,7 @@ pub(crate) fn end_trace(
     // Looked at afterwards: whoever removes it may be at it.
     if directory.is_removed() {
         // Nobody could recover it.
-        standing.close()?;
+        pinned.close()?;
         if errors.is_empty() {
             errors.push("the trace's directory was removed by somebody else".to_owned());
         }
@@ -85,7 +85,7 @@ pub(crate) fn end_trace(
     }
     written?;
     save_names(&mut addresses, &mut tasks, &directory.private(), |_| false);
-    standing.close()?;
+    pinned.close()?;
     Ok(session)
 }
 
@@ -139,7 +139,7 @@ pub(crate) fn told_by(buffer: &MappedBuffer, number: u64) -> Result<u64> {
 }
 
 /// Adds what a CPU at rest has recorded, and what of that is in its file.
-fn account_of(consumer: &Consumer, account: &mut Cpu) -> Result<()> {
+fn account_of(consumer: &Consumer, account: &mut CpuAccount) -> Result<()> {
     let cpu = account.cpu;
     let reader = consumer.buffer().reader();
     let count = reader.count().with_context(|| format!("the buffer of cpu {cpu} is not at rest"))?;

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use relay_trace::form::tasks::{MOST, Name, Told, What};
+use relay_trace::form::tasks::{MOST, Name, Noted, TaskNote};
 
 /// What is told of a thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub(crate) struct History {
     /// Names and ends (`None`) of threads, in the order of time.
     told: Vec<(u64, u32, Option<Name>)>,
     /// Where notices are missing.
-    missing: Vec<Told>,
+    missing: Vec<TaskNote>,
     /// The threads that there are.
     now: HashMap<u32, Name>,
     /// What came last: another CPU may still tell what came before it.
@@ -38,15 +38,15 @@ impl History {
 
     /// Notices between two times are missing; 0 when it is not known how many.
     pub(crate) fn add_missing(&mut self, since: u64, until: u64, notices: u64) {
-        self.missing.push(Told { time: until, what: What::Missing { since: since.min(until), notices } });
+        self.missing.push(TaskNote { time: until, what: Noted::Missing { since: since.min(until), notices } });
     }
 
     /// Adds what was known before.
-    pub(crate) fn add_known(&mut self, known: Vec<Told>) {
+    pub(crate) fn add_known(&mut self, known: Vec<TaskNote>) {
         for told in known {
             match told.what {
-                What::Named(thread, name) => self.add(told.time, thread, Notice::Named(name)),
-                What::Missing { .. } => self.missing.push(told),
+                Noted::Named(thread, name) => self.add(told.time, thread, Notice::Named(name)),
+                Noted::Missing { .. } => self.missing.push(told),
             }
         }
     }
@@ -101,20 +101,20 @@ impl History {
     }
 
     /// All that is to be kept of it.
-    pub(crate) fn all(&self) -> Vec<Told> {
+    pub(crate) fn all(&self) -> Vec<TaskNote> {
         self.since(0, 0)
     }
 
     /// What has come since this was called last; `None` when it is to be taken as a whole.
-    pub(crate) fn take_new(&mut self) -> Option<Vec<Told>> {
+    pub(crate) fn take_new(&mut self) -> Option<Vec<TaskNote>> {
         let taken = self.taken.replace((self.told.len(), self.missing.len()));
         taken.map(|(told, missing)| self.since(told, missing))
     }
 
-    fn since(&self, told: usize, missing: usize) -> Vec<Told> {
+    fn since(&self, told: usize, missing: usize) -> Vec<TaskNote> {
         let named = self.told[told..]
             .iter()
-            .filter_map(|(time, thread, name)| Some(Told { time: *time, what: What::Named(*thread, (*name)?) }));
+            .filter_map(|(time, thread, name)| Some(TaskNote { time: *time, what: Noted::Named(*thread, (*name)?) }));
         self.missing[missing..].iter().copied().chain(named).collect()
     }
 }
@@ -129,8 +129,8 @@ mod tests {
         Notice::Named(shortened(name.as_bytes()))
     }
 
-    fn told(time: u64, thread: u32, name: &str) -> Told {
-        Told { time, what: What::Named(thread, shortened(name.as_bytes())) }
+    fn told(time: u64, thread: u32, name: &str) -> TaskNote {
+        TaskNote { time, what: Noted::Named(thread, shortened(name.as_bytes())) }
     }
 
     #[test]
@@ -160,7 +160,7 @@ mod tests {
         history.add(3, 1, named("b"));
         history.add_missing(2, 3, 7);
         history.settle(3);
-        let missing = Told { time: 3, what: What::Missing { since: 2, notices: 7 } };
+        let missing = TaskNote { time: 3, what: Noted::Missing { since: 2, notices: 7 } };
         assert_eq!(history.take_new(), Some(vec![missing, told(3, 1, "b")]));
         assert_eq!(history.take_new(), Some(Vec::new()));
         history.forget(4);
@@ -189,7 +189,7 @@ mod tests {
         history.settle(u64::MAX);
         let all = history.all();
         let oldest = MOST as u64 / 2;
-        assert_eq!(all[0], Told { time: oldest, what: What::Missing { since: 0, notices: 0 } });
+        assert_eq!(all[0], TaskNote { time: oldest, what: Noted::Missing { since: 0, notices: 0 } });
         assert_eq!(all.len() as u64, 2 + MOST as u64 + 1 - oldest);
     }
 }

@@ -17,7 +17,10 @@ use rustix::io::Errno;
 
 use relay_common::trace::EVENTS_DISCARDED_AT;
 
-use super::pieces::{Free, Rules};
+use super::{
+    archive::{remove_directory, with_end},
+    rules::{Free, Rules},
+};
 use crate::session::packets::header_word;
 use relay_channel::{
     output::{Content, CpuFile, Output},
@@ -26,7 +29,7 @@ use relay_channel::{
 use relay_trace::form::{
     archive, directory,
     pieces::{PARTIAL, archive as archive_of, numbers, path},
-    session::{Cpu, Session},
+    session::{CpuAccount, SessionFile},
 };
 
 /// How long a reader waits for room before it gives up.
@@ -37,7 +40,7 @@ const FOR_A_PIECE: u64 = 4 << 20;
 
 /// The pieces that have ended and are there. Whoever finds the disk full, on whatever thread, has the oldest removed.
 #[derive(Clone, Debug)]
-pub(crate) struct Kept {
+pub(crate) struct KeptPieces {
     on_disk: Arc<Mutex<OnDisk>>,
     /// Of each CPU, the losses that the packet tells of that was written last: where there is no room, that is not the last one that was made.
     told: Arc<Mutex<BTreeMap<u32, u64>>>,
@@ -64,7 +67,7 @@ struct Removals {
     records: u64,
 }
 
-impl Kept {
+impl KeptPieces {
     pub(crate) fn new(trace: PathBuf, rules: Rules, ended: u64) -> Self {
         let on_disk = OnDisk { trace, rules, ended, records: BTreeMap::new(), removed: Removals::default() };
         Self { on_disk: Arc::new(Mutex::new(on_disk)), told: Arc::default(), is_ending: Arc::default() }
@@ -125,7 +128,7 @@ impl Kept {
     }
 
     /// Has a session tell what was removed since; says whether there was anything.
-    pub(crate) fn tell(&self, session: &mut Session) -> bool {
+    pub(crate) fn tell(&self, session: &mut SessionFile) -> bool {
         let Removals { pieces, records } = mem::take(&mut self.lock().removed);
         session.pieces_removed += pieces;
         session.records_removed += records;
@@ -195,10 +198,10 @@ fn is_full(error: &io::Error) -> bool {
 /// How many records are in a piece, compressed or not.
 fn records_of(piece: &Path) -> Result<u64> {
     let session = match directory::open_private(piece) {
-        Ok(private) => Session::read(&private)?,
+        Ok(private) => SessionFile::read(&private)?,
         Err(_) => archive::session(&archive_of(piece, ""))?,
     };
-    Ok(session.cpus.iter().map(Cpu::in_file).sum())
+    Ok(session.cpus.iter().map(CpuAccount::in_file).sum())
 }
 
 /// A CPU's file for which older pieces give way when the disk is full.
@@ -206,13 +209,13 @@ pub(crate) struct Yielding {
     file: CpuFile,
     /// Where its content is before it is written.
     buffer: Arc<MappedBuffer>,
-    kept: Kept,
+    kept: KeptPieces,
     /// Since when there has been no room.
     full_since: Option<Instant>,
 }
 
 impl Yielding {
-    pub(crate) fn new(file: CpuFile, buffer: Arc<MappedBuffer>, kept: Kept) -> Self {
+    pub(crate) fn new(file: CpuFile, buffer: Arc<MappedBuffer>, kept: KeptPieces) -> Self {
         Self { file, buffer, kept, full_since: None }
     }
 
@@ -314,29 +317,4 @@ pub(crate) fn remove(trace: &Path, number: u64) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Removes a piece's directory, if it is there. Under its own name it is whole, or not there.
-pub(crate) fn remove_directory(piece: &Path) -> Result<()> {
-    // The recorder removes a piece that is too old while its compressor may be removing it.
-    static REMOVING: Mutex<()> = Mutex::new(());
-    let _one_at_a_time = REMOVING.lock().unwrap_or_else(PoisonError::into_inner);
-    let partial = with_end(piece, PARTIAL);
-    let is_there = |path: &Path| fs::symlink_metadata(path).is_ok();
-    // What a recorder that was killed has left.
-    if is_there(&partial) {
-        directory::remove(&partial)?;
-    }
-    if is_there(piece) {
-        directory::check_owner(piece)?;
-        fs::rename(piece, &partial).with_context(|| format!("renaming {}", piece.display()))?;
-        directory::remove(&partial)?;
-    }
-    Ok(())
-}
-
-pub(crate) fn with_end(path: &Path, end: &str) -> PathBuf {
-    let mut path = path.as_os_str().to_owned();
-    path.push(end);
-    path.into()
 }

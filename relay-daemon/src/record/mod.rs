@@ -7,8 +7,9 @@ mod code;
 mod ending;
 mod history;
 mod kept;
-pub mod pieces;
+mod pieces;
 mod rotation;
+pub mod rules;
 pub mod snapshot;
 mod tasks;
 
@@ -27,12 +28,13 @@ use relay_common::Mode;
 use self::{
     addresses::Addresses,
     ending::{drain_all, end_trace, save_names},
-    kept::{Kept, Yielding, is_for_want_of_room},
-    pieces::{Pieces, Rules},
+    kept::{KeptPieces, Yielding, is_for_want_of_room},
+    pieces::Pieces,
     rotation::resume_at,
+    rules::Rules,
     tasks::Tasks,
 };
-use crate::session::{self, Notices, Prepared, Standing};
+use crate::session::{self, Notices, PinnedSession, Prepared};
 use relay_channel::{
     consumer::{Consumer, Statistics},
     output::{CpuFile, Output},
@@ -45,7 +47,7 @@ use relay_trace::form::{
     clock::Instant,
     directory::{self, TraceDirectory},
     new::NewDirectory,
-    session::Session,
+    session::SessionFile,
 };
 
 /// At least as much as a CPU's account takes as JSON, in bytes.
@@ -71,14 +73,14 @@ pub struct RecordingOptions {
 /// A recording under way. Dropping it without [`Recording::finish`] stops it and leaves what was written.
 #[expect(missing_debug_implementations, reason = "of threads there is little to show")]
 pub struct Recording {
-    standing: Standing,
+    pinned: PinnedSession,
     directory: TraceDirectory,
     addresses: Addresses,
     tasks: Tasks,
     readers: Readers,
     snapshots: u64,
     /// What `session.json` holds by now.
-    session: Session,
+    session: SessionFile,
     pieces: Pieces,
     /// What somebody else has done to its files.
     trouble: Option<String>,
@@ -114,25 +116,25 @@ impl Recording {
         }
         let channel = Arc::clone(&prepared.channel);
         let tasks = Tasks::watch(context);
-        let standing = prepared.attach(0, Some((path.clone(), record_self)))?;
-        let session = standing.description.session.clone();
+        let pinned = prepared.attach(0, Some((path.clone(), record_self)))?;
+        let session = pinned.description.session.clone();
         let pieces = Pieces::new(rotation, path, 0)?;
         let mut recording = Self {
-            addresses: Addresses::watch(&session.events, standing.description.context, channel.possible()),
+            addresses: Addresses::watch(&session.events, pinned.description.context, channel.possible()),
             tasks,
-            readers: start_readers(&standing, &directory.path(), pieces.kept().clone())?,
+            readers: start_readers(&pinned, &directory.path(), pieces.kept().clone())?,
             snapshots: 0,
             session,
             pieces,
             trouble: None,
-            standing,
+            pinned,
             directory,
         };
         recording.write_session()?;
         recording.directory.keep();
         // From here on it can be recovered.
-        recording.standing.keep();
-        recording.standing.start()?;
+        recording.pinned.keep();
+        recording.pinned.start()?;
         Ok((recording, notices))
     }
 
@@ -141,26 +143,26 @@ impl Recording {
     /// # Errors
     /// When nothing of it is left in the kernel, or its recorder lives.
     pub fn resume(output: &Path, rotation: Rules) -> Result<Self> {
-        let (standing, directory, session) = open(output)?;
+        let (pinned, directory, session) = open(output)?;
         let path = output.display();
-        if !standing.is_attached()? {
+        if !pinned.is_attached()? {
             bail!("{path}: its recorder was killed while it ended the trace; relayd recover {path} completes it");
         }
-        if rotation.make_pieces() && standing.channel.mode() == Mode::Overwrite {
+        if rotation.make_pieces() && pinned.channel.mode() == Mode::Overwrite {
             bail!("{path} is recorded in overwrite mode, which makes no pieces");
         }
         let trace = directory.absolute()?;
         pieces::clear(&trace, &rotation, session.pieces, false)?;
         // One that was being given its buffer when the recorder was killed has it from here on.
-        standing.channel.hand_out()?;
-        let (context, cpus) = (standing.description.context, standing.channel.possible());
+        pinned.channel.hand_out()?;
+        let (context, cpus) = (pinned.description.context, pinned.channel.possible());
         let (mut addresses, mut tasks) = (Addresses::watch(&session.events, context, cpus), Tasks::watch(context));
         addresses.add_known(directory.own_files());
         tasks.add_known(directory.own_files());
         let pieces = Pieces::new(rotation, trace, session.pieces)?;
-        let readers = start_readers(&standing, &directory.path(), pieces.kept().clone())?;
-        standing.start()?;
-        Ok(Self { standing, directory, addresses, tasks, readers, snapshots: 0, session, pieces, trouble: None })
+        let readers = start_readers(&pinned, &directory.path(), pieces.kept().clone())?;
+        pinned.start()?;
+        Ok(Self { pinned, directory, addresses, tasks, readers, snapshots: 0, session, pieces, trouble: None })
     }
 
     /// Ends the piece that is being written when it is time to, and begins the next. To be called ten times a second or so.
@@ -188,14 +190,14 @@ impl Recording {
 
     /// Ends the piece that is being written, begins the next, and returns where the one that has ended is, and how many records it has.
     fn end_piece(&mut self) -> Result<(PathBuf, u64)> {
-        let (trace, channel) = (self.pieces.trace(), Arc::clone(&self.standing.channel));
+        let (trace, channel) = (self.pieces.trace(), Arc::clone(&self.pinned.channel));
         let path = form::pieces::path(&trace, self.session.pieces + 1);
         let mut piece = TraceDirectory::create(&path, false)?;
-        piece.write_metadata(&self.standing.metadata()?)?;
+        piece.write_metadata(&self.pinned.metadata()?)?;
         let before = self.session.clone();
         let mut session = before.clone();
         // Programs run on, so what the kernel has counted of their runs is of no moment.
-        self.standing.count(&mut session)?;
+        self.pinned.count(&mut session)?;
         session.programs.iter_mut().for_each(|program| program.runs = None);
         // Before the first file: should this process be killed, whoever recovers the trace completes the piece.
         let written = before.write(&piece.private())?;
@@ -211,7 +213,7 @@ impl Recording {
         };
         let parts = parts.into_iter().filter_map(moved).collect();
         session.clock.end = Some(end);
-        session.cpus = rotation::accounts(&self.session, &self.standing.accounts()?, &parts);
+        session.cpus = rotation::accounts(&self.session, &self.pinned.accounts()?, &parts);
         rotation::go_on(&mut self.session, &session);
         let written = piece.release_reserve().and_then(|()| session.write(&piece.private()));
         if let Err(error) = written.and_then(|_| self.session.write(&self.directory.private())) {
@@ -222,23 +224,23 @@ impl Recording {
         let private = piece.private();
         save_names(&mut self.addresses, &mut self.tasks, &private, |why| is_for_want_of_room(why) && kept.make_room());
         self.tasks.begin_piece(end.monotonic);
-        Ok((path, session.cpus.iter().map(form::session::Cpu::in_file).sum()))
+        Ok((path, session.cpus.iter().map(form::session::CpuAccount::in_file).sum()))
     }
 
     /// What `session.json`, of `written` bytes now, can have at the end: the account of every CPU, what the pieces before have of it, and a
     /// reason.
     fn room_for_account(&self, written: u64) -> u64 {
-        written + ACCOUNT_SIZE * (2 * self.standing.channel.possible().len() as u64 + 4)
+        written + ACCOUNT_SIZE * (2 * self.pinned.channel.possible().len() as u64 + 4)
     }
 
     /// What tells of the session before there is an account.
     fn write_session(&mut self) -> Result<()> {
         let private = self.directory.private();
-        self.directory.write_metadata(&self.standing.metadata()?)?;
+        self.directory.write_metadata(&self.pinned.metadata()?)?;
         self.addresses.save(&private)?;
         self.tasks.save(&private)?;
         // Last: a recorder that is killed from then on leaves a trace that can be recovered, with its names.
-        let written = self.standing.description.session.write(&private)?;
+        let written = self.pinned.description.session.write(&private)?;
         self.directory.set_aside(self.room_for_account(written))
     }
 
@@ -272,13 +274,13 @@ impl Recording {
     /// How many events are attached.
     #[must_use]
     pub fn events(&self) -> usize {
-        self.standing.description.session.events.len()
+        self.pinned.description.session.events.len()
     }
 
     /// How it stands.
     #[must_use]
     pub fn progress(&self) -> Progress {
-        let channel = &self.standing.channel;
+        let channel = &self.pinned.channel;
         let mut progress = Progress::default();
         for (cpu, statistics) in self.readers.statistics() {
             progress.bytes += statistics.bytes.load(Relaxed);
@@ -312,14 +314,14 @@ impl Recording {
     ///
     /// # Errors
     /// When it cannot be written; nothing stays behind then.
-    pub fn snapshot(&mut self) -> Result<(PathBuf, Session)> {
-        if self.standing.channel.mode() != Mode::Overwrite {
+    pub fn snapshot(&mut self) -> Result<(PathBuf, SessionFile)> {
+        if self.pinned.channel.mode() != Mode::Overwrite {
             bail!("there is nothing to take a snapshot of: without --overwrite the files hold everything");
         }
         let path = self.next_snapshot();
         let new = NewDirectory::create(&path, None)?;
         let mut directory = TraceDirectory::create(new.path(), false)?;
-        let session = snapshot::take(&self.standing, &directory, &mut self.addresses, &mut self.tasks)?;
+        let session = snapshot::take(&self.pinned, &directory, &mut self.addresses, &mut self.tasks)?;
         directory.keep();
         new.put()?;
         Ok((path, session))
@@ -339,13 +341,13 @@ impl Recording {
 
     /// Stops, flushes, drains, detaches, and writes the account. In that order: detaching takes the kernel long, and what
     /// comes meanwhile counts as filtered. The trace is complete when this returns, unless
-    /// [`Session::error`] says otherwise.
+    /// [`SessionFile::error`] says otherwise.
     ///
     /// # Errors
     /// When the account cannot be had or written; [`Removed`] when there is no place for it any more.
-    pub fn finish(mut self) -> Result<Session> {
-        self.standing.stop()?;
-        self.standing.channel.wait_for_running_programs()?;
+    pub fn finish(mut self) -> Result<SessionFile> {
+        self.pinned.stop()?;
+        self.pinned.channel.wait_for_running_programs()?;
         // What is left in the buffers may need the room of a piece that is due, and gives way.
         if self.pieces.kept().gives_way()
             && let Err(error) = self.rotate()
@@ -354,15 +356,15 @@ impl Recording {
         }
         self.pieces.kept().end();
         let end = Instant::now();
-        let Self { standing, directory, addresses, tasks, readers, mut session, pieces, trouble, .. } = self;
+        let Self { pinned, directory, addresses, tasks, readers, mut session, pieces, trouble, .. } = self;
         let (mut consumers, mut errors): (_, Vec<_>) = (Vec::new(), trouble.into_iter().collect());
         for stopped in readers.stop()? {
             consumers.push((stopped.consumer, stopped.result.is_ok()));
             errors.extend(stopped.result.err().map(|error| format!("{error:#}")));
         }
-        errors.extend(drain_all(&mut consumers, &standing.channel));
+        errors.extend(drain_all(&mut consumers, &pinned.channel));
         pieces.kept().tell(&mut session);
-        let session = end_trace(standing, directory, session, (addresses, tasks), consumers, end, errors);
+        let session = end_trace(pinned, directory, session, (addresses, tasks), consumers, end, errors);
         pieces.finish();
         session
     }
@@ -372,27 +374,27 @@ impl Recording {
 ///
 /// # Errors
 /// When nothing of it is left in the kernel, its recorder lives, or the account cannot be written.
-pub fn recover(output: &Path) -> Result<Session> {
-    let (standing, directory, session) = open(output)?;
-    standing.stop()?;
+pub fn recover(output: &Path) -> Result<SessionFile> {
+    let (pinned, directory, session) = open(output)?;
+    pinned.stop()?;
     let end = Instant::now();
-    standing.channel.wait_for_running_programs()?;
-    let description = &standing.description;
+    pinned.channel.wait_for_running_programs()?;
+    let description = &pinned.description;
     let mut names =
         (Addresses::watch(&description.session.events, description.context, &[]), Tasks::new(description.context));
     names.0.add_known(directory.own_files());
     names.1.add_known(directory.own_files());
     let consumer = |buffer: Arc<MappedBuffer>| {
         let output = CpuFile::resume(&directory.path(), buffer.cpu(), buffer.taken().output)?;
-        Ok((Consumer::new(buffer, standing.channel.mode(), Box::new(output)), true))
+        Ok((Consumer::new(buffer, pinned.channel.mode(), Box::new(output)), true))
     };
-    let mut consumers = standing.channel.buffers().into_iter().map(consumer).collect::<Result<Vec<_>>>()?;
-    let errors = drain_all(&mut consumers, &standing.channel);
-    end_trace(standing, directory, session, names, consumers, end, errors)
+    let mut consumers = pinned.channel.buffers().into_iter().map(consumer).collect::<Result<Vec<_>>>()?;
+    let errors = drain_all(&mut consumers, &pinned.channel);
+    end_trace(pinned, directory, session, names, consumers, end, errors)
 }
 
 /// Opens the session of a trace whose recorder was killed.
-fn open(output: &Path) -> Result<(Standing, TraceDirectory, Session)> {
+fn open(output: &Path) -> Result<(PinnedSession, TraceDirectory, SessionFile)> {
     let directory = TraceDirectory::open(output)?;
     let group = directory.group()?;
     make_files_of_group(group).with_context(|| format!("making files of the group {group} (needs CAP_SETGID)"))?;
@@ -401,22 +403,22 @@ fn open(output: &Path) -> Result<(Standing, TraceDirectory, Session)> {
     if private.len_of(form::session::FILE).is_none() {
         bail!("{path}: its recorder was killed before it began to record; remove it, or replace it with --force");
     }
-    let mut session = Session::read(private)?;
+    let mut session = SessionFile::read(private)?;
     let name = session::trace_name(&session.uuid);
-    match Standing::open(&name) {
-        Ok(standing) if session.clock.end.is_some() && !session.cpus.is_empty() => {
+    match PinnedSession::open(&name) {
+        Ok(pinned) if session.clock.end.is_some() && !session.cpus.is_empty() => {
             // Killed after the last line of the account.
-            standing.close()?;
+            pinned.close()?;
             bail!("{path} is complete: there is nothing to recover");
         }
-        Ok(standing) => {
+        Ok(pinned) => {
             // The files' lengths first: what is moved, they tell.
             let trace = directory.absolute()?;
-            for buffer in standing.channel.buffers() {
+            for buffer in pinned.channel.buffers() {
                 buffer.note_output(resume_at(&trace, &session, buffer.cpu(), buffer.taken().output));
             }
-            rotation::complete(&standing, &trace, &mut session)?;
-            Ok((standing, directory, session))
+            rotation::complete(&pinned, &trace, &mut session)?;
+            Ok((pinned, directory, session))
         }
         Err(_) if session.clock.end.is_some() => bail!("{path} is complete: there is nothing to recover"),
         Err(OpenError::Locked(_)) => bail!("{path} is being recorded: its recorder lives"),
@@ -433,9 +435,9 @@ fn open(output: &Path) -> Result<(Standing, TraceDirectory, Session)> {
 }
 
 /// Starts the readers of a trace, each where the one before it has ended, if there was one.
-fn start_readers(standing: &Standing, folder: &Path, kept: Kept) -> Result<Readers> {
-    let (folder, channel) = (folder.to_path_buf(), Arc::clone(&standing.channel));
-    Readers::start(Arc::clone(&standing.channel), move |cpu| {
+fn start_readers(pinned: &PinnedSession, folder: &Path, kept: KeptPieces) -> Result<Readers> {
+    let (folder, channel) = (folder.to_path_buf(), Arc::clone(&pinned.channel));
+    Readers::start(Arc::clone(&pinned.channel), move |cpu| {
         let buffer = channel.buffer(cpu).with_context(|| format!("cpu {cpu} has no buffer"))?;
         // CTF readers number what was discarded between two packets: the first is there before anything can be lost.
         if buffer.reader().produced() == 0 && !buffer.reader().is_open() {

@@ -11,7 +11,8 @@ use anyhow::{Result, bail};
 
 use super::{
     archive,
-    kept::{Kept, is_for_want_of_room, remove},
+    kept::{KeptPieces, is_for_want_of_room, remove},
+    rules::Rules,
 };
 use relay_trace::form::pieces::{numbers, path};
 
@@ -20,48 +21,10 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How long to wait before a piece that could not be made is tried once more.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// When a piece ends, and what becomes of it.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Rules {
-    /// When its files have so many bytes.
-    pub size: Option<u64>,
-    /// When so much time has passed.
-    pub time: Option<Duration>,
-    /// How many pieces are kept, beside the one that is being written.
-    pub keep: Option<usize>,
-    /// How many bytes they may have together.
-    pub keep_size: Option<u64>,
-    /// How much of the file system is to stay free.
-    pub min_free: Option<Free>,
-    /// Whether pieces are compressed.
-    pub compress: bool,
-}
-
-/// A part of a file system.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Free {
-    /// So many bytes.
-    Bytes(u64),
-    /// So many hundredths.
-    Percent(u8),
-}
-
-impl Rules {
-    /// Whether there are to be any.
-    pub(crate) fn make_pieces(&self) -> bool {
-        self.size.is_some() || self.time.is_some()
-    }
-
-    /// Whether old ones give way.
-    pub(super) fn remove_pieces(&self) -> bool {
-        self.keep.is_some() || self.keep_size.is_some() || self.min_free.is_some()
-    }
-}
-
 /// The pieces of a recording.
 #[derive(Debug)]
 pub(crate) struct Pieces {
-    kept: Kept,
+    kept: KeptPieces,
     rules: Rules,
     /// When the one that is being written is old enough.
     due: Option<Instant>,
@@ -91,14 +54,14 @@ impl Pieces {
             (pieces, thread::spawn(work))
         });
         let there = numbers(&trace)?.into_iter().map(|number| path(&trace, number)).collect::<Vec<_>>();
-        let kept = Kept::new(trace, rules, ended);
+        let kept = KeptPieces::new(trace, rules, ended);
         let pieces = Self { kept, rules, due, retry: None, look: Instant::now(), compressor };
         there.into_iter().for_each(|piece| pieces.compress(piece));
         Ok(pieces)
     }
 
     /// Those that are there, for whoever needs room.
-    pub(crate) fn kept(&self) -> &Kept {
+    pub(crate) fn kept(&self) -> &KeptPieces {
         &self.kept
     }
 
@@ -194,24 +157,24 @@ mod tests {
     use relay_trace::form::{
         directory,
         pieces::{PARTIAL, archive as archive_of},
-        session::{Cpu, Session},
+        session::{CpuAccount, SessionFile},
     };
 
-    use super::{super::kept::with_end, *};
+    use super::{super::archive::with_end, *};
 
     fn make(trace: &Path, number: u64) -> PathBuf {
         let piece = path(trace, number);
         fs::create_dir_all(piece.join(directory::PRIVATE)).unwrap();
         fs::write(piece.join("cpu0"), number.to_string()).unwrap();
-        let mut session: Session = serde_json::from_str(include_str!("../../../tests/fuzz/session.json")).unwrap();
-        session.cpus = vec![Cpu { recorded: 10 * number, unwritten: number, ..Cpu::default() }];
+        let mut session: SessionFile = serde_json::from_str(include_str!("../../../tests/fuzz/session.json")).unwrap();
+        session.cpus = vec![CpuAccount { recorded: 10 * number, unwritten: number, ..CpuAccount::default() }];
         session.write(&piece.join(directory::PRIVATE)).unwrap();
         piece
     }
 
     /// What a session tells of removed pieces.
     fn told(pieces: &Pieces) -> (u64, u64) {
-        let mut session: Session = serde_json::from_str(include_str!("../../../tests/fuzz/session.json")).unwrap();
+        let mut session: SessionFile = serde_json::from_str(include_str!("../../../tests/fuzz/session.json")).unwrap();
         pieces.kept().tell(&mut session);
         (session.pieces_removed, session.records_removed)
     }

@@ -2,7 +2,7 @@
 //!
 //! A CPU's file ends between two of its sub-buffers, so that nothing is lost and nothing is twice. It is then renamed into the piece's
 //! directory, and a new one takes its place. The sub-buffers' numbers and the count of what was lost go on from piece to piece;
-//! [`Session::before`] has what the pieces before had. When a piece ends, and what becomes of it then, is `pieces`'.
+//! [`SessionFile::before`] has what the pieces before had. When a piece ends, and what becomes of it then, is `pieces`'.
 
 use std::{
     collections::BTreeMap,
@@ -16,16 +16,16 @@ use relay_common::Buffer as _;
 
 use super::{
     ending::told_by,
-    kept::{Kept, Yielding},
+    kept::{KeptPieces, Yielding},
 };
-use crate::session::Standing;
+use crate::session::PinnedSession;
 use relay_channel::{channel::Channel, consumer::Consumer, output::CpuFile};
 use relay_trace::{
     form::{
         clock::Instant,
         directory::{self, TraceDirectory},
         pieces,
-        session::{self, Cpu, Session},
+        session::{self, CpuAccount, SessionFile},
     },
     read::{trace::Trace, verify},
 };
@@ -35,7 +35,7 @@ const TELL_TRIES: u32 = 4;
 
 /// What a CPU's reader had taken when its file was ended.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Part {
+pub(crate) struct PieceEnd {
     records: u64,
     subbufs: u64,
     bytes: u64,
@@ -48,10 +48,10 @@ pub(crate) struct Part {
 pub(crate) fn cut(
     consumer: &mut Consumer,
     channel: &Channel,
-    session: &Session,
+    session: &SessionFile,
     (trace, piece): (&Path, &Path),
-    kept: Kept,
-) -> Result<Part> {
+    kept: KeptPieces,
+) -> Result<PieceEnd> {
     let cpu = consumer.buffer().cpu();
     let before = before(session, cpu);
     take_up_to_now(consumer, channel)?;
@@ -68,7 +68,7 @@ pub(crate) fn cut(
         (None, None) => 0,
     };
     let statistics = consumer.statistics();
-    let part = Part {
+    let part = PieceEnd {
         records: statistics.records.load(Relaxed).saturating_sub(before.recorded),
         subbufs: statistics.subbufs_processed.load(Relaxed).saturating_sub(before.subbufs_processed),
         bytes: statistics.bytes.load(Relaxed),
@@ -100,7 +100,7 @@ fn take_up_to_now(consumer: &mut Consumer, channel: &Channel) -> Result<()> {
 
 /// What a piece has of a CPU: of what was counted by its end, what the pieces before it have not. Without a part the CPU's file goes on in
 /// the next piece.
-fn own(counted: &Cpu, part: Option<&Part>, before: &Cpu) -> Cpu {
+fn own(counted: &CpuAccount, part: Option<&PieceEnd>, before: &CpuAccount) -> CpuAccount {
     let mut own = counted.since(before);
     if let Some(part) = part {
         (own.recorded, own.subbufs_processed) = (part.records, part.subbufs);
@@ -115,18 +115,22 @@ fn own(counted: &Cpu, part: Option<&Part>, before: &Cpu) -> Cpu {
 }
 
 /// What the pieces before this one have of a CPU.
-fn before(session: &Session, cpu: u32) -> Cpu {
+fn before(session: &SessionFile, cpu: u32) -> CpuAccount {
     let found = session.before.iter().find(|before| before.cpu == cpu);
-    found.cloned().unwrap_or_else(|| Cpu { cpu, ..Cpu::default() })
+    found.cloned().unwrap_or_else(|| CpuAccount { cpu, ..CpuAccount::default() })
 }
 
 /// The accounts of a piece, of what was counted by its end.
-pub(crate) fn accounts(session: &Session, counted: &[Cpu], parts: &BTreeMap<u32, Part>) -> Vec<Cpu> {
+pub(crate) fn accounts(
+    session: &SessionFile,
+    counted: &[CpuAccount],
+    parts: &BTreeMap<u32, PieceEnd>,
+) -> Vec<CpuAccount> {
     counted.iter().map(|counted| own(counted, parts.get(&counted.cpu), &before(session, counted.cpu))).collect()
 }
 
 /// Goes on with the next piece: a piece with these accounts has ended.
-pub(crate) fn go_on(session: &mut Session, piece: &Session) {
+pub(crate) fn go_on(session: &mut SessionFile, piece: &SessionFile) {
     for own in &piece.cpus {
         let mut all = before(session, own.cpu);
         all.add(own);
@@ -138,7 +142,7 @@ pub(crate) fn go_on(session: &mut Session, piece: &Session) {
 }
 
 /// After a kill: where a CPU's file goes on. `len` is what its reader had noted; the file may have been renamed since.
-pub(crate) fn resume_at(trace: &Path, session: &Session, cpu: u32, len: u64) -> u64 {
+pub(crate) fn resume_at(trace: &Path, session: &SessionFile, cpu: u32, len: u64) -> u64 {
     let name = directory::cpu_file(cpu);
     let here = fs::metadata(trace.join(&name)).map_or(0, |file| file.len());
     let was_moved = pieces::path(trace, session.pieces + 1).join(&name).exists();
@@ -147,7 +151,7 @@ pub(crate) fn resume_at(trace: &Path, session: &Session, cpu: u32, len: u64) -> 
 
 /// After a kill: completes the piece whose files were being moved, by what is in them, and says in the session what the pieces have that it
 /// does not know of.
-pub(crate) fn complete(standing: &Standing, trace: &Path, session: &mut Session) -> Result<()> {
+pub(crate) fn complete(pinned: &PinnedSession, trace: &Path, session: &mut SessionFile) -> Result<()> {
     loop {
         let path = pieces::path(trace, session.pieces + 1);
         if fs::symlink_metadata(&path).is_err() {
@@ -157,21 +161,21 @@ pub(crate) fn complete(standing: &Standing, trace: &Path, session: &mut Session)
             // Killed while it made the directory, before any file was moved.
             return directory::remove(&path);
         }
-        let piece = complete_one(standing, trace, &path, session)?;
+        let piece = complete_one(pinned, trace, &path, session)?;
         go_on(session, &piece);
         session.write(&trace.join(directory::PRIVATE))?;
     }
 }
 
-fn complete_one(standing: &Standing, trace: &Path, path: &Path, session: &Session) -> Result<Session> {
+fn complete_one(pinned: &PinnedSession, trace: &Path, path: &Path, session: &SessionFile) -> Result<SessionFile> {
     let piece = TraceDirectory::open(path)?;
-    let mut written = Session::read(piece.own_files())?;
+    let mut written = SessionFile::read(piece.own_files())?;
     if written.uuid != session.uuid {
         bail!("{} is in the way: it is of another trace; move it", path.display());
     }
     if written.cpus.is_empty() {
         let walked = verify::verify(&Trace::open(path, &mut |_, _| ())?, |_| ())?;
-        let part = |found: &verify::Walked| Part {
+        let part = |found: &verify::Walked| PieceEnd {
             records: found.records,
             subbufs: found.packets,
             bytes: found.bytes,
@@ -179,7 +183,7 @@ fn complete_one(standing: &Standing, trace: &Path, path: &Path, session: &Sessio
             told: found.discarded,
         };
         let parts = walked.cpus.iter().map(|(cpu, found)| (*cpu, part(found))).collect();
-        written.cpus = accounts(session, &standing.accounts()?, &parts);
+        written.cpus = accounts(session, &pinned.accounts()?, &parts);
         written.clock.end = Some(Instant::now());
         // Names that the trace had then.
         for name in directory::NAMES {
@@ -195,15 +199,20 @@ fn complete_one(standing: &Standing, trace: &Path, path: &Path, session: &Sessio
 mod tests {
     use super::*;
 
-    fn session() -> Session {
+    fn session() -> SessionFile {
         serde_json::from_str(include_str!("../../../tests/fuzz/session.json")).unwrap()
     }
 
     #[test]
     fn the_accounts_of_pieces_add_up_to_the_whole() {
         let mut session = session();
-        let counted = |lost_full, lost_nested| Cpu { filtered: lost_full, lost_full, lost_nested, ..Cpu::default() };
-        let part = |records, told| Part { records, subbufs: 1, bytes: 4000, max_backlog: 2, told };
+        let counted = |lost_full, lost_nested| CpuAccount {
+            filtered: lost_full,
+            lost_full,
+            lost_nested,
+            ..CpuAccount::default()
+        };
+        let part = |records, told| PieceEnd { records, subbufs: 1, bytes: 4000, max_backlog: 2, told };
         // What was lost after the last packet of a piece had been closed is the next one's; of the third, the file could not be moved.
         let pieces = [
             (counted(5, 0), Some(part(100, 3)), (100, 3, 0)),

@@ -19,7 +19,7 @@ use relay_common::trace::{
 };
 
 use super::{addresses::Addresses, tasks::Tasks};
-use crate::session::{Standing, packets::header_word};
+use crate::session::{PinnedSession, packets::header_word};
 use relay_channel::{
     output::{Content, CpuFile, Output},
     readers::snapshot_all,
@@ -28,7 +28,7 @@ use relay_channel::{
     sys::MappedBuffer,
 };
 use relay_trace::{
-    form::{clock::Instant, directory::TraceDirectory, metadata, new::NewDirectory, session::Session},
+    form::{clock::Instant, directory::TraceDirectory, metadata, new::NewDirectory, session::SessionFile},
     read::packet,
 };
 
@@ -74,12 +74,12 @@ fn lock(file: &Shared) -> MutexGuard<'_, CutFile> {
 /// # Errors
 /// When the directory cannot be made or a file not be written, a buffer is corrupt, or writers leave no pause for a second. Nothing stays
 /// behind then.
-pub fn write(standing: &Standing, path: &Path) -> Result<Session> {
+pub fn write(pinned: &PinnedSession, path: &Path) -> Result<SessionFile> {
     let new = NewDirectory::create(path, None)?;
     let mut directory = TraceDirectory::create(new.path(), false)?;
-    let description = &standing.description;
+    let description = &pinned.description;
     let mut addresses = Addresses::watch(&description.session.events, description.context, &[]);
-    let session = take(standing, &directory, &mut addresses, &mut Tasks::new(description.context))?;
+    let session = take(pinned, &directory, &mut addresses, &mut Tasks::new(description.context))?;
     directory.keep();
     new.put()?;
     Ok(session)
@@ -90,14 +90,14 @@ pub fn write(standing: &Standing, path: &Path) -> Result<Session> {
 /// # Errors
 /// When a file cannot be written, a buffer is corrupt, or writers leave no pause for a second.
 pub(crate) fn take(
-    standing: &Standing,
+    pinned: &PinnedSession,
     directory: &TraceDirectory,
     addresses: &mut Addresses,
     tasks: &mut Tasks,
-) -> Result<Session> {
-    let channel = &standing.channel;
+) -> Result<SessionFile> {
+    let channel = &pinned.channel;
     let (cut, files) = (Arc::new(OnceLock::new()), Mutex::new(BTreeMap::new()));
-    if let Some(fired) = standing.fired()? {
+    if let Some(fired) = pinned.fired()? {
         // Nothing is written any more; what programs had begun by then may be later.
         let now = Instant::now();
         let _ = cut.set(if fired.end < now.monotonic { now.back_to(fired.end) } else { now });
@@ -116,12 +116,12 @@ pub(crate) fn take(
     channel.wait_for_running_programs()?;
     for (cpu, snapshot) in &taken {
         if let (Some(buffer), Some(file)) = (channel.buffer(*cpu), files.get(cpu)) {
-            fetch_rest(standing, &buffer, snapshot, file)?;
+            fetch_rest(pinned, &buffer, snapshot, file)?;
         }
     }
-    let mut session = standing.description.session.clone();
+    let mut session = pinned.description.session.clone();
     session.clock.end = cut.get().copied();
-    session.cpus = standing.accounts()?;
+    session.cpus = pinned.accounts()?;
     let uuid = metadata::parse_uuid(&session.uuid).context("the session's UUID")?;
     for account in &mut session.cpus {
         let (Some(file), Some(snapshot)) = (files.get(&account.cpu), taken.get(&account.cpu)) else { continue };
@@ -137,8 +137,8 @@ pub(crate) fn take(
         account.bytes = file.file.bytes();
         (account.subbufs_processed, account.max_backlog) = (file.packets, file.packets);
     }
-    standing.count(&mut session)?;
-    directory.write_metadata(&standing.metadata()?)?;
+    pinned.count(&mut session)?;
+    directory.write_metadata(&pinned.metadata()?)?;
     addresses.save(&directory.private())?;
     tasks.save(&directory.private())?;
     session.write(&directory.private())?;
@@ -146,7 +146,7 @@ pub(crate) fn take(
 }
 
 /// Fetches what was recorded before the cut, and reserved after the flush: no program is left that could add to it.
-fn fetch_rest(standing: &Standing, buffer: &MappedBuffer, snapshot: &Snapshot, file: &Shared) -> Result<()> {
+fn fetch_rest(pinned: &PinnedSession, buffer: &MappedBuffer, snapshot: &Snapshot, file: &Shared) -> Result<()> {
     let reader = buffer.reader();
     let mut file = lock(file);
     let cut = file.cut.get().map_or(0, |cut| cut.monotonic);
@@ -159,7 +159,7 @@ fn fetch_rest(standing: &Standing, buffer: &MappedBuffer, snapshot: &Snapshot, f
             return Ok(());
         }
         if number >= reader.produced() {
-            standing.channel.flush(buffer.cpu())?;
+            pinned.channel.flush(buffer.cpu())?;
         }
         let (records, later) = (file.records, file.later);
         let found = copy_one(buffer, number, &mut *file)?;

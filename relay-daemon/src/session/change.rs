@@ -5,7 +5,7 @@
 use anyhow::Result;
 
 use super::{
-    Standing, attach,
+    PinnedSession, attach,
     description::change_event,
     loader::{Loader, Orders},
 };
@@ -18,7 +18,7 @@ use relay_trace::form::{
     session::{CHANGE, SessionEvent},
 };
 
-impl Standing {
+impl PinnedSession {
     /// Records more events from now on, and that there are more; returns how many. New programs write to the same channel.
     ///
     /// # Errors
@@ -53,7 +53,7 @@ impl Standing {
             events,
             choice: &self.description.choice,
             context: self.description.context,
-            standing: true,
+            named: true,
             shared: Some(self.folder.path()),
         };
         let (loader, _notices) = Loader::load(&self.channel, &orders)?;

@@ -14,13 +14,13 @@ use crate::{
 };
 use relay_channel::{
     channel::Channel,
-    pins::Folder,
+    pins::PinFolder,
     sys::{MapCreate, create_map},
 };
 use relay_trace::form::{
     clock::Instant,
     metadata,
-    session::{self, CHANGE, Clock, Session, SessionEvent},
+    session::{self, CHANGE, SessionClock, SessionEvent, SessionFile},
 };
 
 /// What the description is pinned as.
@@ -43,7 +43,7 @@ pub struct Description {
     /// Of relayd: another version's channel may look different.
     pub version: String,
     /// What `session.json` will hold, without an account.
-    pub session: Session,
+    pub session: SessionFile,
     /// Whose events are recorded.
     pub choice: Choice,
     /// What stands before every payload: bits of `relay_common::recipe::context`.
@@ -67,17 +67,17 @@ pub struct Until {
 
 impl Description {
     /// Whether a folder has one.
-    pub(crate) fn is_in(folder: &Folder) -> bool {
+    pub(crate) fn is_in(folder: &PinFolder) -> bool {
         folder.has(DESCRIPTION)
     }
 
     /// Takes the description away.
-    pub(crate) fn remove(folder: &Folder) -> Result<()> {
+    pub(crate) fn remove(folder: &PinFolder) -> Result<()> {
         folder.unpin(DESCRIPTION)
     }
 
     /// Pins the description, in place of the one that is there.
-    pub(crate) fn write(&self, folder: &Folder) -> Result<()> {
+    pub(crate) fn write(&self, folder: &PinFolder) -> Result<()> {
         let text = serde_json::to_vec(self).context("writing the session's description as JSON")?;
         let blocks: Vec<&[u8]> = text.chunks(BLOCK).collect();
         // The text ends with its last brace; what follows in the last block is zeros.
@@ -101,7 +101,7 @@ impl Description {
     }
 
     /// Reads the description in a folder.
-    pub(crate) fn read(folder: &Folder, name: &str) -> Result<Self> {
+    pub(crate) fn read(folder: &PinFolder, name: &str) -> Result<Self> {
         /// What every version has.
         #[derive(Deserialize)]
         struct Head {
@@ -145,9 +145,9 @@ pub(crate) fn describe(
     channel: &Channel,
     context: u32,
     events: Vec<SessionEvent>,
-) -> Result<Session> {
+) -> Result<SessionFile> {
     let (host, kernel) = host::host_and_kernel();
-    Ok(Session {
+    Ok(SessionFile {
         format: session::FORMAT,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uuid: metadata::uuid_text(uuid),
@@ -163,7 +163,7 @@ pub(crate) fn describe(
         subbuf_size: channel.geometry().subbuf_size(),
         n_subbufs: channel.geometry().n_subbufs(),
         context: metadata::context_fields(context).into_iter().map(str::to_owned).collect(),
-        clock: Clock { start: Instant::now(), end: None },
+        clock: SessionClock { start: Instant::now(), end: None },
         events,
         cpus: Vec::new(),
         programs: Vec::new(),

@@ -7,10 +7,10 @@ use anyhow::{Result, bail};
 use serde::Serialize;
 
 use super::Description;
-use relay_channel::pins::{self, Folder, OpenError};
+use relay_channel::pins::{self, OpenError, PinFolder};
 use relay_trace::form::{
     directory,
-    session::{self, Session},
+    session::{self, SessionFile},
 };
 
 /// What the pins of the session that `relayd trace` makes are named, before the trace's UUID.
@@ -62,7 +62,7 @@ pub fn orphans() -> Result<Vec<Orphan>> {
     let mut names = pins::list()?;
     names.retain(|name| name.starts_with(TRACE));
     let orphan = |name: String| {
-        let folder = Folder::look(&name).ok()?;
+        let folder = PinFolder::look(&name).ok()?;
         if folder.is_locked() {
             return None;
         }
@@ -77,7 +77,7 @@ pub fn orphans() -> Result<Vec<Orphan>> {
 /// # Errors
 /// When there is none of that name, or another process works with it.
 pub fn remove(name: &str) -> Result<(), OpenError> {
-    Ok(Folder::open(name)?.remove()?)
+    Ok(PinFolder::open(name)?.remove()?)
 }
 
 /// What the pins of the session are named whose trace has this UUID.
@@ -97,7 +97,7 @@ pub fn sweep() {
         let Ok(written) = directory::open_private(&path) else { return false };
         match written.len_of(session::FILE) {
             None => true,
-            Some(_) => Session::read(&written).is_ok_and(|written| written.uuid != session.uuid),
+            Some(_) => SessionFile::read(&written).is_ok_and(|written| written.uuid != session.uuid),
         }
     });
 }

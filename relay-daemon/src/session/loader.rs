@@ -21,11 +21,11 @@ use relay_common::{
 };
 use tokio::io::unix::AsyncFd;
 
-use super::table::Table;
+use super::table::EventTable;
 use crate::{
     kernel::{
         attach::{Attached, is_out_of_files},
-        calls::{self, Call, Plan, Side},
+        calls::{self, Plan, Side, Syscall},
         choice::Choice,
         hook::Hook,
         object::Object,
@@ -40,7 +40,7 @@ use crate::{
 use relay_channel::{
     channel::{self, Channel},
     machine,
-    pins::Folder,
+    pins::PinFolder,
     sys::{MapCreate, create_map},
 };
 
@@ -68,7 +68,7 @@ pub(super) struct Orders<'a> {
     /// What stands before every payload: bits of `relay_common::recipe::context`.
     pub(super) context: u32,
     /// For a session that goes on without this process: a record may end it, and events may be added.
-    pub(super) standing: bool,
+    pub(super) named: bool,
     /// Where the maps are pinned that all programs of the session share, if there are others already.
     pub(super) shared: Option<&'a Path>,
 }
@@ -83,7 +83,7 @@ pub(super) struct Loader {
     pairs: HashMap<MapData, u64, [u64; CALLS_WORDS]>,
     tasks: HashMap<MapData, u64, [u64; WAITING_WORDS]>,
     calls: Array<MapData, u64>,
-    table: Table,
+    table: EventTable,
     plan: Plan,
     /// Calls of 32-bit programs can be told from others.
     tells_compat: bool,
@@ -114,13 +114,13 @@ impl Loader {
     /// When the kernel refuses them.
     pub(super) fn load(channel: &Channel, orders: &Orders<'_>) -> Result<(Self, Option<Notices>)> {
         let Orders { events, choice, .. } = orders;
-        let nmi = u32::from(orders.standing || events.iter().any(|event| event.probe.can_run_in_nmi()));
-        let triggers = u32::from(orders.standing);
+        let nmi = u32::from(orders.named || events.iter().any(|event| event.probe.can_run_in_nmi()));
+        let triggers = u32::from(orders.named);
         let names = choice.patterns()?;
         let cgroups = choice.cgroup_ids()?;
         let (choices, context) = (choice.bits(), orders.context);
         let (name_count, cgroup_count) = (u32::try_from(names.len())?, u32::try_from(cgroups.len())?);
-        let table = Table::new(events, names, context != 0)?;
+        let table = EventTable::new(events, names, context != 0)?;
         let (task, types) = TaskMembers::find(choice.follow)?;
         // Where a task can be preempted inside them, they are programs of perf, which cannot.
         let types = types.filter(|_| !Hook::Calls(0).is_preemptible());
@@ -174,7 +174,7 @@ impl Loader {
         let (trigger, chosen, calls) = (take("TRIGGER")?, take("CHOSEN")?, take("SYSTEM_CALLS")?);
         let (pairs, tasks) = (take("CALLS")?, take("WAITING")?);
         // Of a session that goes on without this process, nobody will be there to listen.
-        let notices = if orders.standing { None } else { notices(&mut ebpf)? };
+        let notices = if orders.named { None } else { notices(&mut ebpf)? };
         let mut loader = Self {
             request,
             account: account.try_into()?,
@@ -334,14 +334,14 @@ impl Loader {
 }
 
 /// How system calls are served.
-fn plan(events: &[Event], table: &Table, by_type: bool) -> Result<Plan> {
+fn plan(events: &[Event], table: &EventTable, by_type: bool) -> Result<Plan> {
     let calls = events.iter().filter_map(|event| Some((event, event.probe.call()?)));
-    let calls = calls.map(|(event, (name, sides))| Ok(Call { name, sides, event: table.served(event)? }));
+    let calls = calls.map(|(event, (name, sides))| Ok(Syscall { name, sides, event: table.served(event)? }));
     Ok(Plan::new(calls.collect::<Result<Vec<_>>>()?.into_iter(), by_type))
 }
 
 /// Makes the workspaces that all CPUs share, in place of those of each CPU that the object declares. They are pinned until the folder is dropped.
-fn share_workspaces(loader: &mut EbpfLoader<'_>) -> Result<Folder> {
+fn share_workspaces(loader: &mut EbpfLoader<'_>) -> Result<PinFolder> {
     const NAME: &str = "WORKSPACES";
     let object = aya_obj::Object::parse(OBJECT).context("parsing the eBPF object")?;
     let declared = object.maps.get(NAME).with_context(|| format!("the eBPF object has no map {NAME}"))?;
@@ -354,7 +354,7 @@ fn share_workspaces(loader: &mut EbpfLoader<'_>) -> Result<Folder> {
         ..MapCreate::default()
     });
     let map = map.context("making workspaces for programs that can be preempted")?;
-    let pins = Folder::create(&channel::fresh_name())?;
+    let pins = PinFolder::create(&channel::fresh_name())?;
     loader.map_pin_path(NAME, pins.pin(NAME, map.as_fd())?);
     Ok(pins)
 }
@@ -370,7 +370,7 @@ fn notices(ebpf: &mut Ebpf) -> Result<Option<Notices>> {
 }
 
 /// Writes into the maps what the programs look up.
-fn tell(ebpf: &mut Ebpf, orders: &Orders<'_>, table: &Table, cgroups: &[Cgroup]) -> Result<()> {
+fn tell(ebpf: &mut Ebpf, orders: &Orders<'_>, table: &EventTable, cgroups: &[Cgroup]) -> Result<()> {
     let mut recipes: Array<_, Row<Recipe>> = map(ebpf, "RECIPES")?.try_into()?;
     for (id, recipe) in table.recipes() {
         recipes.set(u32::from(*id), Row(*recipe), 0).context("writing what is to be done at an event")?;

@@ -38,12 +38,12 @@ use crate::{
 use relay_channel::{
     channel::Channel,
     machine,
-    pins::{self, Folder, OpenError},
+    pins::{self, OpenError, PinFolder},
 };
 use relay_trace::form::{
     format::Format,
     metadata,
-    session::{Cpu, Pairs, Session, SessionEvent},
+    session::{CpuAccount, Pairs, SessionEvent, SessionFile},
 };
 
 /// How many wait for the kernel at once to have detached.
@@ -73,21 +73,21 @@ pub struct Prepared {
     pub channel: Arc<Channel>,
     uuid: [u8; 16],
     loader: Loader,
-    folder: Arc<Folder>,
+    folder: Arc<PinFolder>,
     options: SessionOptions,
-    standing: bool,
+    named: bool,
 }
 
 /// A session in the kernel.
 #[expect(missing_debug_implementations, reason = "aya's maps have none")]
-pub struct Standing {
+pub struct PinnedSession {
     /// Its channel.
     pub channel: Arc<Channel>,
     /// Its programs, in the order of the description's.
     pub programs: Vec<Programs>,
     /// What there is to know of it.
     pub description: Description,
-    folder: Arc<Folder>,
+    folder: Arc<PinFolder>,
 }
 
 impl Prepared {
@@ -107,17 +107,17 @@ impl Prepared {
                         "there is a session {name} already: relayd status {name} shows it, relayd stop {name} ends it"
                     );
                 }
-                Folder::create(name)?
+                PinFolder::create(name)?
             }
-            None => Folder::create(&trace_name(&metadata::uuid_text(uuid)))?,
+            None => PinFolder::create(&trace_name(&metadata::uuid_text(uuid)))?,
         };
         let folder = Arc::new(folder);
         let channel = Arc::new(Channel::create(options.geometry, options.mode, OfTrace { uuid })?);
-        let standing = name.is_some();
+        let named = name.is_some();
         probe::number(&mut options.events, 0)?;
-        let (loader, notices) = Loader::load(&channel, &orders(&options, standing))?;
+        let (loader, notices) = Loader::load(&channel, &orders(&options, named))?;
         channel.pin(&folder)?;
-        Ok((Self { channel, uuid, loader, folder, options, standing }, notices))
+        Ok((Self { channel, uuid, loader, folder, options, named }, notices))
     }
 
     /// Makes the kernel count how often programs run, as long as the session is open here.
@@ -129,13 +129,13 @@ impl Prepared {
     }
 
     /// Attaches to the events and pins everything. Nothing is recorded before [`Programs::start`]. It all goes again when the session is
-    /// dropped, until [`Standing::keep`].
+    /// dropped, until [`PinnedSession::keep`].
     ///
     /// # Errors
     /// When an event cannot be attached to.
-    pub fn attach(self, after: u64, recorder: Option<(PathBuf, bool)>) -> Result<Standing> {
-        let Self { channel, uuid, loader, folder, options, standing } = self;
-        let (mut programs, attached) = attach(loader, &orders(&options, standing))?;
+    pub fn attach(self, after: u64, recorder: Option<(PathBuf, bool)>) -> Result<PinnedSession> {
+        let Self { channel, uuid, loader, folder, options, named } = self;
+        let (mut programs, attached) = attach(loader, &orders(&options, named))?;
         programs.arm(after)?;
         let pinned = programs.pin(&folder, "0-")?;
         let triggers = options.events.iter().filter(|event| event.is_trigger).map(|event| event.id);
@@ -144,19 +144,19 @@ impl Prepared {
         let session = describe(uuid, command, &channel, context, attached)?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let description = Description { version, session, choice, context, programs: vec![pinned], until, recorder };
-        let standing = Standing { channel, programs: vec![programs], description, folder };
-        standing.save()?;
-        Ok(standing)
+        let made = PinnedSession { channel, programs: vec![programs], description, folder };
+        made.save()?;
+        Ok(made)
     }
 }
 
-impl Standing {
+impl PinnedSession {
     /// Opens a session.
     ///
     /// # Errors
     /// When there is none of that name, another process works with it, or it is not one of this boot and this version.
     pub fn open(name: &str) -> Result<Self, OpenError> {
-        let folder = Folder::open(name)?;
+        let folder = PinFolder::open(name)?;
         Ok(Self::open_folder(folder, name)?)
     }
 
@@ -165,11 +165,11 @@ impl Standing {
     /// # Errors
     /// When there is none of that name, or it is not one of this boot and this version.
     pub fn look(name: &str) -> Result<Self, OpenError> {
-        let folder = Folder::look(name)?;
+        let folder = PinFolder::look(name)?;
         Ok(Self::open_folder(folder, name)?)
     }
 
-    fn open_folder(folder: Folder, name: &str) -> Result<Self> {
+    fn open_folder(folder: PinFolder, name: &str) -> Result<Self> {
         // As many files as it took to make it.
         machine::raise_limits();
         let description = Description::read(&folder, name)?;
@@ -340,7 +340,7 @@ impl Standing {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn count(&self, session: &mut Session) -> Result<()> {
+    pub fn count(&self, session: &mut SessionFile) -> Result<()> {
         let mut missed = None;
         for programs in &self.programs {
             session.programs.extend(programs.report()?);
@@ -382,7 +382,7 @@ impl Standing {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn accounts(&self) -> Result<Vec<Cpu>> {
+    pub fn accounts(&self) -> Result<Vec<CpuAccount>> {
         let mut accounts = Vec::new();
         let left_out: Vec<Vec<Account<u64>>> = self.programs.iter().map(Programs::accounts).collect::<Result<_>>()?;
         // A per-CPU map has a value for every possible CPU, in their order.
@@ -390,7 +390,7 @@ impl Standing {
             let counters = self.channel.counters(cpu).with_context(|| format!("cpu {cpu} has no control row"))?;
             let total =
                 |of: fn(&Account<u64>) -> u64| left_out.iter().filter_map(|cpus| cpus.get(index)).map(of).sum::<u64>();
-            accounts.push(Cpu {
+            accounts.push(CpuAccount {
                 cpu,
                 filtered: total(|left_out| left_out.own + left_out.outside + left_out.unwanted),
                 filtered_outside: total(|left_out| left_out.outside),
@@ -407,14 +407,14 @@ impl Standing {
                 lost_too_big: counters.lost_too_big,
                 lost_nested: counters.lost_nested,
                 lost_no_buffer: counters.lost_no_buffer,
-                ..Cpu::default()
+                ..CpuAccount::default()
             });
         }
         Ok(accounts)
     }
 }
 
-impl Drop for Standing {
+impl Drop for PinnedSession {
     /// Now, and not when the last reader of the channel has gone: this process may end before.
     fn drop(&mut self) {
         // As in `detach`.
@@ -423,9 +423,9 @@ impl Drop for Standing {
     }
 }
 
-fn orders(options: &SessionOptions, standing: bool) -> Orders<'_> {
+fn orders(options: &SessionOptions, named: bool) -> Orders<'_> {
     let SessionOptions { events, choice, context, .. } = options;
-    Orders { events, choice, context: *context, standing, shared: None }
+    Orders { events, choice, context: *context, named, shared: None }
 }
 
 /// Attaches, and says which events were.

@@ -6,12 +6,12 @@ use anyhow::Result;
 use relay_common::{Buffer as _, MAX_RECORD, Mode, Word as _, trace::TIMESTAMP_BEGIN_AT};
 use serde::Serialize;
 
-use super::{Standing, packets::header_word};
+use super::{PinnedSession, packets::header_word};
 use crate::kernel::programs::Fired;
 use relay_channel::sys::MappedBuffer;
 use relay_trace::form::{
     clock::Instant,
-    session::{Cpu, Pairs},
+    session::{CpuAccount, Pairs},
 };
 
 /// How long rates are measured.
@@ -41,7 +41,7 @@ pub struct Status {
     /// Bytes of its buffers.
     pub memory: u64,
     /// The record that has stopped it, if one has.
-    pub stopped_by: Option<Stopped>,
+    pub stopped_by: Option<StoppingRecord>,
     /// Whether a record can stop it.
     pub armed: bool,
     /// What has become of entries that are kept for their returns, by event.
@@ -53,7 +53,7 @@ pub struct Status {
 
 /// The record that has stopped a session.
 #[derive(Debug, Serialize)]
-pub struct Stopped {
+pub struct StoppingRecord {
     /// Its event.
     pub event: String,
     /// The rest of it.
@@ -66,7 +66,7 @@ pub struct Stopped {
 pub struct CpuStatus {
     /// What it has recorded, lost and left out so far.
     #[serde(flatten)]
-    pub account: Cpu,
+    pub account: CpuAccount,
     /// Seconds of the past that the buffer holds whole.
     pub span: f64,
 }
@@ -76,24 +76,24 @@ impl Status {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn of(name: &str, standing: &Standing) -> Result<Self> {
-        let buffers = standing.channel.buffers();
+    pub fn of(name: &str, pinned: &PinnedSession) -> Result<Self> {
+        let buffers = pinned.channel.buffers();
         let total = || buffers.iter().map(|buffer| recorded(buffer)).fold(0, u64::saturating_add);
         let (before, start) = (total(), std::time::Instant::now());
         thread::sleep(SAMPLE);
         let rate = total().saturating_sub(before) as f64 / start.elapsed().as_secs_f64();
-        let description = &standing.description;
+        let description = &pinned.description;
         let started = description.session.clock.start.monotonic;
-        let fired = standing.fired()?;
+        let fired = pinned.fired()?;
         let now = Instant::now().monotonic;
         let end = fired.map_or(now, |fired| fired.end.min(now));
-        let mut accounts = standing.accounts()?;
+        let mut accounts = pinned.accounts()?;
         let mut cpus = Vec::new();
         for buffer in &buffers {
             let account = accounts.iter_mut().find(|account| account.cpu == buffer.cpu()).map(std::mem::take);
             let from = oldest(buffer)?.unwrap_or(started);
             cpus.push(CpuStatus {
-                account: Cpu {
+                account: CpuAccount {
                     cpu: buffer.cpu(),
                     recorded: recorded(buffer),
                     overrun: buffer.control().producer.retired.peek(),
@@ -103,8 +103,8 @@ impl Status {
             });
         }
         let mut known = description.session.events.clone();
-        standing.count_pairs(&mut known)?;
-        let geometry = standing.channel.geometry();
+        pinned.count_pairs(&mut known)?;
+        let geometry = pinned.channel.geometry();
         Ok(Self {
             name: name.to_owned(),
             events: description
@@ -122,11 +122,11 @@ impl Status {
             lost: cpus
                 .iter()
                 .map(|cpu| cpu.account.lost())
-                .chain(accounts.iter().map(Cpu::lost))
+                .chain(accounts.iter().map(CpuAccount::lost))
                 .fold(0, u64::saturating_add),
             memory: (geometry.buffer_size() + MAX_RECORD) * buffers.len() as u64,
-            stopped_by: fired.map(|fired| Stopped { event: standing.event_name(fired.event).to_owned(), fired }),
-            armed: standing.is_armed(),
+            stopped_by: fired.map(|fired| StoppingRecord { event: pinned.event_name(fired.event).to_owned(), fired }),
+            armed: pinned.is_armed(),
             pairs: known.into_iter().filter_map(|event| Some((event.name, event.pairs?))).collect(),
             cpus,
         })

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result};
 use relay_common::recipe::{Operator, Pattern, Recipe, flag, input};
 
-use crate::{kernel::attach::Served, probe::Event};
+use crate::{kernel::served::Served, probe::Event};
 
 /// Nanoseconds of a second.
 const SECOND: u64 = 1_000_000_000;
@@ -14,14 +14,14 @@ const BURST: u64 = SECOND / 10;
 
 /// What the programs look up.
 #[derive(Debug, Default)]
-pub(crate) struct Table {
+pub(crate) struct EventTable {
     /// By the events' ids; without those whose fields are copied and that have no condition.
     recipes: BTreeMap<u16, Recipe>,
     /// All text patterns, as recipes number them: first those that name threads.
     patterns: Vec<Pattern>,
 }
 
-impl Table {
+impl EventTable {
     /// The table of these events. `names`: patterns of the threads whose events are recorded; `has_context`: something stands before every payload.
     ///
     /// # Errors
@@ -118,7 +118,7 @@ mod tests {
     use crate::{
         kernel::{attach::Attached, hook::Hook},
         probe::{Condition, Pair, Probe},
-        values::layout::{self, Content, Value},
+        values::layout::{self, RecordedValue, Stored},
     };
     use relay_common::recipe::{Fetch, Glyph, HIDDEN, Test};
     use relay_trace::{condition::spec::ProbeKind, form::format::Format};
@@ -167,7 +167,7 @@ mod tests {
     fn patterns_come_after_those_of_names_and_of_events_before() {
         let name = Pattern::new(std::iter::once(Glyph::Run)).unwrap();
         let events = [event(3, 2), event(4, 0), event(5, 1)];
-        let table = Table::new(&events, vec![name; 4], false).unwrap();
+        let table = EventTable::new(&events, vec![name; 4], false).unwrap();
         let numbers = |id| {
             let recipe: &Recipe = &table.recipes()[&id];
             recipe.tests[..usize::from(recipe.n_tests)].iter().map(|test| test.pattern).collect::<Vec<_>>()
@@ -176,15 +176,15 @@ mod tests {
         assert_eq!((table.patterns().len(), table.recipes().len()), (7, 2));
         let by_recipe = |event| table.served(event).unwrap().by_recipe;
         assert_eq!(events.each_ref().map(by_recipe), [true, false, true]);
-        assert_eq!(Table::new(&events, Vec::new(), true).unwrap().recipes().len(), 3);
+        assert_eq!(EventTable::new(&events, Vec::new(), true).unwrap().recipes().len(), 3);
     }
 
     #[test]
     fn a_recipe_has_all_that_an_event_says() {
-        let value = Value {
+        let value = RecordedValue {
             name: "a".to_owned(),
             c_type: "int".to_owned(),
-            content: Content::Number { size: 4, signed: true, hexadecimal: false },
+            content: Stored::Number { size: 4, signed: true, hexadecimal: false },
             fetch: layout::input(1, 4),
         };
         let (values, _) = layout::lay_out("x", vec![value.clone(), value], 1).unwrap();

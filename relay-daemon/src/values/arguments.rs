@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use relay_common::recipe::{Fetch, FetchKind, MAX_STEPS, MAX_STRING, input};
 
 use super::{
-    layout::{self, Content, Value},
+    layout::{self, RecordedValue, Stored},
     path::{Access, AccessPath, Terminal},
     registers,
 };
@@ -34,7 +34,7 @@ struct Source {
 
 /// What can be said of a function's call: by its prototype, or by its registers alone.
 #[derive(Debug)]
-pub struct Call<'a> {
+pub struct Parameters<'a> {
     btf: Option<&'a Btf>,
     sources: Vec<Source>,
     /// Parameters that are passed in a way that is not understood.
@@ -48,7 +48,7 @@ pub const DURATION: &str = "duration_ns";
 /// How many arguments can be named where there is no prototype.
 const ARGUMENTS: usize = 8;
 
-impl<'a> Call<'a> {
+impl<'a> Parameters<'a> {
     /// The entry of a function with a prototype.
     #[must_use]
     pub fn entry(btf: &'a Btf, prototype: &Prototype, convention: Convention) -> Self {
@@ -150,7 +150,7 @@ impl<'a> Call<'a> {
     ///
     /// # Errors
     /// What there is not, with what there is.
-    pub fn values(&self, selection: Option<&[Argument]>) -> Result<Vec<Value>> {
+    pub fn values(&self, selection: Option<&[Argument]>) -> Result<Vec<RecordedValue>> {
         let Some(selection) = selection else {
             if !self.left_out.is_empty() {
                 log::info!("left out, since they are passed by value: {}", self.left_out.join(", "));
@@ -166,7 +166,7 @@ impl<'a> Call<'a> {
             };
             return Ok(typed.filter_map(value).collect());
         };
-        let mut values: Vec<Value> = Vec::new();
+        let mut values: Vec<RecordedValue> = Vec::new();
         for argument in selection {
             let value = self.select(argument)?;
             if values.iter().any(|other| other.name == value.name) {
@@ -181,7 +181,7 @@ impl<'a> Call<'a> {
     ///
     /// # Errors
     /// What there is not, with what there is.
-    pub fn select(&self, argument: &Argument) -> Result<Value> {
+    pub fn select(&self, argument: &Argument) -> Result<RecordedValue> {
         let path = AccessPath::parse(&argument.path)?;
         let source = self.sources.iter().find(|source| source.name == path.root);
         let source = source.ok_or_else(|| self.unknown(&path.root))?;
@@ -201,7 +201,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    fn value(&self, source: &Source, name: &str, path: &str, read: Read) -> Result<Value> {
+    fn value(&self, source: &Source, name: &str, path: &str, read: Read) -> Result<RecordedValue> {
         let access = match (self.btf, source.type_id) {
             (Some(btf), Some(type_id)) => AccessPath::parse(path)?.resolve(btf, type_id)?,
             _ if path == source.name => {
@@ -229,7 +229,7 @@ impl<'a> Call<'a> {
         for (to, from) in fetch.offsets.iter_mut().zip(&offsets) {
             *to = *from;
         }
-        Ok(Value { name: name.to_owned(), c_type, content, fetch })
+        Ok(RecordedValue { name: name.to_owned(), c_type, content, fetch })
     }
 }
 
@@ -263,7 +263,7 @@ fn join_load(mut offsets: Vec<i32>) -> Result<Vec<i32>> {
 }
 
 /// What is stored, and how it is fetched, apart from where.
-fn content(shape: Option<Shape>, terminal: &Terminal, read: Read) -> Result<(Content, Fetch)> {
+fn content(shape: Option<Shape>, terminal: &Terminal, read: Read) -> Result<(Stored, Fetch)> {
     let fetch = |kind: FetchKind, len: u16, size: u8| Fetch { kind: kind as u8, len, size, ..Fetch::default() };
     // A bit field is none.
     let is_whole = !matches!(terminal, Terminal::Number { left, right, .. } if (*left, *right) != (0, 0));
@@ -271,26 +271,26 @@ fn content(shape: Option<Shape>, terminal: &Terminal, read: Read) -> Result<(Con
     let is_embedded = matches!(terminal, Terminal::Bytes { .. } | Terminal::Text { .. });
     Ok(match (read, terminal) {
         (Read::UserString | Read::KernelString | Read::String, _) if is_address || is_embedded => {
-            (Content::String, fetch(FetchKind::String, MAX_STRING, 0))
+            (Stored::String, fetch(FetchKind::String, MAX_STRING, 0))
         }
         (Read::UserString | Read::KernelString | Read::String, _) => bail!("it is no address, so no string is there"),
-        (Read::Strings, _) if is_address => (Content::Strings, fetch(FetchKind::Strings, MAX_STRING, 0)),
+        (Read::Strings, _) if is_address => (Stored::Strings, fetch(FetchKind::Strings, MAX_STRING, 0)),
         (Read::Strings, _) => bail!("it is no address, so no strings are there"),
-        (Read::Bytes(len), _) if is_address || is_embedded => (Content::Bytes(len), fetch(FetchKind::Bytes, len, 0)),
+        (Read::Bytes(len), _) if is_address || is_embedded => (Stored::Bytes(len), fetch(FetchKind::Bytes, len, 0)),
         (Read::Bytes(_), _) => bail!("it is no address, so no bytes are there"),
         (Read::Number { size, signed }, Terminal::Value) => {
-            (Content::Number { size, signed, hexadecimal: false }, fetch(FetchKind::Value, size.into(), size))
+            (Stored::Number { size, signed, hexadecimal: false }, fetch(FetchKind::Value, size.into(), size))
         }
         (Read::Number { size, signed }, Terminal::Number { size: whole, left: 0, .. }) if size <= *whole => {
-            (Content::Number { size, signed, hexadecimal: false }, fetch(FetchKind::Load, size.into(), size))
+            (Stored::Number { size, signed, hexadecimal: false }, fetch(FetchKind::Load, size.into(), size))
         }
         (Read::Number { size, signed }, Terminal::Address) => {
-            (Content::Number { size, signed, hexadecimal: false }, fetch(FetchKind::Load, size.into(), size))
+            (Stored::Number { size, signed, hexadecimal: false }, fetch(FetchKind::Load, size.into(), size))
         }
         (Read::Number { size, .. }, _) => bail!("it is no number of {size} bytes"),
         (_, Terminal::Value) => {
             let (size, signed, pointer) = number(shape)?;
-            let content = Content::Number { size, signed, hexadecimal: pointer || read == Read::Hexadecimal };
+            let content = Stored::Number { size, signed, hexadecimal: pointer || read == Read::Hexadecimal };
             // What a register has beside a structure means nothing.
             let unused = match shape {
                 Some(Shape::Structure { size, .. }) => 64u8.saturating_sub(u8::try_from(size * 8).unwrap_or(64)),
@@ -299,17 +299,17 @@ fn content(shape: Option<Shape>, terminal: &Terminal, read: Read) -> Result<(Con
             (content, Fetch { left: unused, right: unused, ..fetch(FetchKind::Value, size.into(), size) })
         }
         (_, Terminal::Number { size, signed, left, right }) => {
-            let content = Content::Number { size: *size, signed: *signed, hexadecimal: read == Read::Hexadecimal };
+            let content = Stored::Number { size: *size, signed: *signed, hexadecimal: read == Read::Hexadecimal };
             let fetch = fetch(FetchKind::Load, (*size).into(), *size);
             (content, Fetch { left: *left, right: *right, signed: u8::from(*signed), ..fetch })
         }
         (_, Terminal::Address) => {
-            (Content::Number { size: 8, signed: false, hexadecimal: true }, fetch(FetchKind::Load, 8, 8))
+            (Stored::Number { size: 8, signed: false, hexadecimal: true }, fetch(FetchKind::Load, 8, 8))
         }
-        (_, Terminal::Bytes { len }) => (Content::Bytes(*len), fetch(FetchKind::Bytes, *len, 0)),
+        (_, Terminal::Bytes { len }) => (Stored::Bytes(*len), fetch(FetchKind::Bytes, *len, 0)),
         // One whose length is only known by its NUL.
-        (_, Terminal::Text { len: MAX_STRING }) => (Content::String, fetch(FetchKind::String, MAX_STRING, 0)),
-        (_, Terminal::Text { len }) => (Content::Text(*len), fetch(FetchKind::Bytes, *len, 0)),
+        (_, Terminal::Text { len: MAX_STRING }) => (Stored::String, fetch(FetchKind::String, MAX_STRING, 0)),
+        (_, Terminal::Text { len }) => (Stored::Text(*len), fetch(FetchKind::Bytes, *len, 0)),
     })
 }
 
@@ -341,11 +341,11 @@ fn field_name(path: &str) -> String {
 
 /// The time from entry to return.
 #[must_use]
-pub fn duration() -> Value {
-    Value {
+pub fn duration() -> RecordedValue {
+    RecordedValue {
         name: DURATION.to_owned(),
         c_type: "u64".to_owned(),
-        content: Content::Number { size: 8, signed: false, hexadecimal: false },
+        content: Stored::Number { size: 8, signed: false, hexadecimal: false },
         fetch: layout::input(input::DURATION, 8),
     }
 }

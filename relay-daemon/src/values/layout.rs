@@ -7,20 +7,20 @@ use relay_trace::form::format::{self, COMMON, Display, Element, Field, FieldKind
 
 /// One value of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Value {
+pub struct RecordedValue {
     /// The field's name.
     pub name: String,
     /// Its type, as C spells it.
     pub c_type: String,
     /// What is stored.
-    pub content: Content,
+    pub content: Stored,
     /// How it is fetched; [`lay_out`] says where to.
     pub fetch: Fetch,
 }
 
 /// What is stored of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Content {
+pub enum Stored {
     /// A number of so many bytes: 1, 2, 4 or 8.
     Number {
         /// Bytes.
@@ -40,7 +40,7 @@ pub enum Content {
     Strings,
 }
 
-impl Content {
+impl Stored {
     fn size(self) -> u16 {
         match self {
             Self::Number { size, .. } => size.into(),
@@ -70,7 +70,7 @@ pub struct Layout {
 ///
 /// # Errors
 /// When there are too many, they are too long, or one has a name that a field cannot have.
-pub fn lay_out(event: &str, mut values: Vec<Value>, n_entry: usize) -> Result<(Layout, Format)> {
+pub fn lay_out(event: &str, mut values: Vec<RecordedValue>, n_entry: usize) -> Result<(Layout, Format)> {
     if values.len() > MAX_FETCHES {
         bail!("{event}: {} values are more than the {MAX_FETCHES} that one event can have", values.len());
     }
@@ -100,23 +100,23 @@ pub fn lay_out(event: &str, mut values: Vec<Value>, n_entry: usize) -> Result<(L
 }
 
 /// A value as a field of the event's records.
-fn field(value: &Value) -> Field {
+fn field(value: &RecordedValue) -> Field {
     let element = |size: u8, signed, display| Element { size: size.into(), signed, display };
     let is_address = value.c_type.contains('*');
     let (c_type, kind) = match value.content {
-        Content::Number { size, hexadecimal: true, .. } if !is_address => {
+        Stored::Number { size, hexadecimal: true, .. } if !is_address => {
             ("void *", FieldKind::Integer(element(size, false, Display::Hexadecimal)))
         }
-        Content::Number { size, .. } if is_address => {
+        Stored::Number { size, .. } if is_address => {
             (&*value.c_type, FieldKind::Integer(element(size, false, Display::Hexadecimal)))
         }
-        Content::Number { size, signed, .. } => {
+        Stored::Number { size, signed, .. } => {
             (&*value.c_type, FieldKind::Integer(element(size, signed, Display::Decimal)))
         }
-        Content::Bytes(_) => ("u8", FieldKind::Array(element(1, false, Display::Decimal))),
-        Content::Text(_) => ("char", FieldKind::Array(element(1, false, Display::Text))),
-        Content::String => ("char", FieldKind::Dynamic { element: element(1, false, Display::Text), relative: false }),
-        Content::Strings => {
+        Stored::Bytes(_) => ("u8", FieldKind::Array(element(1, false, Display::Decimal))),
+        Stored::Text(_) => ("char", FieldKind::Array(element(1, false, Display::Text))),
+        Stored::String => ("char", FieldKind::Dynamic { element: element(1, false, Display::Text), relative: false }),
+        Stored::Strings => {
             (format::TEXTS, FieldKind::Dynamic { element: element(1, false, Display::Texts), relative: false })
         }
     };
@@ -146,7 +146,7 @@ impl Hidden {
     ///
     /// # Errors
     /// When there is no room.
-    pub fn add(&mut self, value: &Value) -> Result<u16> {
+    pub fn add(&mut self, value: &RecordedValue) -> Result<u16> {
         let at = self.end;
         let end = at.saturating_add(value.content.size());
         let most = HIDDEN + 512;
@@ -184,18 +184,18 @@ pub fn input(source: u16, size: u8) -> Fetch {
 mod tests {
     use super::*;
 
-    fn number(name: &str, size: u8) -> Value {
-        Value {
+    fn number(name: &str, size: u8) -> RecordedValue {
+        RecordedValue {
             name: name.to_owned(),
             c_type: "int".to_owned(),
-            content: Content::Number { size, signed: true, hexadecimal: false },
+            content: Stored::Number { size, signed: true, hexadecimal: false },
             fetch: input(0, size),
         }
     }
 
-    fn string(name: &str) -> Value {
+    fn string(name: &str) -> RecordedValue {
         let fetch = Fetch { kind: recipe::FetchKind::String as u8, len: MAX_STRING, ..Fetch::default() };
-        Value { name: name.to_owned(), c_type: "char *".to_owned(), content: Content::String, fetch }
+        RecordedValue { name: name.to_owned(), c_type: "char *".to_owned(), content: Stored::String, fetch }
     }
 
     #[test]
@@ -205,15 +205,15 @@ mod tests {
             number("b", 8),
             string("c"),
             number("d", 2),
-            Value { content: Content::Bytes(3), ..number("e", 1) },
-            Value { content: Content::Text(4), ..number("f", 1) },
-            Value { c_type: "char *".to_owned(), ..number("g", 8) },
-            Value {
-                content: Content::Number { size: 4, signed: false, hexadecimal: true },
+            RecordedValue { content: Stored::Bytes(3), ..number("e", 1) },
+            RecordedValue { content: Stored::Text(4), ..number("f", 1) },
+            RecordedValue { c_type: "char *".to_owned(), ..number("g", 8) },
+            RecordedValue {
+                content: Stored::Number { size: 4, signed: false, hexadecimal: true },
                 c_type: "u32".to_owned(),
                 ..number("h", 4)
             },
-            Value { content: Content::Strings, ..string("i") },
+            RecordedValue { content: Stored::Strings, ..string("i") },
         ];
         let (layout, format) = lay_out("kprobe:f", values, 0).unwrap();
         let places: Vec<_> = format.fields.iter().map(|field| (field.name.as_str(), field.bytes.clone())).collect();
@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn too_many_or_too_long_values_are_refused() {
         assert!(lay_out("k", vec![number("a", 8); MAX_FETCHES + 1], 0).is_err());
-        let long = |name| Value { content: Content::Bytes(4096), ..number(name, 8) };
+        let long = |name| RecordedValue { content: Stored::Bytes(4096), ..number(name, 8) };
         assert!(lay_out("k", vec![long("a"), long("b")], 0).is_err());
         assert!(lay_out("k", vec![number("a b", 8)], 0).is_err());
         let (layout, _) = lay_out("k", vec![number("a", 8); MAX_FETCHES - 1], 0).unwrap();

@@ -18,7 +18,7 @@ pub struct Register(pub u16);
 
 /// What a register's name in assembly means: all of a register, or a part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part {
+pub struct RegisterPart {
     /// The whole register.
     pub register: Register,
     /// Bytes of the part.
@@ -29,7 +29,7 @@ pub struct Part {
 
 /// x86-64: `struct pt_regs` in arch/x86/include/asm/ptrace.h.
 pub mod x86_64 {
-    use super::{Part, Register};
+    use super::{Register, RegisterPart};
 
     /// Words of `struct pt_regs`.
     pub const WORDS: u16 = 21;
@@ -81,8 +81,8 @@ pub mod x86_64 {
 
     /// What a name means, without `%`.
     #[must_use]
-    pub fn named(name: &str) -> Option<Part> {
-        let part = |word, size, shift| Some(Part { register: Register(word), size, shift });
+    pub fn named(name: &str) -> Option<RegisterPart> {
+        let part = |word, size, shift| Some(RegisterPart { register: Register(word), size, shift });
         for (word, names) in NAMES {
             if let Some((_, size)) = names.into_iter().zip([8, 4, 2, 1]).find(|(part, _)| *part == name) {
                 return part(word, size, 0);
@@ -118,7 +118,7 @@ pub mod x86_64 {
 
 /// arm64: `struct user_pt_regs` in arch/arm64/include/uapi/asm/ptrace.h, with which `struct pt_regs` begins.
 pub mod arm64 {
-    use super::{Part, Register};
+    use super::{Register, RegisterPart};
 
     /// Words of `struct user_pt_regs`.
     pub const WORDS: u16 = 34;
@@ -154,7 +154,7 @@ pub mod arm64 {
 
     /// What a name means.
     #[must_use]
-    pub fn named(name: &str) -> Option<Part> {
+    pub fn named(name: &str) -> Option<RegisterPart> {
         let (word, size) = match name {
             "fp" => (29, 8),
             "lr" => (30, 8),
@@ -174,13 +174,13 @@ pub mod arm64 {
                 (number.parse().ok().filter(|word| plain && *word <= 30)?, size)
             }
         };
-        Some(Part { register: Register(word), size, shift: 0 })
+        Some(RegisterPart { register: Register(word), size, shift: 0 })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Part, Register, arm64, x86_64};
+    use super::{Register, RegisterPart, arm64, x86_64};
 
     #[test]
     fn every_word_of_x86_64_has_its_name() {
@@ -190,7 +190,11 @@ mod tests {
         ];
         assert_eq!(names.len(), usize::from(x86_64::WORDS));
         for (name, word) in names.into_iter().zip(0..) {
-            assert_eq!(x86_64::named(name), Some(Part { register: Register(word), size: 8, shift: 0 }), "{name}");
+            assert_eq!(
+                x86_64::named(name),
+                Some(RegisterPart { register: Register(word), size: 8, shift: 0 }),
+                "{name}"
+            );
         }
         let words = |names: [&str; 6]| names.map(|name| x86_64::named(name).map(|part| part.register.0));
         assert_eq!(words(["rdi", "rsi", "rdx", "rcx", "r8", "r9"]), [0, 1, 2, 3, 4, 5].map(x86_64::argument));
@@ -218,8 +222,14 @@ mod tests {
     #[test]
     fn every_word_of_arm64_has_its_name() {
         for word in 0..=30 {
-            assert_eq!(arm64::named(&format!("x{word}")), Some(Part { register: Register(word), size: 8, shift: 0 }));
-            assert_eq!(arm64::named(&format!("w{word}")), Some(Part { register: Register(word), size: 4, shift: 0 }));
+            assert_eq!(
+                arm64::named(&format!("x{word}")),
+                Some(RegisterPart { register: Register(word), size: 8, shift: 0 })
+            );
+            assert_eq!(
+                arm64::named(&format!("w{word}")),
+                Some(RegisterPart { register: Register(word), size: 4, shift: 0 })
+            );
         }
         let word = |name| arm64::named(name).map(|part| part.register.0);
         assert_eq!([word("sp"), word("pc"), word("pstate")], [Some(31), Some(32), Some(33)]);

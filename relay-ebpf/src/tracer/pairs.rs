@@ -37,12 +37,12 @@ pub(crate) struct Calls {
     /// Its number.
     thread: BpfWord,
     /// The outermost. Those that it made are in [`DEEPER`].
-    first: Call,
+    first: PairedCall,
 }
 
 /// One call.
 #[repr(C)]
-pub(crate) struct Call {
+pub(crate) struct PairedCall {
     /// When it began, its frame, the bytes of the payload, and its key.
     head: Cells<CALL_HEAD>,
     inputs: Cells<{ input::ENTRY_COUNT as usize }>,
@@ -64,7 +64,7 @@ static CALLS: LruHashMap<u64, Calls, 1> = LruHashMap::new();
 
 /// By thread, event and depth.
 #[btf_map]
-static DEEPER: LruHashMap<u64, Call, 1> = LruHashMap::new();
+static DEEPER: LruHashMap<u64, PairedCall, 1> = LruHashMap::new();
 
 /// A thread that is in no call.
 #[btf_map]
@@ -92,7 +92,7 @@ pub(crate) fn tell(key: u64, of: impl FnOnce(&Tally<BpfWord>) -> &BpfWord, calls
 
 /// The call that is so many calls deep: the outermost is 0.
 #[inline(always)]
-fn call(calls: &'static Calls, key: u64, depth: u64) -> Option<&'static Call> {
+fn call(calls: &'static Calls, key: u64, depth: u64) -> Option<&'static PairedCall> {
     if depth == 0 { Some(&calls.first) } else { sys::value(&DEEPER, depth << 48 | key) }
 }
 
@@ -201,7 +201,7 @@ fn frame(workspace: &Workspace, recipe: &Recipe) -> u64 {
 }
 
 #[inline(always)]
-fn keep(call: &Call, workspace: &Workspace, frame: u64, end: u64) {
+fn keep(call: &PairedCall, workspace: &Workspace, frame: u64, end: u64) {
     const MOST: u64 = KEPT as u64;
     let len = if end < MOST { end } else { MOST };
     call.head.set(PLACE, frame);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::{
     read::{
-        choice::comm,
+        filter::comm,
         names::Names,
         slices::Seen,
         symbolize::Symbols,

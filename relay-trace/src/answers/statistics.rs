@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, ops::AddAssign};
 
 use anyhow::Result;
 
-use super::totals::{self, Fields, Totals};
+use super::totals::{self, TotalFields, Totals};
 use crate::read::{
-    choice::Choice,
+    filter::Filter,
     pipeline,
     slices::{GapKind, Item, Slice, Slicer},
     trace::Trace,
@@ -17,7 +17,7 @@ const BARS: usize = 4096;
 
 /// How often something was seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Count {
+pub struct EventCount {
     /// Records.
     pub records: u64,
     /// Their bytes, headers included.
@@ -30,7 +30,7 @@ pub struct Count {
 
 /// What one CPU lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Lost {
+pub struct CpuLoss {
     /// Records that were lost between packets.
     pub records: u64,
     /// Sub-buffers that were overwritten unread.
@@ -47,11 +47,11 @@ pub struct OverTime {
 
 /// All numbers.
 #[derive(Debug, Default)]
-pub struct Statistics {
+pub struct TraceStatistics {
     /// By trace, event and CPU.
-    pub counts: BTreeMap<(usize, u16, u32), Count>,
+    pub counts: BTreeMap<(usize, u16, u32), EventCount>,
     /// By trace and CPU.
-    pub lost: BTreeMap<(usize, u32), Lost>,
+    pub lost: BTreeMap<(usize, u32), CpuLoss>,
     /// Records over time.
     pub over_time: OverTime,
     /// By key.
@@ -63,13 +63,13 @@ pub struct Statistics {
 /// What a slice has.
 #[derive(Debug, Default)]
 struct Part {
-    statistics: Statistics,
-    totals: totals::Part,
+    statistics: TraceStatistics,
+    totals: totals::SliceTotals,
     /// Bytes of the traces that are done.
     done: u64,
 }
 
-impl Count {
+impl EventCount {
     fn add(&mut self, time: u64, bytes: u64) {
         if self.records == 0 {
             self.first = time;
@@ -80,7 +80,7 @@ impl Count {
     }
 }
 
-impl AddAssign for Count {
+impl AddAssign for EventCount {
     fn add_assign(&mut self, later: Self) {
         if self.records == 0 {
             self.first = later.first;
@@ -133,21 +133,22 @@ impl OverTime {
     }
 }
 
-/// Counts what `choice` takes of the traces. `progress` is told how many bytes are done.
+/// Counts what `filter` takes of the traces. `progress` is told how many bytes are done.
 ///
 /// # Errors
 /// When a file cannot be read.
 pub fn count(
     traces: &[Trace],
     mut slicer: Slicer<'_>,
-    choice: &Choice,
-    fields: &Fields,
+    filter: &Filter,
+    fields: &TotalFields,
     mut progress: impl FnMut(u64),
-) -> Result<Statistics> {
+) -> Result<TraceStatistics> {
     let shift = OverTime::shift_of(traces);
-    let mut all = Statistics { over_time: OverTime { shift, ..OverTime::default() }, ..Statistics::default() };
+    let mut all =
+        TraceStatistics { over_time: OverTime { shift, ..OverTime::default() }, ..TraceStatistics::default() };
     let worker = || {
-        let mut counter = Counter { traces, choice, shift, totals: totals::Counter::new(traces, fields) };
+        let mut counter = Counter { traces, filter, shift, totals: totals::Counter::new(traces, fields) };
         move |slice: Slice| counter.count(slice)
     };
     pipeline::run(
@@ -162,7 +163,7 @@ pub fn count(
     Ok(all)
 }
 
-impl Statistics {
+impl TraceStatistics {
     fn merge(&mut self, Part { statistics: part, totals, .. }: Part) {
         for (key, count) in part.counts {
             *self.counts.entry(key).or_default() += count;
@@ -183,7 +184,7 @@ impl Statistics {
 /// Counts slices.
 struct Counter<'t> {
     traces: &'t [Trace],
-    choice: &'t Choice,
+    filter: &'t Filter,
     shift: u32,
     totals: totals::Counter<'t>,
 }
@@ -193,7 +194,7 @@ impl Counter<'_> {
         let mut part = Part { done: slice.done, ..Part::default() };
         part.statistics.damages = std::mem::take(&mut slice.damages);
         part.statistics.over_time.shift = self.shift;
-        self.choice.show(&slice, self.traces, |item, names| match item {
+        self.filter.show(&slice, self.traces, |item, names| match item {
             Item::Gap(gap) => {
                 let lost = part.statistics.lost.entry((gap.source.trace, gap.source.cpu)).or_default();
                 match gap.kind {

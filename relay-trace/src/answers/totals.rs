@@ -1,6 +1,6 @@
 //! Records by key: how many each value of some fields has, the sum of a field, and how the numbers of one are spread.
 //!
-//! Workers make a [`Part`] of each slice, and [`Totals`] adds these up in the order of slices: so there is one table, and which keys are in it does not
+//! Workers make a [`SliceTotals`] of each slice, and [`Totals`] adds these up in the order of slices: so there is one table, and which keys are in it does not
 //! depend on timing.
 
 use std::collections::HashMap;
@@ -19,7 +19,7 @@ const BYTES_A_SLOT: usize = 24;
 
 /// Which fields are looked at.
 #[derive(Clone, Debug, Default)]
-pub struct Fields {
+pub struct TotalFields {
     /// How the numbers of this one are spread.
     pub spread: Option<String>,
     /// The sum of this one.
@@ -50,7 +50,7 @@ pub struct Totals {
 
 /// What the records of one slice have.
 #[derive(Debug, Default)]
-pub struct Part {
+pub struct SliceTotals {
     groups: HashMap<Box<[Key]>, Numbers>,
 }
 
@@ -61,7 +61,7 @@ struct Numbers {
     numbers: Vec<i128>,
 }
 
-impl Fields {
+impl TotalFields {
     /// Whether none is looked at.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -71,7 +71,7 @@ impl Fields {
 
 impl Totals {
     /// Adds what a slice has.
-    pub fn add(&mut self, part: Part) {
+    pub fn add(&mut self, part: SliceTotals) {
         for (key, numbers) in part.groups {
             let group = match self.groups.get_mut(&key) {
                 Some(group) => group,
@@ -98,18 +98,18 @@ impl Totals {
 
 /// Makes parts.
 pub(super) struct Counter<'t> {
-    fields: &'t Fields,
+    fields: &'t TotalFields,
     keys: Keys,
     key: Vec<Key>,
 }
 
 impl<'t> Counter<'t> {
-    pub(super) fn new(traces: &'t [Trace], fields: &'t Fields) -> Self {
+    pub(super) fn new(traces: &'t [Trace], fields: &'t TotalFields) -> Self {
         Self { fields, keys: Keys::new(traces), key: Vec::new() }
     }
 
     /// Adds a record to a part, if it has all the fields.
-    pub(super) fn record(&mut self, seen: &Seen<'_>, names: &Names, part: &mut Part) {
+    pub(super) fn record(&mut self, seen: &Seen<'_>, names: &Names, part: &mut SliceTotals) {
         let fields = self.fields;
         if fields.is_empty() {
             return;
@@ -128,7 +128,7 @@ impl<'t> Counter<'t> {
     }
 }
 
-impl Part {
+impl SliceTotals {
     /// Adds a record with this key.
     pub fn add(&mut self, key: &[Key], sum: i128, number: Option<i128>) {
         if !self.groups.contains_key(key) {
@@ -146,9 +146,9 @@ impl Part {
 mod tests {
     use super::*;
 
-    fn part(keys: impl Iterator<Item = i128>) -> Part {
+    fn part(keys: impl Iterator<Item = i128>) -> SliceTotals {
         let numbers = |key: i128| Numbers { records: 2, sum: key, numbers: vec![key, 1] };
-        Part { groups: keys.map(|key| (vec![Key::Number(key)].into(), numbers(key))).collect() }
+        SliceTotals { groups: keys.map(|key| (vec![Key::Number(key)].into(), numbers(key))).collect() }
     }
 
     #[test]

@@ -23,7 +23,7 @@ use std::ops::Range;
 
 use relay_common::recipe::{Glyph, MAX_TEXT};
 
-pub use self::compile::{Resolve, Source, Subject, TextSource};
+pub use self::compile::{FieldSubject, Resolve, Source, TextSource};
 
 /// A condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,7 +108,7 @@ pub enum Relation {
 
 /// A field's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Value {
+pub enum Comparand {
     /// A number.
     Integer(i128),
     /// A text; it ends at its first NUL, if there is one.
@@ -192,7 +192,7 @@ impl Expression {
 
     /// Whether the condition holds for these values. `None` when that depends on a field that has no value, or none that
     /// compares with its constant. As soon as a text is needed that could not be read, the condition holds: so it is when recording.
-    pub fn evaluate(&self, value: &mut dyn FnMut(&str) -> Option<Value>) -> Option<bool> {
+    pub fn evaluate(&self, value: &mut dyn FnMut(&str) -> Option<Comparand>) -> Option<bool> {
         self.root.evaluate(value).unwrap_or(Some(true))
     }
 
@@ -214,26 +214,26 @@ impl Node {
         }
     }
 
-    fn evaluate(&self, value: &mut dyn FnMut(&str) -> Option<Value>) -> Result<Option<bool>, Unreadable> {
+    fn evaluate(&self, value: &mut dyn FnMut(&str) -> Option<Comparand>) -> Result<Option<bool>, Unreadable> {
         Ok(match self {
             Self::Any(nodes) => first(nodes, true, value)?,
             Self::All(nodes) => first(nodes, false, value)?,
             Self::Not(node) => node.evaluate(value)?.map(|holds| !holds),
             Self::IsSet(operand) => match value(&operand.field) {
-                Some(Value::Integer(number)) => Some(operand.masked(number) != 0),
+                Some(Comparand::Integer(number)) => Some(operand.masked(number) != 0),
                 _ => None,
             },
             Self::Compare { operand, relation, constant, .. } => match (value(&operand.field), &constant.literal) {
-                (Some(Value::Integer(number)), Literal::Integer(other)) => {
+                (Some(Comparand::Integer(number)), Literal::Integer(other)) => {
                     relation.compare(operand.masked(number), *other)
                 }
-                (Some(Value::Text(text)), Literal::Text(glyphs)) => {
+                (Some(Comparand::Text(text)), Literal::Text(glyphs)) => {
                     let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
                     // The kernel's tests look no further either: they have a NUL at the end.
                     let matches = matches(glyphs, text.get(..MAX_TEXT - 1).unwrap_or(text));
                     Some(matches != matches!(relation, Relation::NotEqual | Relation::MatchesNot))
                 }
-                (Some(Value::Unreadable), Literal::Text(_)) => return Err(Unreadable),
+                (Some(Comparand::Unreadable), Literal::Text(_)) => return Err(Unreadable),
                 _ => None,
             },
         })
@@ -244,7 +244,7 @@ impl Node {
 fn first(
     nodes: &[Node],
     decisive: bool,
-    value: &mut dyn FnMut(&str) -> Option<Value>,
+    value: &mut dyn FnMut(&str) -> Option<Comparand>,
 ) -> Result<Option<bool>, Unreadable> {
     let mut result = Some(!decisive);
     for node in nodes {

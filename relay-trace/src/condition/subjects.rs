@@ -2,14 +2,14 @@
 
 use relay_common::{recipe::input, trace::COMMON_FIELDS};
 
-use super::expression::{Source, Subject, TextSource};
+use super::expression::{FieldSubject, Source, TextSource};
 use crate::{
     form::format::{Display, Element, Field, FieldKind},
     similar::did_you_mean,
 };
 
 /// A field that is in the record.
-pub fn recorded(fields: &[Field], name: &str) -> Option<Subject> {
+pub fn recorded(fields: &[Field], name: &str) -> Option<FieldSubject> {
     let field = fields.iter().find(|field| field.name == name)?;
     // Records leave the common fields out.
     let at = u16::try_from(field.bytes.start).ok()?.checked_sub(u16::try_from(COMMON_FIELDS).ok()?)?;
@@ -17,30 +17,30 @@ pub fn recorded(fields: &[Field], name: &str) -> Option<Subject> {
     Some(match field.kind {
         FieldKind::Integer(element) => {
             let size = u8::try_from(element.size).ok()?;
-            Subject::Integer { source: Source::Payload(at), size, signed: element.signed }
+            FieldSubject::Integer { source: Source::Payload(at), size, signed: element.signed }
         }
         FieldKind::Array(Element { display: Display::Text, .. }) => {
-            Subject::Text { source: TextSource::Fixed { at, len } }
+            FieldSubject::Text { source: TextSource::Fixed { at, len } }
         }
         FieldKind::Dynamic { element: Element { display: Display::Text, .. }, relative } => {
-            Subject::Text { source: TextSource::Located { at, relative } }
+            FieldSubject::Text { source: TextSource::Located { at, relative } }
         }
         FieldKind::Dynamic { element: Element { display: Display::Texts, .. }, .. } => {
-            Subject::Other("a list of texts".to_owned())
+            FieldSubject::Other("a list of texts".to_owned())
         }
-        FieldKind::Array(_) | FieldKind::Dynamic { .. } => Subject::Other("an array".to_owned()),
+        FieldKind::Array(_) | FieldKind::Dynamic { .. } => FieldSubject::Other("an array".to_owned()),
     })
 }
 
 /// What every event has: its task and its CPU.
-pub fn of_task(name: &str) -> Option<Subject> {
-    let input = |input| Some(Subject::Integer { source: Source::Input(input), size: 8, signed: false });
+pub fn of_task(name: &str) -> Option<FieldSubject> {
+    let input = |input| Some(FieldSubject::Integer { source: Source::Input(input), size: 8, signed: false });
     match name {
         "pid" => input(input::PID),
         "tid" => input(input::TID),
         "uid" => input(input::UID),
         "cpu" => input(input::CPU),
-        "comm" => Some(Subject::Text { source: TextSource::Comm }),
+        "comm" => Some(FieldSubject::Text { source: TextSource::Comm }),
         _ => None,
     }
 }

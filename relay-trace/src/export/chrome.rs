@@ -8,12 +8,12 @@ use anyhow::Result;
 use super::{
     Exported, Job, Piece,
     lanes::{Lane, Lanes},
-    running::{Cpu, Running, Turn},
+    running::{Running, TraceCpu, Turn},
 };
 use crate::{
     answers::span::AsRecord,
     read::{
-        choice::comm,
+        filter::comm,
         names::Names,
         slices::{Gap, GapKind, Item, Seen, Slice},
         symbolize::Symbols,
@@ -51,7 +51,7 @@ type Written = (Vec<u8>, BTreeMap<(usize, u32, u32), Vec<u8>>, Running, u64);
 /// # Errors
 /// When a file cannot be read, or `output` not be written.
 pub fn write(job: Job<'_>, output: &mut dyn Write) -> Result<Exported> {
-    let (traces, choice) = (job.traces, job.choice);
+    let (traces, filter) = (job.traces, job.filter);
     let mut threads = BTreeMap::new();
     let (mut running, mut endless) = (Running::default(), 0);
     let (mut lanes, mut flows) = (Spread::default(), 0);
@@ -66,7 +66,7 @@ pub fn write(job: Job<'_>, output: &mut dyn Write) -> Result<Exported> {
                 endless: 0,
                 symbols: &mut symbols,
             };
-            choice.show(slice, traces, |item, names| match item {
+            filter.show(slice, traces, |item, names| match item {
                 Item::Record(seen) => part.record(&seen, names),
                 Item::Gap(gap) => part.gap(gap),
             });
@@ -216,7 +216,7 @@ fn push_arguments(text: &mut Vec<u8>, seen: &Seen<'_>) {
 }
 
 /// On the CPU's own track a bar for what ran, if it is known until when. Returns how many are left out.
-fn push_turn(text: &mut Vec<u8>, (trace, cpu): Cpu, turn: &Turn) -> u64 {
+fn push_turn(text: &mut Vec<u8>, (trace, cpu): TraceCpu, turn: &Turn) -> u64 {
     if turn.tid == 0 {
         return 0;
     }

@@ -20,9 +20,9 @@ pub mod stacks;
 use anyhow::Result;
 
 use super::{
-    answers::span::{Account, AsRecord, Extractor, Fold, Spans},
+    answers::span::{AsRecord, Extractor, Fold, SpanAccount, Spans},
     read::{
-        choice::Choice,
+        filter::Filter,
         pipeline,
         slices::{Slice, Slicer},
         stream::Damage,
@@ -38,7 +38,7 @@ pub struct Exported {
     /// What the form has no place for: what it is, in the plural, and how many.
     pub left_out: Vec<(&'static str, u64)>,
     /// What became of the ends of spans, by name.
-    pub spans: Vec<(String, Account)>,
+    pub spans: Vec<(String, SpanAccount)>,
 }
 
 /// What is exported, and whom to tell how far it is.
@@ -49,7 +49,7 @@ pub struct Job<'t> {
     /// Cuts them into slices.
     pub slicer: Slicer<'t>,
     /// Which records are wanted.
-    pub choice: &'t Choice,
+    pub filter: &'t Filter,
     /// Which spans are wanted besides, kept as records.
     pub spans: Option<&'t Spans<'t>>,
     /// Told how many bytes are done.
@@ -75,7 +75,7 @@ impl Job<'_> {
         W: FnMut(&Slice) -> T,
     {
         let mut done = Exported::default();
-        let Self { mut slicer, spans, choice, progress, .. } = self;
+        let Self { mut slicer, spans, filter, progress, .. } = self;
         let mut fold = spans.map(Fold::new);
         pipeline::run(
             move || slicer.next(u64::MAX),
@@ -92,7 +92,7 @@ impl Job<'_> {
                 consume(Piece::Part(part))?;
                 let (Some(spans), Some(fold), Some(told)) = (spans, &mut fold, told) else { return Ok(()) };
                 fold.take(told, |span, _| {
-                    let of = |record: &AsRecord<'_>| match choice.has_process(record.seen.record.pid) {
+                    let of = |record: &AsRecord<'_>| match filter.has_process(record.seen.record.pid) {
                         true => consume(Piece::Span(record)),
                         false => Ok(()),
                     };

@@ -29,9 +29,9 @@ use self::layout::Layouts;
 use super::{Exported, Job, Piece};
 use crate::{
     read::{
-        choice::comm,
+        filter::comm,
         names::Names,
-        schema::Event,
+        schema::EventClass,
         slices::{Gap, GapKind, Item, Seen, Slice},
         trace::Trace,
         value::{Number, Value},
@@ -98,7 +98,7 @@ type Part = BTreeMap<String, Rows>;
 /// # Errors
 /// When a file cannot be read or written.
 pub fn write(job: Job<'_>, output: &Path) -> Result<Exported> {
-    let (traces, choice) = (job.traces, job.choice);
+    let (traces, filter) = (job.traces, job.filter);
     let layouts = Layouts::new(traces, job.spans)?;
     let names = file_names(layouts.columns.keys().map(String::as_str));
     let mut files = Files { output, layouts: &layouts, names: &names, files: BTreeMap::new() };
@@ -106,7 +106,7 @@ pub fn write(job: Job<'_>, output: &Path) -> Result<Exported> {
         let layouts = &layouts;
         move |slice: &Slice| {
             let mut part = Part::new();
-            choice.show(slice, traces, |item, names| match item {
+            filter.show(slice, traces, |item, names| match item {
                 Item::Record(seen) => layouts.add_record(&mut part, traces, &seen, names),
                 Item::Gap(gap) => layouts.add_gap(&mut part, traces, gap),
             });
@@ -233,7 +233,7 @@ fn add_record(mut row: Row<'_>, columns: &Columns, traces: &[Trace], seen: &Seen
     add_fields(&mut row, event, payload);
 }
 
-fn add_fields(row: &mut Row<'_>, event: &Event, payload: &[u8]) {
+fn add_fields(row: &mut Row<'_>, event: &EventClass, payload: &[u8]) {
     let number = |number: Number| match number {
         Number::Signed(number) => number,
         Number::Unsigned(number) | Number::Address(number) => number.cast_signed(),

@@ -18,14 +18,14 @@ use self::spans::SpanTracks;
 use super::{
     Exported, Job, Piece,
     proto::Message,
-    running::{Cpu, Running, Turn},
+    running::{Running, TraceCpu, Turn},
 };
 use crate::{
     form::format::FieldKind,
     read::{
-        choice::comm,
+        filter::comm,
         names::Names,
-        schema::Event,
+        schema::EventClass,
         slices::{Gap, GapKind, Item, Seen},
         symbolize::Symbols,
         trace::Trace,
@@ -114,13 +114,13 @@ pub fn write(job: Job<'_>, output: &mut dyn Write) -> Result<Exported> {
     let mut threads = BTreeMap::new();
     let mut tracks = BTreeSet::new();
     let (mut running, mut endless, mut unknown) = (Running::default(), 0, 0);
-    let choice = job.choice;
+    let filter = job.filter;
     let worker = || {
         let (shapes, known) = (&shapes, &known);
         let mut symbols: Vec<Symbols> = traces.iter().map(Trace::symbols).collect();
         move |slice: &crate::read::slices::Slice| {
             let mut writer = Writer::new(traces, shapes, known, &mut symbols);
-            choice.show(slice, traces, |item, names| writer.item(&item, names));
+            filter.show(slice, traces, |item, names| writer.item(&item, names));
             writer.finish()
         }
     };
@@ -168,7 +168,7 @@ fn known() -> KnownEvents {
     KNOWN.lines().filter_map(event).collect()
 }
 
-fn shape(trace: usize, event: &Event, known: &KnownEvents) -> Shape {
+fn shape(trace: usize, event: &EventClass, known: &KnownEvents) -> Shape {
     let duration = event.field("duration_ns");
     // Only tracepoints are events of ftrace.
     let is_tracepoint = event.name.split(':').count() == 2;
@@ -251,7 +251,7 @@ fn zone_minutes(realtime: u64) -> i64 {
 }
 
 /// A `GenericEventDescriptor`: the event's group, and a `DescriptorProto` of its fields.
-fn describe(bundle: &mut Message, event: &Event, shape: &Shape) {
+fn describe(bundle: &mut Message, event: &EventClass, shape: &Shape) {
     const OPTIONAL: u64 = 1;
     const INT64: u64 = 3;
     const UINT64: u64 = 4;
@@ -356,7 +356,7 @@ fn boottime(traces: &[Trace], time: u64) -> u64 {
 
 /// Where it is not known until when a thread ran, Perfetto would show it until the next switch: the CPU is switched to the idle task at once.
 /// Returns how many such there are.
-fn end_turn(stream: &mut Message, traces: &[Trace], known: &KnownEvents, cpu: Cpu, turn: &Turn) -> u64 {
+fn end_turn(stream: &mut Message, traces: &[Trace], known: &KnownEvents, cpu: TraceCpu, turn: &Turn) -> u64 {
     const SLEEPS: i64 = 1;
     let (trace, cpu) = cpu;
     let Some((number, fields)) = known.get("sched_switch").filter(|_| turn.tid != 0 && turn.end.is_none()) else {
@@ -461,7 +461,7 @@ impl<'t> Writer<'t> {
         }
     }
 
-    fn end_turn(&mut self, cpu: Cpu, turn: &Turn) {
+    fn end_turn(&mut self, cpu: TraceCpu, turn: &Turn) {
         self.part.endless += end_turn(&mut self.others, self.traces, self.known, cpu, turn);
     }
 

@@ -11,7 +11,7 @@ use crate::read::{
 };
 
 /// A CPU of a trace.
-pub(super) type Cpu = (usize, u32);
+pub(super) type TraceCpu = (usize, u32);
 
 /// A thread that a CPU was switched to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub(super) struct Turn {
 /// What is known of CPUs after a part of the traces.
 #[derive(Debug, Default)]
 pub(super) struct Running {
-    cpus: BTreeMap<Cpu, Known>,
+    cpus: BTreeMap<TraceCpu, Known>,
 }
 
 /// Of one CPU: what ran until the first switch of the part, and what runs since the last.
@@ -61,12 +61,12 @@ impl Running {
     }
 
     /// Adds what a later part knows; returns what has run from one part into the other.
-    pub(super) fn append(&mut self, later: Self) -> Vec<(Cpu, Turn)> {
-        let add = |(cpu, known): (Cpu, Known)| Some((cpu, self.add(cpu, known.first, known.last)?));
+    pub(super) fn append(&mut self, later: Self) -> Vec<(TraceCpu, Turn)> {
+        let add = |(cpu, known): (TraceCpu, Known)| Some((cpu, self.add(cpu, known.first, known.last)?));
         later.cpus.into_iter().filter_map(add).collect()
     }
 
-    fn add(&mut self, cpu: Cpu, until: Option<(i128, u64)>, next: Option<Turn>) -> Option<Turn> {
+    fn add(&mut self, cpu: TraceCpu, until: Option<(i128, u64)>, next: Option<Turn>) -> Option<Turn> {
         let Some(known) = self.cpus.get_mut(&cpu) else {
             self.cpus.insert(cpu, Known { first: until, last: next });
             return None;

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use super::{Exported, Job, Piece};
 use crate::{
     read::{
-        choice::comm,
+        filter::comm,
         names::Names,
         slices::{Item, Seen, Slice},
         symbolize::Symbols,
@@ -32,7 +32,7 @@ pub struct Stacks {
 
 /// A frame of all stacks put together, in preorder.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frame {
+pub struct StackNode {
     /// How many frames are outside of it.
     pub depth: usize,
     /// The function.
@@ -108,7 +108,7 @@ impl Stacks {
     /// # Errors
     /// When a file cannot be read, no event has the field, or nothing has a stack.
     pub(super) fn collect(job: Job<'_>, field: Option<&str>) -> Result<(Self, Exported)> {
-        let (traces, choice, has_spans) = (job.traces, job.choice, job.spans.is_some());
+        let (traces, filter, has_spans) = (job.traces, job.filter, job.spans.is_some());
         if let Some(field) = field {
             check(&job, field)?;
         }
@@ -117,7 +117,7 @@ impl Stacks {
         let worker = || {
             move |slice: &Slice| {
                 let mut part = Weighed::default();
-                choice.show(slice, traces, |item, names| {
+                filter.show(slice, traces, |item, names| {
                     if let (Item::Record(seen), false) = (item, has_spans) {
                         part.add(&seen, names, field);
                     }
@@ -164,8 +164,8 @@ impl Stacks {
 
     /// All put together, callers before what they call.
     #[must_use]
-    pub fn frames(&self) -> Vec<Frame> {
-        let mut frames: Vec<Frame> = Vec::new();
+    pub fn frames(&self) -> Vec<StackNode> {
+        let mut frames: Vec<StackNode> = Vec::new();
         // Where the frames of the last stack are.
         let mut open: Vec<usize> = Vec::new();
         for (line, weight) in &self.lines {
@@ -173,7 +173,7 @@ impl Stacks {
             open.truncate(same);
             for (depth, name) in line.iter().enumerate().skip(same) {
                 open.push(frames.len());
-                frames.push(Frame { depth, name: name.clone(), total: 0, own: 0 });
+                frames.push(StackNode { depth, name: name.clone(), total: 0, own: 0 });
             }
             for at in &open {
                 frames[*at].total = frames[*at].total.saturating_add(*weight);
@@ -188,7 +188,7 @@ impl Stacks {
 
 /// Refuses a weight that nothing has.
 fn check(job: &Job<'_>, field: &str) -> Result<()> {
-    let records = job.choice.events_of(job.traces).filter(|_| job.spans.is_none());
+    let records = job.filter.events_of(job.traces).filter(|_| job.spans.is_none());
     let spans = job.spans.into_iter().flat_map(|spans| spans.events().map(|(_, event)| event));
     let names: Vec<&str> =
         records.chain(spans).flat_map(|event| &event.fields).map(|field| field.name.as_str()).collect();
@@ -209,7 +209,7 @@ mod tests {
         let mut lines = vec![line("a", 1), line("a b;x", 2), line("a;c", 4), line("a;c;d", 8), line("z;c", 16)];
         lines.sort_unstable();
         let stacks = Stacks { lines, field: None };
-        let frame = |depth, name: &str, total, own| Frame { depth, name: name.to_owned(), total, own };
+        let frame = |depth, name: &str, total, own| StackNode { depth, name: name.to_owned(), total, own };
         let expected = [
             frame(0, "a", 13, 1),
             frame(1, "c", 12, 4),

@@ -25,7 +25,7 @@ use tar::{EntryType, Header};
 use super::{
     directory::{self, METADATA, NAMES, PRIVATE},
     folder::{Folder, open_file},
-    session::{self, Session},
+    session::{self, SessionFile},
 };
 
 /// The default of zstd itself.
@@ -57,13 +57,13 @@ pub struct Opened {
 }
 
 /// Told how many bytes of an archive are unpacked, of how many.
-pub type Progress<'p> = dyn FnMut(u64, u64) + 'p;
+pub type Unpacked<'p> = dyn FnMut(u64, u64) + 'p;
 
 /// Opens a trace to be read, in a directory or in an archive.
 ///
 /// # Errors
 /// When it is none, or cannot be opened; when an archive has no session, or there is no room to unpack it.
-pub fn open(path: &Path, progress: &mut Progress<'_>) -> Result<Opened> {
+pub fn open(path: &Path, progress: &mut Unpacked<'_>) -> Result<Opened> {
     if is_archive(path) {
         return unpack(path, progress);
     }
@@ -81,7 +81,7 @@ pub fn is_archive(path: &Path) -> bool {
 ///
 /// # Errors
 /// When the archive cannot be read, or has none.
-pub fn session(path: &Path) -> Result<Session> {
+pub fn session(path: &Path) -> Result<SessionFile> {
     let opening = || format!("opening {}", path.display());
     let mut file = open_file(CWD, path, OFlags::NOFOLLOW).with_context(opening)?.with_context(opening)?;
     let len = file.metadata().with_context(opening)?.len();
@@ -96,7 +96,7 @@ pub fn session(path: &Path) -> Result<Session> {
         {
             let mut text = Vec::new();
             member.take(session::LONGEST).read_to_end(&mut text).with_context(opening)?;
-            return Session::parse(&text);
+            return SessionFile::parse(&text);
         }
     }
     bail!("{} has no {}", path.display(), session::FILE)
@@ -133,7 +133,7 @@ pub fn write(trace: &Path, output: File) -> Result<File> {
     Ok(archive.into_inner()?.finish()?)
 }
 
-fn unpack(path: &Path, progress: &mut Progress<'_>) -> Result<Opened> {
+fn unpack(path: &Path, progress: &mut Unpacked<'_>) -> Result<Opened> {
     let shown = path.display();
     let opening = || format!("opening the trace {shown}");
     let mut file = open_file(CWD, path, OFlags::empty()).with_context(opening)?.with_context(opening)?;
@@ -192,7 +192,7 @@ struct Bounded<'p> {
 }
 
 impl<'p> Bounded<'p> {
-    fn new(file: File, len: u64, progress: &'p mut Progress<'_>) -> io::Result<Self> {
+    fn new(file: File, len: u64, progress: &'p mut Unpacked<'_>) -> io::Result<Self> {
         let mut decoder = zstd::Decoder::new(file.take(len))?;
         decoder.window_log_max(MOST_WINDOW)?;
         Ok(Self { decoder, len, given: 0, ended: false, failure: None, progress })

@@ -13,13 +13,13 @@ pub const FILE: &str = "code.json";
 const LONGEST: u64 = 64 << 20;
 
 /// A function: where it begins, its bytes, its name.
-pub type Function = (u64, u64, String);
+pub type FunctionRange = (u64, u64, String);
 
 /// What is known of such code.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Code {
     /// Functions of the vDSO, by the distance from its begin.
-    pub vdso: Vec<Function>,
+    pub vdso: Vec<FunctionRange>,
     /// By process.
     pub processes: BTreeMap<u32, Process>,
 }
@@ -32,7 +32,7 @@ pub struct Process {
     pub vdso: BTreeSet<u64>,
     /// Functions that it has made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub made: Vec<Function>,
+    pub made: Vec<FunctionRange>,
 }
 
 /// Reads what a trace has kept, which may be nothing.
@@ -60,7 +60,7 @@ impl Code {
     }
 }
 
-fn find(functions: &[Function], address: u64) -> Option<(&str, u64)> {
+fn find(functions: &[FunctionRange], address: u64) -> Option<(&str, u64)> {
     let before = functions.get(..functions.partition_point(|(begin, ..)| *begin <= address))?;
     // A function that has been made anew stands behind its place's former one.
     let (begin, len, name) = before.last()?;
@@ -69,7 +69,7 @@ fn find(functions: &[Function], address: u64) -> Option<(&str, u64)> {
 
 /// Functions as lines of a `perf-PID.map` say them: begin and length in base 16, and a name. Other lines are passed over.
 #[must_use]
-pub fn parse_map(text: &[u8]) -> Vec<Function> {
+pub fn parse_map(text: &[u8]) -> Vec<FunctionRange> {
     let number = |text: &str| u64::from_str_radix(text.trim_start_matches("0x"), 16).ok();
     let function = |line: &[u8]| {
         let line = String::from_utf8_lossy(line);

@@ -12,7 +12,7 @@ use super::{
     builds, code,
     folder::Folder,
     kallsyms, replace,
-    session::{self, Session},
+    session::{self, SessionFile},
     strings, tasks,
 };
 
@@ -235,7 +235,7 @@ fn ensure_unlocked(private: &Folder, path: &Path) -> Result<()> {
         return Ok(());
     }
     let by = private.holder().map_or_else(String::new, |pid| format!(" by process {pid}"));
-    let session = Session::read(private).map(|session| format!(" (trace {})", session.uuid)).unwrap_or_default();
+    let session = SessionFile::read(private).map(|session| format!(" (trace {})", session.uuid)).unwrap_or_default();
     bail!("{} is being recorded{by}{session}: its recorder lives", path.display());
 }
 

@@ -8,7 +8,7 @@ use relay_common::recipe::context;
 
 use super::{
     format::{self, Display, Element, Field, FieldKind},
-    session::Session,
+    session::SessionFile,
 };
 
 /// What stands before a payload: bit, name, and the fields as they lie.
@@ -28,7 +28,7 @@ pub fn context_fields(context: u32) -> Vec<&'static str> {
 
 /// The metadata of a session with `events`: their ids, names and fields.
 #[must_use]
-pub fn write<'a>(session: &Session, events: impl IntoIterator<Item = (u16, &'a str, &'a [Field])>) -> String {
+pub fn write<'a>(session: &SessionFile, events: impl IntoIterator<Item = (u16, &'a str, &'a [Field])>) -> String {
     let mut text = String::from("/* CTF 1.8 */\n\n");
     for bits in [8, 16, 32, 64] {
         for (letter, options) in [("u", ""), ("s", " signed = true;"), ("x", " base = 16;")] {
@@ -79,7 +79,7 @@ fn push_context(text: &mut String, wanted: &[String]) {
     }
 }
 
-fn push_env(text: &mut String, session: &Session) {
+fn push_env(text: &mut String, session: &SessionFile) {
     let strings = [
         ("hostname", session.host.as_str()),
         ("domain", "kernel"),
@@ -95,7 +95,7 @@ fn push_env(text: &mut String, session: &Session) {
     push(text, "};\n\n");
 }
 
-fn push_clock(text: &mut String, session: &Session) {
+fn push_clock(text: &mut String, session: &SessionFile) {
     const SECOND: u64 = 1_000_000_000;
     // Wall time at zero of the monotonic clock.
     let start = session.clock.start;

@@ -21,7 +21,7 @@ pub const CHANGE: &str = "relayd:change";
 
 /// What `session.json` holds. `docs/format.md` has the fields' meanings.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Session {
+pub struct SessionFile {
     /// Of what is in the directory ([`FORMAT`]).
     #[serde(default = "first_format")]
     pub format: u32,
@@ -50,11 +50,11 @@ pub struct Session {
     #[serde(default)]
     pub context: Vec<String>,
     /// Clocks at start and end.
-    pub clock: Clock,
+    pub clock: SessionClock,
     /// What was recorded.
     pub events: Vec<SessionEvent>,
     /// The account of every possible CPU. Empty until the end.
-    pub cpus: Vec<Cpu>,
+    pub cpus: Vec<CpuAccount>,
     /// What the kernel says of each program. Empty until the end.
     pub programs: Vec<Program>,
     /// What the kernel says of the programs that follow processes (`--follow`): what they have missed are processes that are not followed.
@@ -74,7 +74,7 @@ pub struct Session {
     pub records_removed: u64,
     /// What they have in all, by CPU.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub before: Vec<Cpu>,
+    pub before: Vec<CpuAccount>,
     /// Why recording stopped before it was asked to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -94,7 +94,7 @@ pub struct Repaired {
 
 /// Clocks at start and end.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct Clock {
+pub struct SessionClock {
     /// When every event was attached, and recording began.
     pub start: Instant,
     /// When recording ended, before the first event was detached. `null` until then.
@@ -202,7 +202,7 @@ impl SessionEvent {
 /// The account of one CPU: `recorded - overrun - unwritten` records are in its file.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Cpu {
+pub struct CpuAccount {
     /// Its number.
     pub cpu: u32,
     /// Records stored in the buffer.
@@ -249,7 +249,7 @@ pub struct Cpu {
     pub unwritten: u64,
 }
 
-impl Cpu {
+impl CpuAccount {
     /// The numbers that only grow.
     fn counts(&mut self) -> [&mut u64; 19] {
         let Self {
@@ -359,7 +359,7 @@ const fn first_format() -> u32 {
     1
 }
 
-impl Session {
+impl SessionFile {
     /// Reads the file in a trace's own folder.
     ///
     /// # Errors

@@ -33,16 +33,16 @@ pub type Name = [u8; 16];
 
 /// Something that is known of threads' names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct TaskNote {
     /// In nanoseconds of the monotonic clock.
     pub time: u64,
     /// What.
-    pub what: What,
+    pub what: Noted,
 }
 
 /// What is known at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum Noted {
     /// From then on a thread, by its id, has this name.
     Named(u32, Name),
     /// Some of the kernel's notices between a time and this one were not had.
@@ -54,18 +54,18 @@ pub enum What {
     },
 }
 
-impl Told {
+impl TaskNote {
     const NAMED: u32 = 0;
     const MISSING: u32 = 1;
 
     fn bytes(&self) -> [u8; SIZE] {
         let mut rest = [0; 16];
         let (thread, kind) = match self.what {
-            What::Named(thread, name) => {
+            Noted::Named(thread, name) => {
                 rest = name;
                 (thread, Self::NAMED)
             }
-            What::Missing { since, notices } => {
+            Noted::Missing { since, notices } => {
                 rest[..8].copy_from_slice(&since.to_le_bytes());
                 rest[8..].copy_from_slice(&notices.to_le_bytes());
                 (0, Self::MISSING)
@@ -84,8 +84,8 @@ impl Told {
         let short = |at: usize| u32::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
         let long = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
         let what = match short(12) {
-            Self::NAMED => What::Named(short(8), std::array::from_fn(|i| bytes[16 + i])),
-            Self::MISSING => What::Missing { since: long(16), notices: long(24) },
+            Self::NAMED => Noted::Named(short(8), std::array::from_fn(|i| bytes[16 + i])),
+            Self::MISSING => Noted::Missing { since: long(16), notices: long(24) },
             _ => return None,
         };
         Some(Self { time: long(0), what })
@@ -105,11 +105,11 @@ pub fn shortened(name: &[u8]) -> Name {
 ///
 /// # Errors
 /// When the file cannot be read, or is too long.
-pub fn read(folder: &Folder) -> Result<Vec<Told>> {
+pub fn read(folder: &Folder) -> Result<Vec<TaskNote>> {
     let path = folder.path().join(FILE);
     let bytes = folder.read(FILE, LONGEST).with_context(|| format!("reading {}", path.display()))?.unwrap_or_default();
     // Whoever was killed while it wrote has left a part at the end.
-    Ok(bytes.as_chunks().0.iter().filter_map(Told::parse).collect())
+    Ok(bytes.as_chunks().0.iter().filter_map(TaskNote::parse).collect())
 }
 
 /// The names that threads had last, of a trace of an older relayd; none of another.
@@ -132,7 +132,7 @@ pub fn read_cgroups(folder: &Folder) -> Result<BTreeMap<u64, String>> {
 ///
 /// # Errors
 /// When it cannot be written.
-pub fn write(folder: &Path, told: &[Told]) -> Result<()> {
+pub fn write(folder: &Path, told: &[TaskNote]) -> Result<()> {
     let path = folder.join(FILE);
     replace(&path, &bytes(&told[told.len().saturating_sub(MOST_WRITTEN)..]))
         .with_context(|| format!("writing {}", path.display()))
@@ -142,7 +142,7 @@ pub fn write(folder: &Path, told: &[Told]) -> Result<()> {
 ///
 /// # Errors
 /// When it cannot be written, or would be more than is read.
-pub fn append(folder: &Path, told: &[Told]) -> Result<()> {
+pub fn append(folder: &Path, told: &[TaskNote]) -> Result<()> {
     let path = folder.join(FILE);
     let add = || {
         let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -156,8 +156,8 @@ pub fn append(folder: &Path, told: &[Told]) -> Result<()> {
     add().with_context(|| format!("adding to {}", path.display()))
 }
 
-fn bytes(told: &[Told]) -> Vec<u8> {
-    told.iter().flat_map(Told::bytes).collect()
+fn bytes(told: &[TaskNote]) -> Vec<u8> {
+    told.iter().flat_map(TaskNote::bytes).collect()
 }
 
 /// Writes the paths of cgroups.
@@ -178,9 +178,9 @@ mod tests {
     fn what_is_written_is_read() {
         let root = tempfile::tempdir().unwrap();
         let name = *b"bad\xff name\n\0\0\0\0\0\0";
-        let first = Told { time: 5, what: What::Named(7, name) };
-        let missing = Told { time: u64::MAX, what: What::Missing { since: 3, notices: 9 } };
-        let last = Told { time: 6, what: What::Named(u32::MAX, shortened(b"0123456789abcdef")) };
+        let first = TaskNote { time: 5, what: Noted::Named(7, name) };
+        let missing = TaskNote { time: u64::MAX, what: Noted::Missing { since: 3, notices: 9 } };
+        let last = TaskNote { time: 6, what: Noted::Named(u32::MAX, shortened(b"0123456789abcdef")) };
         write(root.path(), &[first]).unwrap();
         append(root.path(), &[missing, last]).unwrap();
         // A part, and a kind of later times.
@@ -189,6 +189,6 @@ mod tests {
         std::fs::write(root.path().join(FILE), bytes).unwrap();
         let folder = Folder::open(root.path()).unwrap();
         assert_eq!(read(&folder).unwrap(), [first, missing, last]);
-        assert_eq!(last.what, What::Named(u32::MAX, *b"0123456789abcde\0"));
+        assert_eq!(last.what, Noted::Named(u32::MAX, *b"0123456789abcde\0"));
     }
 }

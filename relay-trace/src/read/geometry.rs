@@ -6,7 +6,7 @@ use relay_common::{
 };
 use serde::Serialize;
 
-use crate::form::session::{Cpu, Session};
+use crate::form::session::{CpuAccount, SessionFile};
 
 /// How buffers are cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -23,11 +23,11 @@ pub struct Cut {
 /// What was lost would have had to wait beside what did: so much more room is asked for, at the mean length of a record. Without a
 /// loss the longest backlog is enough, and one sub-buffer to write to.
 #[must_use]
-pub fn enough(session: &Session) -> Option<Cut> {
+pub fn enough(session: &SessionFile) -> Option<Cut> {
     let largest = 2 * (RECORD_HEADER + MAX_PAYLOAD + PACKET_HEADER);
     let too_big = session.cpus.iter().any(|cpu| cpu.lost_too_big > 0);
     let subbuf_size = if too_big { session.subbuf_size.max(largest.next_power_of_two()) } else { session.subbuf_size };
-    let needed = |cpu: &Cpu| {
+    let needed = |cpu: &CpuAccount| {
         let missing = cpu.lost().saturating_sub(cpu.lost_no_buffer).saturating_add(cpu.overrun);
         if missing == 0 {
             return cpu.max_backlog.saturating_add(1);

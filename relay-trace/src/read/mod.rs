@@ -1,12 +1,12 @@
 //! From bytes to records: [`packet`] checks a packet and its records, [`stream`] walks a `cpuN` file, [`schema`] gives payloads a
 //! meaning ([`value`]), with the words that the kernel prints for numbers ([`print_format`]).
 //! [`trace`] is a directory, [`slices`] cuts it into pieces of time that are complete for every CPU, [`pipeline`] works on them in parallel and
-//! puts the results together in order. [`names`] knows what threads are called, `symbolize` what addresses are, [`choice`] which records are wanted.
+//! puts the results together in order. [`names`] knows what threads are called, `symbolize` what addresses are, [`filter`] which records are wanted.
 //!
 //! [`geometry`] says which buffers would have been enough, [`verify`] holds a trace against its account, [`repair`] saves what a damaged one
 //! still has.
 
-pub mod choice;
+pub mod filter;
 pub mod geometry;
 pub mod names;
 pub mod packet;

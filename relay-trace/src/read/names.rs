@@ -7,8 +7,8 @@ use std::{
     sync::Arc,
 };
 
-use super::{schema::Event, value::Value};
-use crate::form::tasks::{Name, Told, What, shortened};
+use super::{schema::EventClass, value::Value};
+use crate::form::tasks::{Name, Noted, TaskNote, shortened};
 
 /// The names of a trace's threads, and of its cgroups. Cheap to copy.
 #[derive(Clone, Debug, Default)]
@@ -37,10 +37,10 @@ pub struct Telling {
 }
 
 impl History {
-    fn new(told: Vec<Told>) -> Self {
+    fn new(told: Vec<TaskNote>) -> Self {
         let named = told.into_iter().filter_map(|told| match told.what {
-            What::Named(thread, name) => Some((thread, told.time, name)),
-            What::Missing { .. } => None,
+            Noted::Named(thread, name) => Some((thread, told.time, name)),
+            Noted::Missing { .. } => None,
         });
         let mut named: Vec<_> = named.collect();
         // Of several at one time the last holds.
@@ -67,7 +67,7 @@ impl History {
 impl Names {
     /// Of what the recorder was told, of the names that threads had last where that was all that was kept, and of ids and paths of cgroups.
     #[must_use]
-    pub fn new(told: Vec<Told>, last: BTreeMap<u32, String>, cgroups: BTreeMap<u64, String>) -> Self {
+    pub fn new(told: Vec<TaskNote>, last: BTreeMap<u32, String>, cgroups: BTreeMap<u64, String>) -> Self {
         let last = last.into_iter().map(|(thread, name)| (thread, shortened(name.as_bytes()))).collect();
         Self { history: Arc::new(History::new(told)), told: Arc::new(last), cgroups: Arc::new(cgroups) }
     }
@@ -94,7 +94,7 @@ impl Names {
     }
 
     /// Takes what has become known since, of a trace that is being recorded.
-    pub fn update(&mut self, told: Vec<Told>) {
+    pub fn update(&mut self, told: Vec<TaskNote>) {
         self.history = Arc::new(History::new(told));
     }
 
@@ -105,7 +105,7 @@ impl Names {
 
     /// Takes what a record of this time tells of threads that nothing else names.
     #[inline]
-    pub fn learn(&mut self, tellings: &[Telling], event: &Event, payload: &[u8], time: u64) {
+    pub fn learn(&mut self, tellings: &[Telling], event: &EventClass, payload: &[u8], time: u64) {
         for telling in tellings {
             if let Some((thread, name)) = telling.told(event, payload) {
                 let name = shortened(name);
@@ -121,7 +121,7 @@ impl Names {
 impl Telling {
     /// What an event tells of names: `prev_comm` is that of `prev_pid`, and so on.
     #[must_use]
-    pub fn all(event: &Event) -> Vec<Self> {
+    pub fn all(event: &EventClass) -> Vec<Self> {
         let mut all = Vec::new();
         for (name, field) in event.fields.iter().enumerate() {
             let (tid, is_path) = match field.name.strip_suffix("comm") {
@@ -140,7 +140,7 @@ impl Telling {
         all
     }
 
-    fn told<'a>(&self, event: &Event, payload: &'a [u8]) -> Option<(u32, &'a [u8])> {
+    fn told<'a>(&self, event: &EventClass, payload: &'a [u8]) -> Option<(u32, &'a [u8])> {
         let Value::Number(tid) = event.value(self.tid, payload)? else { return None };
         let Value::Text(name) = event.value(self.name, payload)? else { return None };
         let name = if self.is_path { name.rsplit(|byte| *byte == b'/').next()? } else { name };

@@ -21,7 +21,7 @@ use crate::form::{
     directory::{self, TraceDirectory},
     metadata,
     new::NewDirectory,
-    session::{Cpu, Repaired, Session},
+    session::{CpuAccount, Repaired, SessionFile},
 };
 
 /// The most bytes that a file can have in which names are found.
@@ -128,7 +128,7 @@ fn copy_slice(slice: &Slice, file: &mut BufWriter<File>, part: &mut Part) -> Res
 
 /// The session of what was saved. What the account had and the files have not is unwritten; without an account, what is in the files was
 /// recorded, and what the packets tell was lost, for reasons that are not known.
-fn account(trace: &Trace, parts: &BTreeMap<u32, Part>, left_out: u64) -> Session {
+fn account(trace: &Trace, parts: &BTreeMap<u32, Part>, left_out: u64) -> SessionFile {
     let mut session = trace.session.clone();
     let had_account = trace.is_finished();
     if session.clock.end.is_none() {
@@ -144,7 +144,7 @@ fn account(trace: &Trace, parts: &BTreeMap<u32, Part>, left_out: u64) -> Session
     for (&cpu, part) in parts {
         let found = session.cpus.iter().position(|account| account.cpu == cpu);
         let index = found.unwrap_or_else(|| {
-            session.cpus.push(Cpu { cpu, ..Cpu::default() });
+            session.cpus.push(CpuAccount { cpu, ..CpuAccount::default() });
             session.cpus.len() - 1
         });
         let account = &mut session.cpus[index];

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::form::{
     format::{Field, FieldKind, Format},
-    session::{Session, SessionEvent},
+    session::{SessionEvent, SessionFile},
 };
 
 /// Bytes before a tracepoint's own fields, which the kernel's formats count.
@@ -25,13 +25,13 @@ pub const USER_FRAME: usize = 32;
 #[derive(Debug)]
 pub struct Schema {
     /// By id; ids without an event are `None`.
-    events: Vec<Option<Event>>,
+    events: Vec<Option<EventClass>>,
     context: ContextLayout,
 }
 
 /// An event.
 #[derive(Debug)]
-pub struct Event {
+pub struct EventClass {
     /// In every record.
     pub id: u16,
     /// `category:name` of a tracepoint, `kind:…` of anything else.
@@ -86,14 +86,14 @@ impl Schema {
     ///
     /// # Errors
     /// When what stands before every payload is not known.
-    pub fn new(session: &Session, flaws: &mut Vec<String>) -> Result<Self> {
-        let mut events: Vec<Option<Event>> = Vec::new();
+    pub fn new(session: &SessionFile, flaws: &mut Vec<String>) -> Result<Self> {
+        let mut events: Vec<Option<EventClass>> = Vec::new();
         for described in &session.events {
             let index = usize::from(described.id);
             if events.len() <= index {
                 events.resize_with(index + 1, || None);
             }
-            match Event::new(described, &session.machine) {
+            match EventClass::new(described, &session.machine) {
                 Ok(_) if events[index].is_some() => flaws.push(format!("two events have the id {}", described.id)),
                 Ok(event) => events[index] = Some(event),
                 Err(error) => flaws.push(format!("the description of the event {}: {error:#}", described.name)),
@@ -105,17 +105,17 @@ impl Schema {
 
     /// The event of an id.
     #[must_use]
-    pub fn event(&self, id: u16) -> Option<&Event> {
+    pub fn event(&self, id: u16) -> Option<&EventClass> {
         self.events.get(usize::from(id))?.as_ref()
     }
 
     /// All events.
-    pub fn events(&self) -> impl Iterator<Item = &Event> {
+    pub fn events(&self) -> impl Iterator<Item = &EventClass> {
         self.events.iter().flatten()
     }
 
     /// By id; ids without an event are `None`.
-    pub fn by_id(&self) -> impl Iterator<Item = Option<&Event>> {
+    pub fn by_id(&self) -> impl Iterator<Item = Option<&EventClass>> {
         self.events.iter().map(Option::as_ref)
     }
 
@@ -136,7 +136,7 @@ impl Schema {
     /// # Errors
     /// When there is no such event, or the record is too short for it.
     #[inline]
-    pub fn open<'a>(&self, record: &Record<'a>) -> Result<(&Event, Context<'a>, &'a [u8]), Flaw> {
+    pub fn open<'a>(&self, record: &Record<'a>) -> Result<(&EventClass, Context<'a>, &'a [u8]), Flaw> {
         let event = self.event(record.id).ok_or(Flaw::Unknown(record.id))?;
         let (context, payload) = self.context.split(record.payload).unwrap_or_default();
         if payload.len() < event.fixed || record.payload.len() < self.context.least {
@@ -196,7 +196,7 @@ impl ContextLayout {
     }
 }
 
-impl Event {
+impl EventClass {
     fn new(described: &SessionEvent, machine: &str) -> Result<Self> {
         let Format { fields, .. } = Format::parse(&described.format)?;
         let format = Format { id: 0, fields };

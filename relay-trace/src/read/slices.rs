@@ -14,11 +14,11 @@ use anyhow::Result;
 use super::{
     names::Names,
     packet::{Flaw, HEADER, Header, Record, Records, mark},
-    schema::{Context, Event},
+    schema::{Context, EventClass},
     stream::{Damage, Packet, Step, Stream},
     trace::Trace,
 };
-use crate::form::{session::Cpu, tasks};
+use crate::form::{session::CpuAccount, tasks};
 
 /// Bytes of records in a slice, at least, unless there are no more.
 const SLICE: usize = 256 << 10;
@@ -121,7 +121,7 @@ pub struct Seen<'a> {
     /// Its header.
     pub record: Record<'a>,
     /// Its event.
-    pub event: &'a Event,
+    pub event: &'a EventClass,
     /// What stands before the payload.
     pub context: Context<'a>,
     /// The event's fields.
@@ -331,7 +331,7 @@ impl<'t> Slicer<'t> {
             for (source, (_, runs)) in self.sources.iter_mut().zip(&mut slice.sources) {
                 let index = source.id.trace;
                 let trace = &self.traces[index];
-                let mut learn = |record: &Record<'_>, event: &Event, payload: &[u8]| {
+                let mut learn = |record: &Record<'_>, event: &EventClass, payload: &[u8]| {
                     if let Some(living) = &mut self.living {
                         living.name(record, [&mut self.names[index], &mut slice.names[index]]);
                     }
@@ -451,7 +451,7 @@ impl Source {
     /// What was lost between the last packet and this one.
     fn note_gaps(&self, trace: &Trace, header: &Header, gaps: &mut Vec<Gap>) {
         let (session, cpu) = (&trace.session, self.id.cpu);
-        let in_pieces = session.before.iter().find(|before| before.cpu == cpu).map_or(0, Cpu::told);
+        let in_pieces = session.before.iter().find(|before| before.cpu == cpu).map_or(0, CpuAccount::told);
         let start = Before { end: session.clock.start.monotonic, sequence: None, discarded: in_pieces };
         // Before the first packet there is nothing but what was overwritten, or is in pieces; its number is the count.
         let first = self.before.is_none() && session.pieces == 0;
@@ -478,7 +478,7 @@ impl Source {
     fn advance(
         &mut self,
         walk: &Walk<'_>,
-        learn: &mut dyn FnMut(&Record<'_>, &Event, &[u8]),
+        learn: &mut dyn FnMut(&Record<'_>, &EventClass, &[u8]),
         runs: &mut Vec<Run>,
         damages: &mut Vec<Damage>,
     ) -> Result<usize> {
@@ -548,7 +548,12 @@ impl Source {
     }
 
     /// The event and the payload of a record that lies within its packet, or what is wrong with it.
-    fn check<'r, 't>(&self, trace: &'t Trace, record: &Record<'r>, end: u64) -> Result<(&'t Event, &'r [u8]), Flaw> {
+    fn check<'r, 't>(
+        &self,
+        trace: &'t Trace,
+        record: &Record<'r>,
+        end: u64,
+    ) -> Result<(&'t EventClass, &'r [u8]), Flaw> {
         let (event, _, payload) = trace.schema.open(record)?;
         if record.timestamp < self.newest {
             return Err(Flaw::Falls { back: self.newest - record.timestamp });

@@ -19,7 +19,7 @@ use regex::bytes::{Captures, Regex};
 use self::binaries::Binaries;
 use super::print_format::Lookup;
 use crate::form::{
-    archive::{self, Opened, Progress},
+    archive::{self, Opened, Unpacked},
     builds,
     code::{self, Code},
     folder::Folder,
@@ -84,7 +84,7 @@ impl TextSymbols {
     ///
     /// # Errors
     /// When it is no trace of relayd, holds no stacks, or its files cannot be read.
-    pub fn open(trace: &Path, root: &Path, progress: &mut Progress<'_>) -> Result<Self> {
+    pub fn open(trace: &Path, root: &Path, progress: &mut Unpacked<'_>) -> Result<Self> {
         let Opened { private, flaws, .. } = archive::open(trace, progress)?;
         flaws.iter().for_each(|flaw| log::warn!("{flaw}"));
         let sources = SymbolSources::read(&private, root)?;

@@ -9,20 +9,20 @@ use anyhow::{Context as _, Result, anyhow};
 
 use super::{
     names::{Names, Telling},
-    schema::{Event, Schema},
+    schema::{EventClass, Schema},
     stream::Stream,
 };
 use crate::{
     form::{
-        archive::{self, Opened, Progress},
+        archive::{self, Opened, Unpacked},
         clock::Instant,
         directory,
         folder::Folder,
         folder_of,
         metadata::parse_uuid,
         pieces,
-        session::{self, Clock, Session},
-        tasks::{self, Told, What},
+        session::{self, SessionClock, SessionFile},
+        tasks::{self, Noted, TaskNote},
     },
     read::symbolize::{SymbolSources, Symbols},
 };
@@ -35,13 +35,13 @@ pub struct Trace {
     folder: Folder,
     private: Folder,
     /// Its own facts.
-    pub session: Session,
+    pub session: SessionFile,
     /// What its records mean.
     pub schema: Schema,
     /// The names of threads that the recorder saw.
     pub names: Names,
     /// Where the kernel's notices of threads' names are missing.
-    pub unnamed: Vec<Told>,
+    pub unnamed: Vec<TaskNote>,
     /// Where events tell the names of threads, by id.
     tellings: Vec<Vec<Telling>>,
     /// What could not be read of what describes it.
@@ -76,9 +76,9 @@ impl Trace {
     ///
     /// # Errors
     /// When it is none, or what describes it is missing, damaged or newer than this relayd.
-    pub fn open(path: &Path, progress: &mut Progress<'_>) -> Result<Self> {
+    pub fn open(path: &Path, progress: &mut Unpacked<'_>) -> Result<Self> {
         let Opened { folder, private, mut flaws } = archive::open(path, progress)?;
-        let session = Session::read(&private)?;
+        let session = SessionFile::read(&private)?;
         let file = private.path().join(session::FILE);
         let mut of_session = Vec::new();
         let schema = Schema::new(&session, &mut of_session).with_context(|| format!("reading {}", file.display()))?;
@@ -88,9 +88,9 @@ impl Trace {
         let told = tasks::read(&private).map_err(&mut or_nothing).unwrap_or_default();
         let last = tasks::read_last(&private).map_err(&mut or_nothing).unwrap_or_default();
         let cgroups = tasks::read_cgroups(&private).map_err(&mut or_nothing).unwrap_or_default();
-        let is_missing = |told: &Told| match told.what {
-            What::Missing { .. } => told.time > session.clock.start.monotonic,
-            What::Named(..) => false,
+        let is_missing = |told: &TaskNote| match told.what {
+            Noted::Missing { .. } => told.time > session.clock.start.monotonic,
+            Noted::Named(..) => false,
         };
         let unnamed = told.iter().copied().filter(is_missing).collect();
         let names = Names::new(told, last, cgroups);
@@ -124,7 +124,7 @@ impl Trace {
     ///
     /// # Errors
     /// As [`Self::open`]; and when two cannot be brought together.
-    pub fn open_all(paths: &[PathBuf], progress: &mut Progress<'_>) -> Result<Vec<Self>> {
+    pub fn open_all(paths: &[PathBuf], progress: &mut Unpacked<'_>) -> Result<Vec<Self>> {
         let mut traces: Vec<Self> = paths.iter().map(|path| Self::open(path, progress)).collect::<Result<_>>()?;
         if let Some((first, others)) = traces.split_first_mut() {
             let common = Anchors::new(&first.session.clock);
@@ -140,7 +140,7 @@ impl Trace {
     /// # Errors
     /// When it cannot be read.
     pub fn has_ended(&self) -> Result<bool> {
-        Ok(is_finished(&Session::read(&self.private)?))
+        Ok(is_finished(&SessionFile::read(&self.private)?))
     }
 
     /// Whether its recorder lives.
@@ -282,7 +282,7 @@ impl Trace {
 
     /// Where an event tells the names of threads.
     #[must_use]
-    pub fn tellings_of(&self, event: &Event) -> &[Telling] {
+    pub fn tellings_of(&self, event: &EventClass) -> &[Telling] {
         self.tellings.get(usize::from(event.id)).map_or(&[], Vec::as_slice)
     }
 
@@ -293,7 +293,7 @@ impl Trace {
     }
 }
 
-fn is_finished(session: &Session) -> bool {
+fn is_finished(session: &SessionFile) -> bool {
     session.clock.end.is_some()
 }
 
@@ -302,7 +302,7 @@ impl Anchors {
     const MOST_SLEW: i128 = 2000;
     const READING: i128 = 1_000_000;
 
-    fn new(clock: &Clock) -> Self {
+    fn new(clock: &SessionClock) -> Self {
         let epoch = |instant: Instant| i128::from(instant.realtime) - i128::from(instant.monotonic);
         let (start, mut end) = (clock.start, clock.end.unwrap_or(clock.start));
         let slew = epoch(end) - epoch(start);
@@ -335,16 +335,16 @@ mod tests {
     #[test]
     fn a_clock_runs_straight_between_its_anchors_and_stands_beyond() {
         let start = instant(1_000_000_000, 11_000_000_000);
-        let anchors = Anchors::new(&Clock { start, end: Some(instant(3_000_000_000, 13_000_100_000)) });
+        let anchors = Anchors::new(&SessionClock { start, end: Some(instant(3_000_000_000, 13_000_100_000)) });
         for (time, epoch) in
             [(0, 0), (1_000_000_000, 0), (2_000_000_000, 50_000), (3_000_000_000, 100_000), (9_000_000_000, 100_000)]
         {
             assert_eq!(anchors.epoch(time), 10_000_000_000 + epoch, "{time}");
         }
         // It was set an hour back.
-        let anchors = Anchors::new(&Clock { start, end: Some(instant(3_000_000_000, 1_000_000)) });
+        let anchors = Anchors::new(&SessionClock { start, end: Some(instant(3_000_000_000, 1_000_000)) });
         assert_eq!(anchors.epoch(3_000_000_000), 10_000_000_000);
-        let anchors = Anchors::new(&Clock { start, end: None });
+        let anchors = Anchors::new(&SessionClock { start, end: None });
         assert_eq!(anchors.epoch(3_000_000_000), 10_000_000_000);
     }
 }

@@ -10,11 +10,11 @@ use super::{
     slices::{Item, PacketSeen, Slice, Slicer, SourceId, Window},
     trace::Trace,
 };
-use crate::form::{directory, session::Cpu};
+use crate::form::{directory, session::CpuAccount};
 
 /// What was walked, and what does not add up.
 #[derive(Debug, Default)]
-pub struct Report {
+pub struct Findings {
     /// By CPU.
     pub cpus: BTreeMap<u32, Walked>,
     /// What does not add up, each with the file and the place in it where there is one.
@@ -48,8 +48,8 @@ struct Part {
 ///
 /// # Errors
 /// When a file cannot be read.
-pub fn verify(trace: &Trace, mut progress: impl FnMut(u64)) -> Result<Report> {
-    let mut report = Report { findings: trace.flaws.clone(), ..Report::default() };
+pub fn verify(trace: &Trace, mut progress: impl FnMut(u64)) -> Result<Findings> {
+    let mut report = Findings { findings: trace.flaws.clone(), ..Findings::default() };
     let traces = std::slice::from_ref(trace);
     for cpu in trace.cpus()? {
         let bytes = trace.stream(cpu)?.len();
@@ -93,7 +93,7 @@ impl Part {
     }
 }
 
-impl Report {
+impl Findings {
     /// Whether everything adds up.
     #[must_use]
     pub fn is_sound(&self) -> bool {
@@ -155,7 +155,7 @@ impl Report {
             ));
             return;
         }
-        let accounts: BTreeMap<u32, &Cpu> = trace.session.cpus.iter().map(|cpu| (cpu.cpu, cpu)).collect();
+        let accounts: BTreeMap<u32, &CpuAccount> = trace.session.cpus.iter().map(|cpu| (cpu.cpu, cpu)).collect();
         for (number, walked) in &self.cpus {
             let file = trace.path.join(directory::cpu_file(*number));
             let Some(account) = accounts.get(number) else {
@@ -163,7 +163,7 @@ impl Report {
                 continue;
             };
             // A file without a packet tells nothing.
-            let before = trace.session.before.iter().find(|before| before.cpu == *number).map_or(0, Cpu::told);
+            let before = trace.session.before.iter().find(|before| before.cpu == *number).map_or(0, CpuAccount::told);
             let told = if walked.packets == 0 { account.told() } else { before.saturating_add(account.told()) };
             let checks = [
                 ("records", walked.records, account.in_file()),
@@ -189,7 +189,7 @@ impl Report {
         let runs: Option<Vec<u64>> = trace.session.programs.iter().map(|program| program.runs).collect();
         let Some(runs) = runs.filter(|runs| !runs.is_empty()) else { return };
         let runs: u64 = runs.into_iter().fold(0, u64::saturating_add);
-        let of = |cpu: &Cpu| {
+        let of = |cpu: &CpuAccount| {
             [cpu.filtered, cpu.suppressed, cpu.entries, cpu.unpaired, cpu.other_calls, cpu.lost()]
                 .into_iter()
                 .fold(cpu.recorded, u64::saturating_add)

@@ -20,14 +20,14 @@ pub(super) type Lasted = (u64, u64, u32, u32);
 
 /// What lasted, of one kind.
 #[derive(Debug)]
-pub(super) struct Kind {
+pub(super) struct Durations {
     name: String,
     map: Vec<u64>,
     spread: Spread,
     longest: BinaryHeap<Reverse<Lasted>>,
 }
 
-impl Kind {
+impl Durations {
     pub(super) fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -64,13 +64,13 @@ impl Kind {
 }
 
 /// The block of all kinds.
-pub(super) fn block(mut kinds: Vec<Kind>) -> Block {
+pub(super) fn block(mut kinds: Vec<Durations>) -> Block {
     kinds.retain(|kind| kind.spread.numbers() > 0);
     kinds.sort_by_key(|kind| Reverse(kind.spread.sum()));
     kinds.truncate(KINDS);
     let mut block =
         Block::new(json!({"kind": "dist", "names": kinds.iter().map(|kind| &kind.name).collect::<Vec<_>>()}));
-    let stats = kinds.iter().map(|Kind { spread, .. }| {
+    let stats = kinds.iter().map(|Durations { spread, .. }| {
         let [p50, p90, p99, p999] = [500, 900, 990, 999].map(|thousandths| spread.quantile(thousandths));
         json!({"n": spread.numbers(), "sum": spread.sum() as f64, "min": spread.min() as f64, "p50": p50 as f64, "p90": p90 as f64,
             "p99": p99 as f64, "p999": p999 as f64, "max": spread.max() as f64})

@@ -5,17 +5,17 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 
 use super::{
-    Request,
-    durations::Kind,
+    PageSpec,
+    durations::Durations,
     grid::Grid,
     levels::Levels,
-    threads::{Threads, Told},
-    walk::{Brief, Running, What, brief},
+    threads::{ThreadNotes, Threads},
+    walk::{Action, Brief, OnCpu, brief},
 };
 use crate::{
     answers::{
         key::Key,
-        span::{Account, Extractor, Fold, Spans},
+        span::{Extractor, Fold, SpanAccount, Spans},
     },
     export::stacks::Weighed,
     read::{
@@ -35,40 +35,40 @@ pub(super) struct First {
     pub(super) threads: Threads,
     /// By event: records in each of 512 parts of the time.
     pub(super) density: BTreeMap<u16, Vec<u64>>,
-    pub(super) kinds: Vec<Kind>,
+    pub(super) kinds: Vec<Durations>,
     pub(super) stacks: Weighed,
     /// Since, until, CPU, how many, and whether they are sub-buffers.
     pub(super) losses: Vec<(u64, u64, u32, u64, bool)>,
     pub(super) has_switches: bool,
     pub(super) records: u64,
     pub(super) damages: Vec<Damage>,
-    pub(super) accounts: Vec<Account>,
+    pub(super) accounts: Vec<SpanAccount>,
 }
 
 struct Part {
     briefs: Vec<Brief>,
     gaps: Vec<Gap>,
-    told: Told,
+    told: ThreadNotes,
     stacks: Weighed,
-    spans: Option<crate::answers::span::Told>,
+    spans: Option<crate::answers::span::SliceEnds>,
     damages: Vec<Damage>,
     done: u64,
 }
 
 impl First {
-    pub(super) fn walk(request: &mut Request<'_>, grid: Grid, mut slicer: Slicer<'_>) -> Result<Self> {
-        let (traces, choice, spans) = (request.traces, request.choice, request.spans);
+    pub(super) fn walk(request: &mut PageSpec<'_>, grid: Grid, mut slicer: Slicer<'_>) -> Result<Self> {
+        let (traces, filter, spans) = (request.traces, request.filter, request.spans);
         let mut all = Self::new(grid, spans);
         let mut fold = spans.map(Fold::new);
-        let mut running = Running::new(grid.cpus);
-        let mut lasted: BTreeMap<u16, Kind> = BTreeMap::new();
+        let mut running = OnCpu::new(grid.cpus);
+        let mut lasted: BTreeMap<u16, Durations> = BTreeMap::new();
         let worker = || {
             let mut extractor = spans.map(Extractor::new);
             move |mut slice: Slice| {
                 let spans = extractor.as_mut().map(|extractor| extractor.take(&slice, |_, _| 0));
                 let (mut briefs, mut gaps, mut told, mut stacks) =
-                    (Vec::new(), Vec::new(), Told::default(), Weighed::default());
-                choice.show(&slice, traces, |item, names| match item {
+                    (Vec::new(), Vec::new(), ThreadNotes::default(), Weighed::default());
+                filter.show(&slice, traces, |item, names| match item {
                     Item::Record(seen) => {
                         briefs.push(brief(&grid, &seen, names, &mut told));
                         stacks.add(&seen, names, None);
@@ -132,7 +132,7 @@ impl First {
         let kinds = spans
             .into_iter()
             .flat_map(Spans::definitions)
-            .map(|definition| Kind::new(&format!("span {}", definition.name)));
+            .map(|definition| Durations::new(&format!("span {}", definition.name)));
         Self {
             levels: Levels::new(grid),
             threads: Threads::new(),
@@ -150,9 +150,9 @@ impl First {
     fn record<'n>(
         &mut self,
         grid: &Grid,
-        running: &mut Running,
+        running: &mut OnCpu,
         record: &Brief,
-        lasted: &mut BTreeMap<u16, Kind>,
+        lasted: &mut BTreeMap<u16, Durations>,
         name: impl Fn(u16) -> &'n str,
     ) {
         let cpu = record.cpu as usize;
@@ -166,20 +166,20 @@ impl First {
             *count += 1;
         }
         match record.what {
-            What::Switch { next, .. } => {
+            Action::Switch { next, .. } => {
                 self.has_switches = true;
                 let (thread, since) = running.switch(cpu, self.threads.number(next), record.time);
                 self.ran(cpu, thread, since, record.time);
             }
-            What::Lasted(duration) => {
-                let kind = lasted.entry(record.event).or_insert_with(|| Kind::new(name(record.event)));
+            Action::Lasted(duration) => {
+                let kind = lasted.entry(record.event).or_insert_with(|| Durations::new(name(record.event)));
                 kind.add(grid, (duration, record.time.saturating_sub(duration), number, record.cpu));
             }
-            What::Wake(_) | What::Other => {}
+            Action::Wake(_) | Action::Other => {}
         }
     }
 
-    fn gap(&mut self, grid: &Grid, running: &mut Running, gap: &Gap) {
+    fn gap(&mut self, grid: &Grid, running: &mut OnCpu, gap: &Gap) {
         let (since, until, cpu) = (grid.time(gap.since), grid.time(gap.until), gap.source.cpu);
         let (count, is_overrun) = match gap.kind {
             GapKind::Lost(records) => (records, false),

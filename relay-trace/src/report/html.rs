@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::grid::Grid;
 use crate::{
-    form::session::{Cpu, Session},
+    form::session::{CpuAccount, SessionFile},
     read::trace::Trace,
 };
 
@@ -72,8 +72,8 @@ impl Page<'_> {
 
     fn verdict(&self) -> String {
         let cpus = &self.trace.session.cpus;
-        let sum = |of: fn(&Cpu) -> u64| cpus.iter().map(of).fold(0, u64::saturating_add);
-        let (lost, in_files) = (sum(|cpu| cpu.lost().saturating_add(cpu.overrun)), sum(Cpu::in_file));
+        let sum = |of: fn(&CpuAccount) -> u64| cpus.iter().map(of).fold(0, u64::saturating_add);
+        let (lost, in_files) = (sum(|cpu| cpu.lost().saturating_add(cpu.overrun)), sum(CpuAccount::in_file));
         let fits = match self.trace.is_finished() {
             false => "<b class=bad>? It was not ended in order: there is no account</b>",
             true if !self.is_whole => "A part of the trace was chosen",
@@ -112,13 +112,13 @@ impl Page<'_> {
         if !self.trace.is_finished() {
             return row("in the page", &format!("<span class=n>{}</span>", grouped(self.records)));
         }
-        let sum = |of: fn(&Cpu) -> u64| session.cpus.iter().map(of).fold(0, u64::saturating_add);
+        let sum = |of: fn(&CpuAccount) -> u64| session.cpus.iter().map(of).fold(0, u64::saturating_add);
         let mut rows = String::new();
         for (index, (name, count)) in [
             ("recorded", sum(|cpu| cpu.recorded)),
             ("− overrun", sum(|cpu| cpu.overrun)),
             ("− unwritten", sum(|cpu| cpu.unwritten)),
-            ("= in the files", sum(Cpu::in_file)),
+            ("= in the files", sum(CpuAccount::in_file)),
             ("in the page", self.records),
         ]
         .into_iter()
@@ -130,7 +130,7 @@ impl Page<'_> {
     }
 }
 
-fn line(session: &Session, cpus: usize) -> String {
+fn line(session: &SessionFile, cpus: usize) -> String {
     let command: String = session.command.join(" ").chars().take(600).collect();
     format!(
         "Linux {} · {cpus} CPUs · {} · <code>{}</code>",
@@ -140,7 +140,7 @@ fn line(session: &Session, cpus: usize) -> String {
     )
 }
 
-fn facts(session: &Session, path: &str, when: &str, length: &str) -> String {
+fn facts(session: &SessionFile, path: &str, when: &str, length: &str) -> String {
     let command = format!("<code>{}</code>", escaped(&session.command.join(" ")));
     [
         row("Trace", &escaped(path)),
@@ -159,8 +159,8 @@ fn facts(session: &Session, path: &str, when: &str, length: &str) -> String {
     .concat()
 }
 
-fn lost(session: &Session) -> String {
-    let sum = |of: fn(&Cpu) -> u64| session.cpus.iter().map(of).fold(0, u64::saturating_add);
+fn lost(session: &SessionFile) -> String {
+    let sum = |of: fn(&CpuAccount) -> u64| session.cpus.iter().map(of).fold(0, u64::saturating_add);
     let causes = [
         ("full", sum(|cpu| cpu.lost_full)),
         ("too big", sum(|cpu| cpu.lost_too_big)),

@@ -29,10 +29,10 @@ use self::{
     second::Second,
 };
 use crate::{
-    answers::span::{Account, Spans},
-    export::stacks::{Frame, Stacks},
+    answers::span::{SpanAccount, Spans},
+    export::stacks::{StackNode, Stacks},
     read::{
-        choice::Choice,
+        filter::Filter,
         slices::{Slicer, Window},
         stream::Damage,
         trace::Trace,
@@ -52,7 +52,7 @@ const PAGE: usize = 120_000;
 
 /// What the page is to show.
 #[expect(missing_debug_implementations, reason = "functions have none")]
-pub struct Request<'t> {
+pub struct PageSpec<'t> {
     /// One trace.
     pub traces: &'t [Trace],
     /// Cuts it into slices, twice.
@@ -60,7 +60,7 @@ pub struct Request<'t> {
     /// Which time.
     pub window: Window,
     /// Which records are wanted.
-    pub choice: &'t Choice,
+    pub filter: &'t Filter,
     /// Whether these are all.
     pub is_whole: bool,
     /// Which spans are wanted.
@@ -77,7 +77,7 @@ pub struct Reported {
     /// What could not be read.
     pub damages: Vec<Damage>,
     /// What became of the ends of spans.
-    pub spans: Vec<(String, Account)>,
+    pub spans: Vec<(String, SpanAccount)>,
     /// Records,
     pub records: u64,
     /// and those that are in the page one by one.
@@ -88,7 +88,7 @@ pub struct Reported {
 ///
 /// # Errors
 /// When a file cannot be read, or `output` not be written.
-pub fn write(mut request: Request<'_>, output: &mut dyn Write) -> Result<Reported> {
+pub fn write(mut request: PageSpec<'_>, output: &mut dyn Write) -> Result<Reported> {
     let trace = &request.traces[0];
     let grid = Grid::new(trace, request.window)?;
     let slicer = (request.slicer)()?;
@@ -220,7 +220,7 @@ fn flame(stacks: &Stacks) -> Block {
     let mut numbers: HashMap<&str, u64> = HashMap::new();
     let [mut depths, mut of, mut own] = [const { Vec::<u64>::new() }; 3];
     let frames = stacks.frames();
-    for Frame { depth, name, total, own: ends } in &frames {
+    for StackNode { depth, name, total, own: ends } in &frames {
         let is_small = total.saturating_mul(SMALLEST) < all;
         match own.last_mut() {
             // Below one that is shown; what is below this one is as small.

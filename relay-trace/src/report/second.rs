@@ -6,18 +6,18 @@ use anyhow::Result;
 use serde_json::{Value as Json, json};
 
 use super::{
-    Request,
+    PageSpec,
     block::{Block, zigzag},
     first::First,
     grid::Grid,
     levels::{each_bucket, shade},
-    threads::{Threads, Told},
-    walk::{Brief, Running, What, brief},
+    threads::{ThreadNotes, Threads},
+    walk::{Action, Brief, OnCpu, brief},
 };
 use crate::{
     read::{
         pipeline,
-        schema::Event,
+        schema::EventClass,
         slices::{Item, Seen, Slice, Slicer},
         symbolize::Symbols,
         trace::Trace,
@@ -68,7 +68,7 @@ struct Folding<'f> {
     threads: &'f mut Threads,
     events: &'f HashMap<u16, u64>,
     trace: &'f Trace,
-    running: Running,
+    running: OnCpu,
     lanes: Lanes,
     /// The stretch that is open, what its CPUs ran when it began, and its records by CPU.
     stretch: usize,
@@ -79,14 +79,14 @@ struct Folding<'f> {
 
 impl Second {
     pub(super) fn walk(
-        request: &mut Request<'_>,
+        request: &mut PageSpec<'_>,
         grid: Grid,
         mut slicer: Slicer<'_>,
         first: &mut First,
         events: &HashMap<u16, u64>,
         wanted: &BTreeSet<usize>,
     ) -> Result<Self> {
-        let (traces, choice) = (request.traces, request.choice);
+        let (traces, filter) = (request.traces, request.filter);
         let busiest = first.threads.busiest(64);
         let mut folding = Folding {
             grid,
@@ -94,7 +94,7 @@ impl Second {
             threads: &mut first.threads,
             events,
             trace: &traces[0],
-            running: Running::new(grid.cpus),
+            running: OnCpu::new(grid.cpus),
             stretch: 0,
             init: Vec::new(),
             rows: (0..grid.cpus).map(|_| Vec::new()).collect(),
@@ -105,9 +105,9 @@ impl Second {
             let mut cells = Cells { symbols: traces[0].symbols(), words: ByEvent::new(traces) };
             move |slice: Slice| {
                 let mut part = Part { briefs: Vec::new(), gaps: Vec::new(), done: slice.done };
-                choice.show(&slice, traces, |item, names| match item {
+                filter.show(&slice, traces, |item, names| match item {
                     Item::Record(seen) => {
-                        let record = brief(&grid, &seen, names, &mut Told::default());
+                        let record = brief(&grid, &seen, names, &mut ThreadNotes::default());
                         let is_kept = wanted.contains(&grid.bucket(record.time, grid.stretches));
                         part.briefs.push((record, is_kept.then(|| cells.of(&seen))));
                     }
@@ -157,7 +157,7 @@ impl Folding<'_> {
         {
             rows.push(Row { brief, cells });
         }
-        if let What::Switch { next, .. } = brief.what {
+        if let Action::Switch { next, .. } = brief.what {
             let (thread, since) = self.running.switch(cpu, self.threads.number(next), brief.time);
             self.lanes.ran(thread, since, brief.time);
         }
@@ -194,7 +194,7 @@ impl Folding<'_> {
                 events.push(self.events.get(&brief.event).copied().unwrap_or(0));
                 let thread = i64::from(self.threads.number(brief.tid));
                 threads.push(zigzag(thread - runs.cast_signed()));
-                if let What::Switch { could_run, next: to, .. } = brief.what {
+                if let Action::Switch { could_run, next: to, .. } = brief.what {
                     runs = self.threads.number(to).into();
                     next.push(runs);
                     states.push(u64::from(!could_run));
@@ -236,7 +236,7 @@ impl Folding<'_> {
     }
 }
 
-fn is_shown(event: &Event, field: &str) -> bool {
+fn is_shown(event: &EventClass, field: &str) -> bool {
     event.name != SWITCH || !OF_THREADS.contains(&field)
 }
 
@@ -334,13 +334,13 @@ impl Lanes {
             self.records[lane * self.buckets + self.grid.bucket(brief.time, self.buckets)] += 1;
         }
         match brief.what {
-            What::Wake(tid) => {
+            Action::Wake(tid) => {
                 let thread = threads.number(tid);
                 if self.of.contains_key(&thread) {
                     self.waits.entry(thread).or_insert(brief.time);
                 }
             }
-            What::Switch { prev, could_run, next } => {
+            Action::Switch { prev, could_run, next } => {
                 let prev = threads.number(prev);
                 // It ran until now: a wake-up before has changed nothing.
                 self.waits.remove(&prev);
@@ -355,7 +355,7 @@ impl Lanes {
                     });
                 }
             }
-            What::Lasted(_) | What::Other => {}
+            Action::Lasted(_) | Action::Other => {}
         }
     }
 

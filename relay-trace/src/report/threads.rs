@@ -39,7 +39,7 @@ impl Threads {
     }
 
     /// Takes what a part of the trace tells of threads.
-    pub(super) fn learn(&mut self, told: Told) {
+    pub(super) fn learn(&mut self, told: ThreadNotes) {
         for (tid, (pid, name)) in told.0.into_iter().filter(|(tid, _)| *tid != 0) {
             let number = self.number(tid);
             if let Some(thread) = self.of(number) {
@@ -63,9 +63,9 @@ impl Threads {
 
 /// What a part of the trace tells of threads: process and last name.
 #[derive(Debug, Default)]
-pub(super) struct Told(HashMap<u32, (Option<u32>, Vec<u8>)>);
+pub(super) struct ThreadNotes(HashMap<u32, (Option<u32>, Vec<u8>)>);
 
-impl Told {
+impl ThreadNotes {
     pub(super) fn tell(&mut self, tid: u32, pid: Option<u32>, name: &[u8]) {
         let (known, last) = self.0.entry(tid).or_default();
         *known = pid.or(*known);

@@ -1,8 +1,8 @@
 //! What both walks through a trace take out of its records.
 
-use super::{grid::Grid, threads::Told};
+use super::{grid::Grid, threads::ThreadNotes};
 use crate::read::{
-    choice::comm,
+    filter::comm,
     names::Names,
     slices::Seen,
     value::{Number, Value},
@@ -16,11 +16,11 @@ pub(super) struct Brief {
     pub(super) cpu: u32,
     pub(super) event: u16,
     pub(super) tid: u32,
-    pub(super) what: What,
+    pub(super) what: Action,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) enum What {
+pub(super) enum Action {
     Other,
     /// A CPU goes from one thread to another; the first could go on running.
     Switch {
@@ -34,7 +34,7 @@ pub(super) enum What {
     Lasted(u64),
 }
 
-pub(super) fn brief(grid: &Grid, seen: &Seen<'_>, names: &Names, told: &mut Told) -> Brief {
+pub(super) fn brief(grid: &Grid, seen: &Seen<'_>, names: &Names, told: &mut ThreadNotes) -> Brief {
     told.tell(seen.record.tid, Some(seen.record.pid), comm(seen, names));
     let value = |name: &str| seen.event.value(seen.event.field(name)?, seen.payload);
     let number = |name: &str| match value(name) {
@@ -52,14 +52,14 @@ pub(super) fn brief(grid: &Grid, seen: &Seen<'_>, names: &Names, told: &mut Told
                 name(prev, "prev_comm");
                 name(next, "next_comm");
                 // The lowest bits are those of sleeping; those above say that it was preempted.
-                What::Switch { prev, could_run: state.wide() & 0xff == 0, next }
+                Action::Switch { prev, could_run: state.wide() & 0xff == 0, next }
             }
-            _ => What::Other,
+            _ => Action::Other,
         },
-        "sched:sched_wakeup" | "sched:sched_wakeup_new" => number("pid").map_or(What::Other, What::Wake),
+        "sched:sched_wakeup" | "sched:sched_wakeup_new" => number("pid").map_or(Action::Other, Action::Wake),
         _ => match value("duration_ns") {
-            Some(Value::Number(Number::Unsigned(duration))) => What::Lasted(duration),
-            _ => What::Other,
+            Some(Value::Number(Number::Unsigned(duration))) => Action::Lasted(duration),
+            _ => Action::Other,
         },
     };
     Brief { time: grid.time(seen.time), cpu: seen.source.cpu, event: seen.event.id, tid: seen.record.tid, what }
@@ -67,11 +67,11 @@ pub(super) fn brief(grid: &Grid, seen: &Seen<'_>, names: &Names, told: &mut Told
 
 /// What each CPU runs, by its switches. How long the first had run that a switch tells of is not known, nor what ran through a loss: 0, as if it had been idle.
 #[derive(Debug)]
-pub(super) struct Running {
+pub(super) struct OnCpu {
     now: Vec<(u32, u64)>,
 }
 
-impl Running {
+impl OnCpu {
     pub(super) fn new(cpus: usize) -> Self {
         Self { now: vec![(0, 0); cpus] }
     }

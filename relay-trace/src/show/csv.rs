@@ -11,9 +11,9 @@ use super::{
     time::WallClock,
 };
 use crate::read::{
-    choice::comm,
+    filter::comm,
     names::Names,
-    schema::Event,
+    schema::EventClass,
     slices::{Item, Seen},
     symbolize::Symbols,
     trace::Trace,
@@ -45,7 +45,7 @@ pub struct CsvWriter<'t> {
 impl Columns {
     /// The columns of records of these events; of several traces if `has_host`.
     #[must_use]
-    pub fn new<'e>(events: impl Iterator<Item = &'e Event>, style: &Style, has_host: bool) -> Self {
+    pub fn new<'e>(events: impl Iterator<Item = &'e EventClass>, style: &Style, has_host: bool) -> Self {
         let mut names = style.fields.clone();
         if names.is_empty() {
             let mut seen = BTreeSet::new();

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     form::builds,
     read::{
-        choice::comm,
+        filter::comm,
         names::Names,
         slices::{Gap, GapKind, Item, Seen},
         symbolize::Symbols,

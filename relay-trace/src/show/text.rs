@@ -11,9 +11,9 @@ use super::{
 use crate::{
     form::builds,
     read::{
-        choice::comm,
+        filter::comm,
         names::Names,
-        schema::{Event, USER_FRAME},
+        schema::{EventClass, USER_FRAME},
         slices::{Gap, GapKind, Item, Seen},
         symbolize::Symbols,
         trace::Trace,
@@ -79,7 +79,7 @@ impl Words {
     /// The word of a value, if the event's print format has one.
     pub fn of<'w>(
         &'w mut self,
-        event: &Event,
+        event: &EventClass,
         field: usize,
         value: Value<'_>,
         payload: &[u8],
@@ -116,7 +116,7 @@ impl<T> ByEvent<T> {
     }
 
     /// What belongs to an event of a trace.
-    pub(crate) fn of(&mut self, trace: usize, event: &Event, make: impl FnOnce() -> T) -> &mut T {
+    pub(crate) fn of(&mut self, trace: usize, event: &EventClass, make: impl FnOnce() -> T) -> &mut T {
         let (of, id) = (&mut self.of[trace], usize::from(event.id));
         if of.len() <= id {
             of.resize_with(id + 1, || None);
@@ -126,7 +126,7 @@ impl<T> ByEvent<T> {
 }
 
 impl Line {
-    fn new(event: &Event, style: &Style) -> Self {
+    fn new(event: &EventClass, style: &Style) -> Self {
         let label = |name: &str| {
             let shown = style.fields.is_empty() || style.fields.iter().any(|field| field == name);
             if shown { format!(" {name}=") } else { String::new() }

@@ -8,7 +8,7 @@ use std::{
 
 use relay_trace::{
     read::{
-        choice::Choice,
+        filter::Filter,
         repair,
         slices::{Slicer, Window},
         trace::Trace,
@@ -38,14 +38,14 @@ pub fn folder() -> &'static Path {
 
 /// Shows all records as text and JSON, each a line, to `seen`; returns how many there were.
 pub fn show(traces: &[Trace], seen: impl Fn(&[u8])) -> u64 {
-    let choice = Choice::new(traces, &[], &[]).expect("everything");
+    let filter = Filter::new(traces, &[], &[]).expect("everything");
     let wall = WallClock::new(traces, zone().expect("a time zone"));
     let style = Style { time: TimeForm::Monotonic, wall, colours: false, fields: Vec::new() };
     let mut slicer = Slicer::new(traces, |_| true, Window::default()).expect("the files are there");
     let (mut text, mut json) = (TextWriter::new(traces, &style), JsonWriter::new(traces, &style));
     let mut records = 0;
     while let Some(slice) = slicer.next(u64::MAX).expect("the files can be read") {
-        choice.show(&slice, traces, |item, names| {
+        filter.show(&slice, traces, |item, names| {
             let (mut line, mut object) = (Vec::new(), Vec::new());
             text.write(&item, names, &mut line);
             json.write(&item, names, &mut object);

@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result};
 use relay_build::ebpf;
 
 use super::{Machine, guest};
-use crate::{exec, make_folder_of, suite::Suite, tests};
+use crate::{exec, make_folder_of, suite::TestResults, tests};
 
 /// A kernel that is booted, how its machine is emulated, and what is added to its command line.
 pub(super) struct Boot<'a> {
@@ -53,7 +53,7 @@ const PATCHING: [&str; 6] =
 
 impl Boot<'_> {
     /// Boots, shows what is printed, and notes which tests have finished.
-    pub(super) fn run(&self, machine: &Machine, initrd: &Path, finished: &mut Suite) -> Result<Outcome> {
+    pub(super) fn run(&self, machine: &Machine, initrd: &Path, finished: &mut TestResults) -> Result<Outcome> {
         let monitor = initrd.with_file_name(format!("monitor-{}", std::process::id()));
         let mut qemu = Command::new("timeout");
         qemu.arg(TIME_LIMIT[usize::from(tests::is_full())]).args(machine.qemu).args(self.accelerator);
@@ -69,7 +69,7 @@ impl Boot<'_> {
     }
 }
 
-fn watch(child: &mut Child, monitor: &Path, finished: &mut Suite) -> Result<Outcome> {
+fn watch(child: &mut Child, monitor: &Path, finished: &mut TestResults) -> Result<Outcome> {
     let console = BufReader::new(child.stdout.take().context("the guest's console")?);
     let (said, lines) = mpsc::channel();
     thread::spawn(move || console.split(b'\n').map_while(Result::ok).try_for_each(|line| said.send(line)));
@@ -127,7 +127,7 @@ fn boots(machine: &Machine, image: &Path, folder: &Path, accelerator: &[&str]) -
     if let Ok(known) = fs::read_to_string(&answer) {
         return Ok(known == "yes");
     }
-    let initrd = guest::initrd(machine, crate::debian::Suite::Own, folder, &[], &[], &Suite::default())?;
+    let initrd = guest::initrd(machine, crate::debian::Suite::Own, folder, &[], &[], &TestResults::default())?;
     let mut qemu = Command::new("timeout");
     qemu.arg("30").args(machine.qemu).args(accelerator).args(GUEST).args(["-monitor", "none", "-append"]);
     qemu.arg(format!("console={} panic=-1 quiet", machine.console)).arg("-kernel").arg(image);

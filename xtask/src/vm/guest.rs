@@ -14,7 +14,7 @@ use crate::{
     copy,
     debian::{self, Apt},
     exec, find, root,
-    suite::Suite,
+    suite::TestResults,
 };
 
 /// The real ones, where busybox's differ, or have another name once they are copied.
@@ -80,7 +80,7 @@ pub(super) fn initrd(
     folder: &Path,
     programs: &[(PathBuf, &str)],
     runs: &[String],
-    finished: &Suite,
+    finished: &TestResults,
 ) -> Result<PathBuf> {
     let root = folder.join("root");
     let packages = |names: &[&str]| Apt::new(machine.architecture, suite)?.unpack_with_dependencies(names);

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use anyhow::Result;
-use relay_trace::{answers::totals::Fields, show::escape::escaped};
+use relay_trace::{answers::totals::TotalFields, show::escape::escaped};
 
 use super::{
     super::units::{bytes, nanoseconds, size, unit},
@@ -14,7 +14,7 @@ use super::{
 pub(super) const WIDTH: usize = 64;
 const BLOCKS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-pub(super) fn text(report: &Report, verbose: bool, fields: &Fields) -> Result<String> {
+pub(super) fn text(report: &Report, verbose: bool, fields: &TotalFields) -> Result<String> {
     let mut text = String::new();
     for trace in &report.traces {
         one(&mut text, trace, verbose)?;
@@ -159,7 +159,7 @@ fn histogram(text: &mut String, name: &str, records: u64, spread: &SpreadReport)
 }
 
 /// A table: a row for each key, and under it what is not shown.
-pub(super) fn groups(text: &mut String, fields: &Fields, report: &Groups) -> Result<()> {
+pub(super) fn groups(text: &mut String, fields: &TotalFields, report: &Groups) -> Result<()> {
     let all = report.groups.iter().map(|group| group.records).sum::<u64>() + report.more_records;
     let mut head = fields.by.clone();
     head.extend(["records".to_owned(), "share".to_owned()]);

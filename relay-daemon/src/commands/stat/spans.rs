@@ -6,8 +6,8 @@ use anyhow::Result;
 use relay_trace::{
     answers::{
         key::Key,
-        span::{Account, Definition, Span, Spans},
-        totals::{Fields, Part, Totals},
+        span::{Definition, Span, SpanAccount, Spans},
+        totals::{SliceTotals, TotalFields, Totals},
     },
     read::trace::Trace,
 };
@@ -34,17 +34,17 @@ struct Report {
 struct SpanReport {
     name: String,
     by: Vec<String>,
-    account: Account,
+    account: SpanAccount,
     #[serde(flatten)]
     groups: Groups,
 }
 
 /// The spans of one definition, added up.
 struct Sums {
-    fields: Fields,
+    fields: TotalFields,
     /// Where the fields of `by` are among those that a span has.
     places: Vec<usize>,
-    part: Part,
+    part: SliceTotals,
     in_part: usize,
     totals: Totals,
 }
@@ -71,7 +71,7 @@ pub(super) fn run(arguments: &Arguments, traces: &[Trace], top: usize) -> Result
     bar.finish_and_clear();
     let mut damages = Damages::of(traces);
     damages.add(found);
-    let report = |((definition, sums), account): ((&Definition, Sums), Account)| {
+    let report = |((definition, sums), account): ((&Definition, Sums), SpanAccount)| {
         let fields = sums.fields.clone();
         let groups = Groups::new(sums.finish(), &fields, order, top);
         (SpanReport { name: definition.name.clone(), by: fields.by.clone(), account, groups }, fields)
@@ -96,8 +96,8 @@ impl Sums {
             })
         };
         let places = by.iter().map(&mut place).collect();
-        let fields = Fields { spread: Some(DURATION.to_owned()), sum: Some(DURATION.to_owned()), by };
-        Self { fields, places, part: Part::default(), in_part: 0, totals: Totals::default() }
+        let fields = TotalFields { spread: Some(DURATION.to_owned()), sum: Some(DURATION.to_owned()), by };
+        Self { fields, places, part: SliceTotals::default(), in_part: 0, totals: Totals::default() }
     }
 
     fn add(&mut self, span: &Span<'_>) {
@@ -123,7 +123,7 @@ impl Sums {
     }
 }
 
-fn draw_one(text: &mut String, report: &SpanReport, fields: &Fields) -> Result<()> {
+fn draw_one(text: &mut String, report: &SpanReport, fields: &TotalFields) -> Result<()> {
     let account = &report.account;
     writeln!(text, "{}", said(&report.name, account))?;
     if account.crossed > 0 {

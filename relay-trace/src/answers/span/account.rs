@@ -2,7 +2,7 @@
 
 /// What became of the ends of spans.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Account {
+pub struct SpanAccount {
     /// Records that began one.
     pub starts: u64,
     /// Records that ended one.
@@ -27,7 +27,7 @@ pub struct Account {
     pub crossed: u64,
 }
 
-impl Account {
+impl SpanAccount {
     pub(super) fn add(&mut self, other: &Self) {
         let Self {
             starts,

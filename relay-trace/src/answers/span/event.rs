@@ -10,7 +10,7 @@ use crate::{
     form::format::{Display, Element, FieldKind},
     read::{
         packet::Record,
-        schema::{Event, OwnField},
+        schema::{EventClass, OwnField},
         slices::{Seen, SourceId},
         trace::Trace,
         value::{Number, Value},
@@ -29,13 +29,13 @@ const fn own(name: &'static str, size: usize) -> OwnField {
 const PREFIX: &str = "span:";
 
 /// By definition and trace, and the events that are START and END.
-type Kind = (usize, usize, u16, u16);
+type SpanOfEvents = (usize, usize, u16, u16);
 
 /// The events of all spans that there can be.
 #[derive(Debug)]
 pub(super) struct SpanEvents {
-    events: Vec<(usize, Event)>,
-    of: HashMap<Kind, usize>,
+    events: Vec<(usize, EventClass)>,
+    of: HashMap<SpanOfEvents, usize>,
 }
 
 /// A span as a record of an event.
@@ -123,16 +123,16 @@ impl SpanEvents {
         Ok(Self { events, of })
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = (usize, &Event)> {
+    pub(super) fn all(&self) -> impl Iterator<Item = (usize, &EventClass)> {
         self.events.iter().map(|(trace, event)| (*trace, event))
     }
 }
 
 /// The event of spans with these ends. END's fields are called `end_NAME` where START has the name.
-fn joined(id: u16, name: &str, start: &Event, end: &Event) -> Event {
-    let own = Event::of(id, name.to_owned(), &OF_EVERY);
+fn joined(id: u16, name: &str, start: &EventClass, end: &EventClass) -> EventClass {
+    let own = EventClass::of(id, name.to_owned(), &OF_EVERY);
     let mut taken: HashSet<String> = OF_EVERY.iter().map(|field| field.name.to_owned()).collect();
-    let mut names = |event: &Event, prefix: &str| {
+    let mut names = |event: &EventClass, prefix: &str| {
         let free = |field: &str| {
             let mut name = field.to_owned();
             while !taken.insert(name.clone()) {
@@ -159,8 +159,8 @@ impl Span<'_> {
         let (end_event, _, end_payload) = schema.open(&end).ok()?;
         let duration = self.end.saturating_sub(self.start);
         let own = [&duration.to_le_bytes()[..], &self.start_cpu.to_le_bytes(), &[u8::from(self.crossed)]].concat();
-        let payload = Event::join(&[
-            (&Event::of(0, String::new(), &OF_EVERY), &own),
+        let payload = EventClass::join(&[
+            (&EventClass::of(0, String::new(), &OF_EVERY), &own),
             (start_event, start_payload),
             (end_event, end_payload),
         ]);

@@ -5,10 +5,10 @@ use std::{collections::HashMap, sync::Arc};
 use anyhow::Result;
 
 use super::{
-    Account, Ended, Span, Spans, Told, What,
-    grammar::Kind,
+    EndKind, Ended, SliceEnds, Span, SpanAccount, Spans,
+    grammar::SpanKind,
     matching::{End, Matcher},
-    sched::Threads,
+    sched::SchedThreads,
 };
 use crate::{
     answers::key::Key,
@@ -21,7 +21,7 @@ pub struct Fold<'f> {
     spans: &'f Spans<'f>,
     /// By definition and trace: what belongs together is of one host.
     matchers: HashMap<(usize, usize), Matcher>,
-    threads: HashMap<(usize, usize), Threads>,
+    threads: HashMap<(usize, usize), SchedThreads>,
     gaps: Gaps,
     crossed: Vec<u64>,
     /// The process of each thread of a trace, as far as ends have told, where spans are shown as records.
@@ -49,7 +49,7 @@ impl<'f> Fold<'f> {
     ///
     /// # Errors
     /// What `give` says.
-    pub fn take(&mut self, told: Told, mut give: impl FnMut(&Span<'_>, usize) -> Result<()>) -> Result<()> {
+    pub fn take(&mut self, told: SliceEnds, mut give: impl FnMut(&Span<'_>, usize) -> Result<()>) -> Result<()> {
         self.gaps.add(&told.gaps);
         self.last = self.last.max(told.last);
         told.ends.into_iter().try_for_each(|ended| self.one(ended, &mut give))
@@ -63,8 +63,8 @@ impl<'f> Fold<'f> {
         }
         let (gaps, crossed, fields, pids) = (&self.gaps, &mut self.crossed[definition], &self.spans.fields, &self.pids);
         let one_cpu = match &wanted.definition.kind {
-            Kind::Ends(ends) => ends.keys.iter().any(|key| key.start == ["cpu"]),
-            Kind::Sched(_) => false,
+            SpanKind::Ends(ends) => ends.keys.iter().any(|key| key.start == ["cpu"]),
+            SpanKind::Sched(_) => false,
         };
         let mut result = Ok(());
         let mut ended = |keys: &[Key], start: &End, end: &End, about: &End| {
@@ -91,7 +91,7 @@ impl<'f> Fold<'f> {
             result = give(&span, mark);
         };
         match (what, &wanted.definition.kind) {
-            (What::Ends { end, start }, Kind::Ends(ends)) => {
+            (EndKind::Ends { end, start }, SpanKind::Ends(ends)) => {
                 let matcher =
                     self.matchers.entry((definition, source.trace)).or_insert_with(|| Matcher::new(ends.matching));
                 let mut two = |keys: &Arc<[Key]>, start: &End, end: &End| ended(keys, start, end, start);
@@ -103,7 +103,7 @@ impl<'f> Fold<'f> {
                     matcher.start(&keys, at, &mut two);
                 }
             }
-            (What::Sched(told), Kind::Sched(kind)) => {
+            (EndKind::Sched(told), SpanKind::Sched(kind)) => {
                 let threads = self.threads.entry((definition, source.trace)).or_default();
                 threads.take(*kind, &told, &at, &mut |start, end| ended(&[], start, end, end));
             }
@@ -114,14 +114,14 @@ impl<'f> Fold<'f> {
 
     /// What became of all ends, by definition: there are no more.
     #[must_use]
-    pub fn finish(mut self) -> Vec<Account> {
-        let mut accounts = vec![Account::default(); self.spans.definitions.len()];
+    pub fn finish(mut self) -> Vec<SpanAccount> {
+        let mut accounts = vec![SpanAccount::default(); self.spans.definitions.len()];
         for ((index, _), matcher) in &mut self.matchers {
             matcher.finish(self.last);
             accounts[*index].add(&matcher.account);
         }
         for ((index, _), threads) in &mut self.threads {
-            if let Kind::Sched(kind) = self.spans.definitions[*index].definition.kind {
+            if let SpanKind::Sched(kind) = self.spans.definitions[*index].definition.kind {
                 threads.finish(kind, self.last);
             }
             accounts[*index].add(&threads.account);

@@ -56,7 +56,7 @@ pub struct Ends {
 
 /// What a span is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum SpanKind {
     /// Two events.
     Ends(Ends),
     /// What the scheduler says of a thread.
@@ -80,7 +80,7 @@ pub struct Definition {
     /// What it is called.
     pub name: String,
     /// What it is made of.
-    pub kind: Kind,
+    pub kind: SpanKind,
     /// Its fields that tell spans apart best.
     pub by: Vec<String>,
 }
@@ -108,7 +108,7 @@ pub fn parse(text: &str) -> Result<Definition> {
     let (keys, matching) = keys(by.unwrap_or("tid"))?;
     let by = keys.iter().filter_map(|key| key.start.first().cloned()).collect();
     let ends = Ends { start: start.to_owned(), end: end.to_owned(), keys, matching };
-    Ok(Definition { name: name.to_owned(), kind: Kind::Ends(ends), by })
+    Ok(Definition { name: name.to_owned(), kind: SpanKind::Ends(ends), by })
 }
 
 /// `F,S=E,a|b=c MATCH`
@@ -166,7 +166,7 @@ mod tests {
 
     fn ends(text: &str) -> (String, Ends) {
         match parse(text).unwrap() {
-            Definition { name, kind: Kind::Ends(ends), .. } => (name, ends),
+            Definition { name, kind: SpanKind::Ends(ends), .. } => (name, ends),
             other => panic!("{other:?}"),
         }
     }
@@ -188,8 +188,8 @@ mod tests {
 
     #[test]
     fn known_spans_are_known_by_name() {
-        assert_eq!(parse("runq").unwrap().kind, Kind::Sched(Sched::Runq));
-        let Kind::Ends(block) = parse("block by dev,sector,rwbs").unwrap().kind else { panic!("not two events") };
+        assert_eq!(parse("runq").unwrap().kind, SpanKind::Sched(Sched::Runq));
+        let SpanKind::Ends(block) = parse("block by dev,sector,rwbs").unwrap().kind else { panic!("not two events") };
         assert_eq!(block.keys.len(), 3);
         for (text, words) in [
             ("rung", "did you mean runq"),

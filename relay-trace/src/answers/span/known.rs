@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use super::grammar::{self, Definition, Kind, Sched};
+use super::grammar::{self, Definition, Sched, SpanKind};
 use crate::{read::trace::Trace, similar::did_you_mean};
 
 /// One that says how spans are written.
@@ -89,10 +89,10 @@ pub(super) fn with_keys(name: &str, keys: Option<&str>) -> Result<Definition> {
         if keys.is_some() {
             bail!("the span '{name}' is made of what the scheduler says of each thread: it has no keys of its own");
         }
-        return Ok(Definition { name: name.to_owned(), kind: Kind::Sched(sched), by });
+        return Ok(Definition { name: name.to_owned(), kind: SpanKind::Sched(sched), by });
     }
     let Definition { mut kind, .. } = grammar::parse(known.written)?;
-    if let (Kind::Ends(ends), Some(keys)) = (&mut kind, keys) {
+    if let (SpanKind::Ends(ends), Some(keys)) = (&mut kind, keys) {
         (ends.keys, ends.matching) = grammar::keys(keys)?;
     }
     Ok(Definition { name: name.to_owned(), kind, by })
@@ -102,8 +102,8 @@ impl Definition {
     /// The lists of events that are START and END. Of what the scheduler can say, that which the traces have.
     pub(super) fn sides(&self, traces: &[Trace]) -> (String, String) {
         match &self.kind {
-            Kind::Ends(ends) => (ends.start.clone(), ends.end.clone()),
-            Kind::Sched(_) => {
+            SpanKind::Ends(ends) => (ends.start.clone(), ends.end.clone()),
+            SpanKind::Sched(_) => {
                 let has = |name: &&str| traces.iter().flat_map(|trace| trace.schema.events()).any(|e| e.name == **name);
                 let woken = SCHED.split(',').skip(1).filter(has);
                 (std::iter::once(SWITCH).chain(woken).collect::<Vec<_>>().join(","), SWITCH.to_owned())
@@ -115,9 +115,9 @@ impl Definition {
     #[must_use]
     pub fn events(&self) -> Vec<String> {
         match &self.kind {
-            Kind::Sched(_) => vec![SCHED.to_owned()],
-            Kind::Ends(ends) if ends.start == ends.end => vec![ends.start.clone()],
-            Kind::Ends(ends) => vec![ends.start.clone(), ends.end.clone()],
+            SpanKind::Sched(_) => vec![SCHED.to_owned()],
+            SpanKind::Ends(ends) if ends.start == ends.end => vec![ends.start.clone()],
+            SpanKind::Ends(ends) => vec![ends.start.clone(), ends.end.clone()],
         }
     }
 }

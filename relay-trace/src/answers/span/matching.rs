@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Account, grammar::Match};
+use super::{SpanAccount, grammar::Match};
 use crate::{
     answers::key::Key,
     read::{packet::Record, slices::Seen},
@@ -26,12 +26,12 @@ pub(super) struct End {
     /// The fields that are asked for, as far as this end has them.
     pub(super) fields: Box<[Option<Key>]>,
     /// The record, where spans are shown with all fields.
-    pub(super) kept: Option<Arc<Kept>>,
+    pub(super) kept: Option<Arc<WaitingStart>>,
 }
 
 /// A record that is kept.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Kept {
+pub(super) struct WaitingStart {
     /// Of the trace's own clock.
     pub(super) timestamp: u64,
     pub(super) id: u16,
@@ -41,7 +41,7 @@ pub(super) struct Kept {
     pub(super) payload: Box<[u8]>,
 }
 
-impl Kept {
+impl WaitingStart {
     pub(super) fn new(seen: &Seen<'_>) -> Self {
         let Record { timestamp, id, tid, pid, payload } = seen.record;
         Self { timestamp, id, tid, pid, payload: payload.into() }
@@ -74,7 +74,7 @@ pub(super) struct Matcher {
     bytes: usize,
     /// ENDs of this moment that have no START: it may follow, from another CPU.
     early: Vec<(Keys, End)>,
-    pub(super) account: Account,
+    pub(super) account: SpanAccount,
 }
 
 impl Matcher {
@@ -190,7 +190,7 @@ mod tests {
     }
 
     /// Spans as key, start and end, and the account.
-    fn run(matching: Match, records: &[(bool, i128, u64)]) -> (Vec<(Keys, u64, u64)>, Account) {
+    fn run(matching: Match, records: &[(bool, i128, u64)]) -> (Vec<(Keys, u64, u64)>, SpanAccount) {
         let mut matcher = Matcher::new(matching);
         let mut found = Vec::new();
         for (is_start, key, time) in records {
@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn the_oldest_is_given_up_when_there_is_no_room() {
         let large = |time| {
-            let kept = Kept { timestamp: time, id: 0, tid: 1, pid: 1, payload: vec![0; BYTES / 2 + 1].into() };
+            let kept = WaitingStart { timestamp: time, id: 0, tid: 1, pid: 1, payload: vec![0; BYTES / 2 + 1].into() };
             End { kept: Some(Arc::new(kept)), ..end(time) }
         };
         let mut matcher = Matcher::new(Match::Queue);

@@ -1,7 +1,7 @@
 //! Spans: the time between two records that belong together. `grammar.rs` is how they are written, `known.rs` those with a name, `matching.rs` puts two
 //! events together, `sched.rs` follows threads, `fold.rs` hands both what records tell. `event.rs` makes a span a record like any other.
 //!
-//! Workers take out of each slice what the ends have ([`Told`]); one thread matches that in the order of time ([`Fold`]).
+//! Workers take out of each slice what the ends have ([`SliceEnds`]); one thread matches that in the order of time ([`Fold`]).
 
 mod account;
 mod event;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 
 pub use self::{
-    account::Account,
+    account::SpanAccount,
     event::{AsRecord, OF_EVERY},
     fold::Fold,
     grammar::{Definition, parse},
@@ -24,16 +24,16 @@ pub use self::{
 };
 use self::{
     event::SpanEvents,
-    grammar::{KeyFields, Kind},
-    matching::{End, Kept},
+    grammar::{KeyFields, SpanKind},
+    matching::{End, WaitingStart},
 };
 use super::key::{Key, Keys, raw};
 use crate::{
     read::{
-        choice::{Choice, comm},
+        filter::{Filter, comm},
         names::Names,
         pipeline,
-        schema::Event,
+        schema::EventClass,
         slices::{Gap, Item, Seen, Slice, Slicer, SourceId},
         stream::Damage,
         trace::Trace,
@@ -79,7 +79,7 @@ pub struct Span<'s> {
 #[derive(Debug)]
 pub struct Spans<'t> {
     traces: &'t [Trace],
-    definitions: Vec<Wanted>,
+    definitions: Vec<WantedSpan>,
     /// The fields to keep.
     fields: Vec<String>,
     /// What they are as records, where that is wanted.
@@ -87,16 +87,16 @@ pub struct Spans<'t> {
 }
 
 #[derive(Debug)]
-struct Wanted {
+struct WantedSpan {
     definition: Definition,
-    start: Choice,
+    start: Filter,
     /// None where it is START's.
-    end: Option<Choice>,
+    end: Option<Filter>,
 }
 
 /// What a slice has of the ends.
 #[derive(Debug, Default)]
-pub struct Told {
+pub struct SliceEnds {
     ends: Vec<Ended>,
     gaps: Vec<Gap>,
     last: u64,
@@ -107,7 +107,7 @@ pub struct Told {
 struct Ended {
     source: SourceId,
     definition: usize,
-    what: What,
+    what: EndKind,
     end: End,
     /// Whatever the one that looked at the slice has to say of it.
     mark: usize,
@@ -121,13 +121,13 @@ pub struct Extractor<'s> {
 }
 
 #[derive(Debug)]
-enum What {
+enum EndKind {
     /// Of two events, the keys as END and as START.
     Ends {
         end: Option<Arc<[Key]>>,
         start: Option<Arc<[Key]>>,
     },
-    Sched(sched::Told),
+    Sched(sched::SchedRecord),
 }
 
 impl<'t> Spans<'t> {
@@ -137,8 +137,8 @@ impl<'t> Spans<'t> {
     /// When an event or a key is not in the traces.
     pub fn new(traces: &'t [Trace], definitions: Vec<Definition>, fields: Vec<String>) -> Result<Self> {
         let find = |definition: Definition| {
-            let choice = |list: &str| {
-                Choice::new(traces, &[list.to_owned()], &[]).map_err(|error| {
+            let filter = |list: &str| {
+                Filter::new(traces, &[list.to_owned()], &[]).map_err(|error| {
                     let needs = definition.events().join(" -e ");
                     error.context(format!(
                         "the span {} needs events that the trace does not have; record with -e {needs}",
@@ -147,9 +147,9 @@ impl<'t> Spans<'t> {
                 })
             };
             let (start, end) = definition.sides(traces);
-            let wanted = (choice(&start)?, (start != end).then(|| choice(&end)).transpose()?);
-            let wanted = Wanted { start: wanted.0, end: wanted.1, definition };
-            if let Kind::Ends(ends) = &wanted.definition.kind {
+            let wanted = (filter(&start)?, (start != end).then(|| filter(&end)).transpose()?);
+            let wanted = WantedSpan { start: wanted.0, end: wanted.1, definition };
+            if let SpanKind::Ends(ends) = &wanted.definition.kind {
                 check_keys(traces, &wanted.start, ends.keys.iter().map(|key| &*key.start))?;
                 check_keys(traces, wanted.end(), ends.keys.iter().map(|key| &*key.end))?;
             }
@@ -172,7 +172,7 @@ impl<'t> Spans<'t> {
     }
 
     /// What spans are as records, each with its trace: one for every two events that can be the ends of one. None unless they are kept as such.
-    pub fn events(&self) -> impl Iterator<Item = (usize, &Event)> {
+    pub fn events(&self) -> impl Iterator<Item = (usize, &EventClass)> {
         self.events.iter().flat_map(SpanEvents::all)
     }
 
@@ -219,7 +219,7 @@ impl<'t> Spans<'t> {
         mut slicer: Slicer<'_>,
         mut progress: impl FnMut(u64),
         mut span: impl FnMut(&Span<'_>) -> Result<()>,
-    ) -> Result<(Vec<Account>, Vec<Damage>)> {
+    ) -> Result<(Vec<SpanAccount>, Vec<Damage>)> {
         let mut fold = Fold::new(self);
         let mut damages = Vec::new();
         let worker = || {
@@ -250,10 +250,10 @@ impl<'s> Extractor<'s> {
     }
 
     /// Goes through a slice. `see` is shown everything in it, and what it returns of a record comes along with the spans that the record ends.
-    pub fn take(&mut self, slice: &Slice, mut see: impl FnMut(&Item<'_>, &Names) -> usize) -> Told {
+    pub fn take(&mut self, slice: &Slice, mut see: impl FnMut(&Item<'_>, &Names) -> usize) -> SliceEnds {
         let Self { spans, keys } = self;
-        let mut told = Told { gaps: slice.known_gaps().copied().collect(), ..Told::default() };
-        Choice::default().show(slice, spans.traces, |item, names| {
+        let mut told = SliceEnds { gaps: slice.known_gaps().copied().collect(), ..SliceEnds::default() };
+        Filter::default().show(slice, spans.traces, |item, names| {
             let mark = see(&item, names);
             let Item::Record(seen) = item else { return };
             told.last = seen.time;
@@ -262,7 +262,7 @@ impl<'s> Extractor<'s> {
             for (definition, wanted) in spans.definitions.iter().enumerate() {
                 if let Some(what) = wanted.what(keys, &seen, names) {
                     if spans.events.is_some() && kept.is_none() {
-                        kept = Some(Arc::new(Kept::new(&seen)));
+                        kept = Some(Arc::new(WaitingStart::new(&seen)));
                     }
                     let end = spans.end(keys, &seen, names, kept.clone());
                     told.ends.push(Ended { source: seen.source, definition, what, end, mark });
@@ -274,7 +274,7 @@ impl<'s> Extractor<'s> {
 }
 
 impl Spans<'_> {
-    fn end(&self, keys: &mut Keys, seen: &Seen<'_>, names: &Names, kept: Option<Arc<Kept>>) -> End {
+    fn end(&self, keys: &mut Keys, seen: &Seen<'_>, names: &Names, kept: Option<Arc<WaitingStart>>) -> End {
         let field = |name: &String| keys.of(seen, names, name.strip_prefix("end_").unwrap_or(name));
         End {
             time: seen.time,
@@ -288,10 +288,10 @@ impl Spans<'_> {
 }
 
 /// Refuses keys that no event of a side has.
-fn check_keys<'k>(traces: &[Trace], choice: &Choice, keys: impl Iterator<Item = &'k [String]>) -> Result<()> {
+fn check_keys<'k>(traces: &[Trace], filter: &Filter, keys: impl Iterator<Item = &'k [String]>) -> Result<()> {
     let events = || {
         traces.iter().enumerate().flat_map(move |(index, trace)| {
-            trace.schema.events().filter(move |event| choice.has_event(index, event.id))
+            trace.schema.events().filter(move |event| filter.has_event(index, event.id))
         })
     };
     for names in keys {
@@ -311,34 +311,36 @@ fn check_keys<'k>(traces: &[Trace], choice: &Choice, keys: impl Iterator<Item = 
     Ok(())
 }
 
-impl Wanted {
-    fn end(&self) -> &Choice {
+impl WantedSpan {
+    fn end(&self) -> &Filter {
         self.end.as_ref().unwrap_or(&self.start)
     }
 
     /// What a record is to this span.
-    fn what(&self, keys: &mut Keys, seen: &Seen<'_>, names: &Names) -> Option<What> {
-        let Kind::Ends(ends) = &self.definition.kind else { return scheduler(keys, seen, names).map(What::Sched) };
-        let key = |choice: &Choice, of: fn(&KeyFields) -> &Vec<String>| {
-            if !choice.takes(seen, names) {
+    fn what(&self, keys: &mut Keys, seen: &Seen<'_>, names: &Names) -> Option<EndKind> {
+        let SpanKind::Ends(ends) = &self.definition.kind else {
+            return scheduler(keys, seen, names).map(EndKind::Sched);
+        };
+        let key = |filter: &Filter, of: fn(&KeyFields) -> &Vec<String>| {
+            if !filter.takes(seen, names) {
                 return None;
             }
             let key = |key| of(key).iter().find_map(|name| raw(seen, names, name));
             ends.keys.iter().map(key).collect::<Option<Arc<[Key]>>>()
         };
         let (end, start) = (key(self.end(), |key| &key.end), key(&self.start, |key| &key.start));
-        (end.is_some() || start.is_some()).then_some(What::Ends { end, start })
+        (end.is_some() || start.is_some()).then_some(EndKind::Ends { end, start })
     }
 }
 
 /// What a record of the scheduler says.
-fn scheduler(keys: &mut Keys, seen: &Seen<'_>, names: &Names) -> Option<sched::Told> {
+fn scheduler(keys: &mut Keys, seen: &Seen<'_>, names: &Names) -> Option<sched::SchedRecord> {
     let number = |name| match raw(seen, names, name) {
         Some(Key::Number(number)) => u32::try_from(number).ok(),
         _ => None,
     };
     match seen.event.name.as_str() {
-        "sched:sched_switch" => Some(sched::Told::Switch {
+        "sched:sched_switch" => Some(sched::SchedRecord::Switch {
             prev: number("prev_pid")?,
             prev_comm: raw(seen, names, "prev_comm")?,
             // The kernel's words: its numbers change.
@@ -347,7 +349,7 @@ fn scheduler(keys: &mut Keys, seen: &Seen<'_>, names: &Names) -> Option<sched::T
             next_comm: raw(seen, names, "next_comm")?,
         }),
         "sched:sched_wakeup" | "sched:sched_wakeup_new" => {
-            Some(sched::Told::Wake { tid: number("pid")?, comm: raw(seen, names, "comm")? })
+            Some(sched::SchedRecord::Wake { tid: number("pid")?, comm: raw(seen, names, "comm")? })
         }
         _ => None,
     }

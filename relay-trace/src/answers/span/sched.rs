@@ -5,12 +5,12 @@
 
 use std::collections::HashMap;
 
-use super::{Account, grammar::Sched, matching::End};
+use super::{SpanAccount, grammar::Sched, matching::End};
 use crate::answers::key::Key;
 
 /// A record of the scheduler.
 #[derive(Debug)]
-pub(super) enum Told {
+pub(super) enum SchedRecord {
     /// A CPU goes from one thread to another.
     Switch { prev: u32, prev_comm: Key, state: String, next: u32, next_comm: Key },
     /// A thread could run from now on.
@@ -29,27 +29,27 @@ struct Thread {
 
 /// All threads of one trace.
 #[derive(Debug, Default)]
-pub(super) struct Threads {
+pub(super) struct SchedThreads {
     threads: HashMap<u32, Thread>,
-    pub(super) account: Account,
+    pub(super) account: SpanAccount,
 }
 
-impl Threads {
+impl SchedThreads {
     /// Takes a record, and gives the spans of one kind that end with it.
-    pub(super) fn take(&mut self, kind: Sched, told: &Told, at: &End, spans: &mut dyn FnMut(&End, &End)) {
+    pub(super) fn take(&mut self, kind: Sched, told: &SchedRecord, at: &End, spans: &mut dyn FnMut(&End, &End)) {
         match told {
-            Told::Switch { prev, prev_comm, state, next, next_comm } => {
+            SchedRecord::Switch { prev, prev_comm, state, next, next_comm } => {
                 self.out(kind, *prev, state, &End { tid: *prev, comm: prev_comm.clone(), ..at.clone() }, spans);
                 self.into(kind, *next, &End { tid: *next, comm: next_comm.clone(), ..at.clone() }, spans);
             }
-            Told::Wake { tid, comm } if *tid != 0 => {
+            SchedRecord::Wake { tid, comm } if *tid != 0 => {
                 let thread = self.threads.entry(*tid).or_default();
                 if thread.running.is_none() && thread.runnable.is_none() {
                     thread.runnable = Some(End { tid: *tid, comm: comm.clone(), ..at.clone() });
                     self.account.starts += u64::from(kind == Sched::Runq);
                 }
             }
-            Told::Wake { .. } => {}
+            SchedRecord::Wake { .. } => {}
         }
     }
 
@@ -135,18 +135,18 @@ mod tests {
         End { time, cpu: 0, tid: 0, comm: Key::Number(0), fields: Box::new([]), kept: None }
     }
 
-    fn switch(prev: u32, state: &str, next: u32) -> Told {
+    fn switch(prev: u32, state: &str, next: u32) -> SchedRecord {
         let comm = |tid: u32| Key::Number(tid.into());
-        Told::Switch { prev, prev_comm: comm(prev), state: state.to_owned(), next, next_comm: comm(next) }
+        SchedRecord::Switch { prev, prev_comm: comm(prev), state: state.to_owned(), next, next_comm: comm(next) }
     }
 
-    fn wake(tid: u32) -> Told {
-        Told::Wake { tid, comm: Key::Number(tid.into()) }
+    fn wake(tid: u32) -> SchedRecord {
+        SchedRecord::Wake { tid, comm: Key::Number(tid.into()) }
     }
 
     /// Spans as thread, start and end.
-    fn run(kind: Sched, records: &[(u64, Told)]) -> (Vec<(u32, u64, u64)>, Account) {
-        let (mut threads, mut found) = (Threads::default(), Vec::new());
+    fn run(kind: Sched, records: &[(u64, SchedRecord)]) -> (Vec<(u32, u64, u64)>, SpanAccount) {
+        let (mut threads, mut found) = (SchedThreads::default(), Vec::new());
         for (time, told) in records {
             threads.take(kind, told, &at(*time), &mut |start, end| found.push((end.tid, start.time, end.time)));
         }

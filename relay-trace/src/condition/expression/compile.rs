@@ -16,7 +16,7 @@ const TEXT_SIZE: u16 = MAX_TEXT as u16;
 
 /// What a field is to the kernel's tests.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Subject {
+pub enum FieldSubject {
     /// A number.
     Integer {
         /// Where it is.
@@ -66,7 +66,7 @@ pub enum TextSource {
 }
 
 /// What a name means; an error is what to say about the name.
-pub type Resolve<'a> = dyn FnMut(&str) -> Result<Subject, String> + 'a;
+pub type Resolve<'a> = dyn FnMut(&str) -> Result<FieldSubject, String> + 'a;
 
 impl Expression {
     /// Makes the condition the recipe's. Returns the patterns that its tests mean by their index: the caller has the patterns of
@@ -128,7 +128,7 @@ impl Logic<'_> {
 struct Lowering<'e, 'r, 'a> {
     expression: &'e Expression,
     resolve: &'r mut Resolve<'a>,
-    subjects: HashMap<&'e str, Subject>,
+    subjects: HashMap<&'e str, FieldSubject>,
 }
 
 impl<'e> Lowering<'e, '_, '_> {
@@ -139,15 +139,15 @@ impl<'e> Lowering<'e, '_, '_> {
             Node::All(nodes) => self.list(nodes, truth, truth),
             Node::Not(node) => self.lower(node, !truth),
             Node::IsSet(operand) => match self.subject(operand)? {
-                Subject::Integer { source, size, signed } => {
+                FieldSubject::Integer { source, size, signed } => {
                     let number = self.number(operand, source, size, signed)?;
                     number
                         .compare(Relation::NotEqual, 0, truth)
                         .or_else(|always| self.error(operand, &number.limits(always == truth, false)))
                 }
-                Subject::Text { .. } if operand.mask.is_some() => self.error(operand, "text: '&' is for numbers"),
-                Subject::Text { .. } => self.error(operand, "text: compare it with a \"string\""),
-                Subject::Other(what) => self.error(operand, &format!("{what}: it does not compare")),
+                FieldSubject::Text { .. } if operand.mask.is_some() => self.error(operand, "text: '&' is for numbers"),
+                FieldSubject::Text { .. } => self.error(operand, "text: compare it with a \"string\""),
+                FieldSubject::Other(what) => self.error(operand, &format!("{what}: it does not compare")),
             },
             Node::Compare { operand, relation, constant, .. } => self.compare(operand, *relation, constant, truth),
         }
@@ -169,21 +169,21 @@ impl<'e> Lowering<'e, '_, '_> {
         let (field, at) = (&operand.field, constant.span.start);
         let mismatch = |message: &str| Err(self.expression.error(at, format!("{field} is {message}")));
         match (self.subject(operand)?, &constant.literal) {
-            (Subject::Integer { source, size, signed }, Literal::Integer(value)) => {
+            (FieldSubject::Integer { source, size, signed }, Literal::Integer(value)) => {
                 let number = self.number(operand, source, size, signed)?;
                 number
                     .compare(relation, *value, truth)
                     .or_else(|always| mismatch(&number.limits(always == truth, *value <= 0 && !signed)))
             }
-            (Subject::Text { .. }, _) if operand.mask.is_some() => self.error(operand, "text: '&' is for numbers"),
-            (Subject::Text { source }, Literal::Text(glyphs)) => {
+            (FieldSubject::Text { .. }, _) if operand.mask.is_some() => self.error(operand, "text: '&' is for numbers"),
+            (FieldSubject::Text { source }, Literal::Text(glyphs)) => {
                 let differs = matches!(relation, Relation::NotEqual | Relation::MatchesNot);
                 let (test, glyphs) = (source.test(), Some(glyphs.as_slice()));
                 Ok(Logic::Test(Leaf { test, glyphs, inverted: differs == truth, at }))
             }
-            (Subject::Text { .. }, Literal::Integer(_)) => mismatch("text: compare it with a \"string\""),
-            (Subject::Integer { .. }, Literal::Text(_)) => mismatch("a number: compare it with a number"),
-            (Subject::Other(what), _) => self.error(operand, &format!("{what}: it does not compare")),
+            (FieldSubject::Text { .. }, Literal::Integer(_)) => mismatch("text: compare it with a \"string\""),
+            (FieldSubject::Integer { .. }, Literal::Text(_)) => mismatch("a number: compare it with a number"),
+            (FieldSubject::Other(what), _) => self.error(operand, &format!("{what}: it does not compare")),
         }
     }
 
@@ -192,7 +192,7 @@ impl<'e> Lowering<'e, '_, '_> {
         Err(self.expression.error(operand.span.start, format!("{} is {is}", operand.field)))
     }
 
-    fn subject(&mut self, operand: &'e Operand) -> Result<Subject, ExpressionError> {
+    fn subject(&mut self, operand: &'e Operand) -> Result<FieldSubject, ExpressionError> {
         match self.subjects.entry(&operand.field) {
             hash_map::Entry::Occupied(known) => Ok(known.get().clone()),
             hash_map::Entry::Vacant(new) => match (self.resolve)(&operand.field) {

@@ -18,19 +18,19 @@ const FIELDS: [(&str, usize, u8, bool); 8] = [
 ];
 const SIZE: usize = 32;
 
-fn resolve(name: &str) -> Result<Subject, String> {
+fn resolve(name: &str) -> Result<FieldSubject, String> {
     let place = |at: usize| u16::try_from(at).unwrap();
     Ok(match name {
-        "in" => Subject::Integer { source: Source::Input(3), size: 4, signed: true },
-        "comm" => Subject::Text { source: TextSource::Comm },
-        "fixed" => Subject::Text { source: TextSource::Fixed { at: 32, len: 300 } },
-        "located" => Subject::Text { source: TextSource::Located { at: 40, relative: false } },
-        "relative" => Subject::Text { source: TextSource::Located { at: 44, relative: true } },
-        "array" => Subject::Other("an array".to_owned()),
-        "odd" => Subject::Integer { source: Source::Payload(0), size: 3, signed: false },
+        "in" => FieldSubject::Integer { source: Source::Input(3), size: 4, signed: true },
+        "comm" => FieldSubject::Text { source: TextSource::Comm },
+        "fixed" => FieldSubject::Text { source: TextSource::Fixed { at: 32, len: 300 } },
+        "located" => FieldSubject::Text { source: TextSource::Located { at: 40, relative: false } },
+        "relative" => FieldSubject::Text { source: TextSource::Located { at: 44, relative: true } },
+        "array" => FieldSubject::Other("an array".to_owned()),
+        "odd" => FieldSubject::Integer { source: Source::Payload(0), size: 3, signed: false },
         _ => {
             let field = FIELDS.iter().find(|field| field.0 == name).ok_or(format!("no field '{name}'"))?;
-            Subject::Integer { source: Source::Payload(place(field.1)), size: field.2, signed: field.3 }
+            FieldSubject::Integer { source: Source::Payload(place(field.1)), size: field.2, signed: field.3 }
         }
     })
 }
@@ -62,17 +62,17 @@ impl Record {
         u64::from_le_bytes(word)
     }
 
-    fn value(&self, name: &str) -> Option<Value> {
+    fn value(&self, name: &str) -> Option<Comparand> {
         let (word, size, signed) = match name {
             "in" => (self.input, 4, true),
-            "comm" => return Some(Value::Text(self.comm.clone())),
+            "comm" => return Some(Comparand::Text(self.comm.clone())),
             _ => {
                 let (_, at, size, signed) = *FIELDS.iter().find(|field| field.0 == name)?;
                 (self.word(at, size.into()), size, signed)
             }
         };
         let word = extend(word, size.into(), signed);
-        Some(Value::Integer(if signed { word.cast_signed().into() } else { word.into() }))
+        Some(Comparand::Integer(if signed { word.cast_signed().into() } else { word.into() }))
     }
 
     /// As the kernel side does it.
@@ -168,7 +168,7 @@ impl Model {
     fn holds(&self, record: &Record) -> bool {
         match self {
             Self::Number { field, mask, compared, .. } => {
-                let Some(Value::Integer(number)) = record.value(field) else { panic!("{field}") };
+                let Some(Comparand::Integer(number)) = record.value(field) else { panic!("{field}") };
                 let number = number & mask.unwrap_or(-1);
                 match *compared {
                     None => number != 0,
@@ -530,7 +530,7 @@ fn limits_are_named_and_hold() {
     }
     // One after another is not inside one another.
     let flat = vec!["!(a)"; 1000].join("&&");
-    assert_eq!(Expression::parse(&flat).unwrap().evaluate(&mut |_| Some(Value::Integer(0))), Some(true));
+    assert_eq!(Expression::parse(&flat).unwrap().evaluate(&mut |_| Some(Comparand::Integer(0))), Some(true));
     let error = compile("a == 1 && b == ").unwrap_err();
     assert_eq!(error.column(), 16);
 }
@@ -562,7 +562,7 @@ fn names_are_listed_and_resolved_once() {
 
 #[test]
 fn what_is_not_known_matters_only_where_it_decides() {
-    let values = HashMap::from([("one", Value::Integer(1)), ("text", Value::Text(b"x\0y".to_vec()))]);
+    let values = HashMap::from([("one", Comparand::Integer(1)), ("text", Comparand::Text(b"x\0y".to_vec()))]);
     for (text, expected) in [
         ("one || nosuch", Some(true)),
         ("nosuch || one", Some(true)),
@@ -583,7 +583,7 @@ fn what_is_not_known_matters_only_where_it_decides() {
 
 #[test]
 fn both_sides_look_at_as_much_of_a_text() {
-    let value = |n: usize| Value::Text([vec![b'a'; n], b"z".to_vec()].concat());
+    let value = |n: usize| Comparand::Text([vec![b'a'; n], b"z".to_vec()].concat());
     let expression = Expression::parse("x ~ \"*z\"").unwrap();
     // The kernel's has a NUL at its end.
     assert_eq!(expression.evaluate(&mut |_| Some(value(MAX_TEXT - 2))), Some(true));
@@ -592,7 +592,7 @@ fn both_sides_look_at_as_much_of_a_text() {
 
 #[test]
 fn a_text_that_could_not_be_read_decides_as_it_does_in_the_kernel() {
-    let values = HashMap::from([("one", Value::Integer(1)), ("text", Value::Unreadable)]);
+    let values = HashMap::from([("one", Comparand::Integer(1)), ("text", Comparand::Unreadable)]);
     for (text, expected) in [
         ("text == \"x\"", true),
         ("text != \"x\"", true),

@@ -8,7 +8,7 @@ use super::{COMMON, Columns, LOST, Sort};
 use crate::{
     answers::span::Spans,
     form::format::{Display, Field, FieldKind},
-    read::{schema::Event, trace::Trace},
+    read::{schema::EventClass, trace::Trace},
 };
 
 /// What each file has.
@@ -22,7 +22,8 @@ impl Layouts {
     /// Traces whose event has the same name must agree on its fields.
     pub(super) fn new(traces: &[Trace], spans: Option<&Spans<'_>>) -> Result<Self> {
         let Common { common, lost } = Common::new(traces);
-        let of = |event: &Event| common.iter().cloned().chain(event.fields.iter().map(column)).collect::<Columns>();
+        let of =
+            |event: &EventClass| common.iter().cloned().chain(event.fields.iter().map(column)).collect::<Columns>();
         let mut columns = BTreeMap::from([(LOST.to_owned(), lost)]);
         for trace in traces {
             for event in trace.schema.events() {

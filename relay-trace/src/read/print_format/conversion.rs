@@ -19,7 +19,7 @@ const WIDEST: usize = 128;
 
 /// A part of a format string.
 #[derive(Debug)]
-pub(super) enum Token {
+pub(super) enum FormatToken {
     Literal(String),
     Conversion(Conversion),
 }
@@ -32,8 +32,8 @@ pub(super) struct Conversion {
     alternate: bool,
     plus: bool,
     space: bool,
-    pub(super) width: Size,
-    pub(super) precision: Option<Size>,
+    pub(super) width: Extent,
+    pub(super) precision: Option<Extent>,
     /// Bits of the argument.
     bits: u32,
     /// `d u x X o c s p`
@@ -44,19 +44,19 @@ pub(super) struct Conversion {
 
 /// A width or a precision.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Size {
+pub(super) enum Extent {
     Fixed(usize),
     /// `*`: an argument of its own.
     Argument,
 }
 
-impl Default for Size {
+impl Default for Extent {
     fn default() -> Self {
         Self::Fixed(0)
     }
 }
 
-impl Size {
+impl Extent {
     /// `given` is the value of its argument.
     fn of(self, given: Option<i128>) -> Option<usize> {
         match self {
@@ -67,7 +67,7 @@ impl Size {
 }
 
 /// Takes a format string apart.
-pub(super) fn split(format: &str) -> Vec<Token> {
+pub(super) fn split(format: &str) -> Vec<FormatToken> {
     let mut tokens = Vec::new();
     let mut literal = String::new();
     let mut rest = format;
@@ -79,15 +79,15 @@ pub(super) fn split(format: &str) -> Vec<Token> {
             continue;
         }
         if !literal.is_empty() {
-            tokens.push(Token::Literal(std::mem::take(&mut literal)));
+            tokens.push(FormatToken::Literal(std::mem::take(&mut literal)));
         }
         let (conversion, after) = Conversion::parse(after);
-        tokens.push(Token::Conversion(conversion));
+        tokens.push(FormatToken::Conversion(conversion));
         rest = after;
     }
     literal.push_str(rest);
     if !literal.is_empty() {
-        tokens.push(Token::Literal(literal));
+        tokens.push(FormatToken::Literal(literal));
     }
     tokens
 }
@@ -137,7 +137,7 @@ impl Conversion {
             || self.alternate
             || self.plus
             || self.space
-            || self.width != Size::Fixed(0)
+            || self.width != Extent::Fixed(0)
             || self.precision.is_some();
         match (&field.kind, self.letter) {
             // A sign makes no difference where the number cannot have the highest bit of what is printed.
@@ -284,15 +284,15 @@ impl Conversion {
     }
 }
 
-fn size(rest: &mut &str) -> Size {
+fn size(rest: &mut &str) -> Extent {
     if let Some(after) = rest.strip_prefix('*') {
         *rest = after;
-        return Size::Argument;
+        return Extent::Argument;
     }
     let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
     let number: usize = rest[..digits].parse().unwrap_or(0);
     *rest = &rest[digits..];
-    Size::Fixed(number.min(WIDEST))
+    Extent::Fixed(number.min(WIDEST))
 }
 
 /// `name [module]` of `name+0xoffset [module]`.

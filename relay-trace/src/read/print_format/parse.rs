@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::{
     Expression, Otherwise, Table,
-    conversion::{self, Conversion, Size, Token},
+    conversion::{self, Conversion, Extent, FormatToken},
 };
 use crate::form::format::Field;
 
@@ -57,8 +57,8 @@ pub(super) fn parse(text: &str, fields: &[Field]) -> Vec<Piece> {
     let mut parser = Parser { rest: text.trim(), fields };
     let Some(format) = parser.string() else { return Vec::new() };
     let tokens = conversion::split(&format).into_iter().map(|token| match token {
-        Token::Literal(literal) => Piece::Literal(literal),
-        Token::Conversion(conversion) => Piece::Value(parser.shown(conversion)),
+        FormatToken::Literal(literal) => Piece::Literal(literal),
+        FormatToken::Conversion(conversion) => Piece::Value(parser.shown(conversion)),
     });
     tokens.collect()
 }
@@ -97,8 +97,8 @@ impl Parser<'_> {
             is_understood &= parsed.is_some();
             parsed
         };
-        let width = (conversion.width == Size::Argument).then(|| argument(self)).flatten();
-        let precision = (conversion.precision == Some(Size::Argument)).then(|| argument(self)).flatten();
+        let width = (conversion.width == Extent::Argument).then(|| argument(self)).flatten();
+        let precision = (conversion.precision == Some(Extent::Argument)).then(|| argument(self)).flatten();
         let value = argument(self).filter(|_| is_understood);
         let fields = match &value {
             Some(value) => value.shows(),

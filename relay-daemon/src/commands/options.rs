@@ -39,7 +39,7 @@ pub(crate) use event_help;
 
 /// Which events, and what of them.
 #[derive(Debug, Args)]
-pub(crate) struct What {
+pub(crate) struct EventOptions {
     /// Events to record: CATEGORY:NAME of a tracepoint, or KIND:…, with * ? [] as wildcards; (ARGUMENTS) select what is
     /// recorded, `if CONDITION` when; repeat it or separate by commas. Kinds: tracepoint, rawtracepoint, syscall, kprobe,
     /// kretprobe, fentry, fexit, uprobe, uretprobe, usdt, profile. `relayd list` shows what there is.
@@ -61,7 +61,7 @@ pub(crate) struct What {
 
 /// Whose events.
 #[derive(Debug, Args)]
-pub(crate) struct Whose {
+pub(crate) struct TaskOptions {
     /// Only events of these processes.
     #[arg(short, long = "pid", value_name = "PID", value_delimiter = ',', help_heading = "Whose events")]
     pids: Vec<u32>,
@@ -84,7 +84,7 @@ pub(crate) struct Whose {
 
 /// How buffers are cut.
 #[derive(Debug, Args)]
-pub(crate) struct Size {
+pub(crate) struct BufferOptions {
     /// Bytes of a sub-buffer, like 64K or 1M: a power of two from 4K to 16M, else rounded up.
     #[arg(short = 'b', long, value_name = "SIZE", default_value = "256K", value_parser = super::parse_size)]
     subbuf_size: u64,
@@ -103,7 +103,7 @@ enum ContextField {
     Ustack,
 }
 
-impl What {
+impl EventOptions {
     /// Bits of `relay_common::recipe::context`.
     pub(crate) fn context(&self) -> u32 {
         let bit = |field: &ContextField| match field {
@@ -134,7 +134,7 @@ impl What {
     }
 }
 
-impl Whose {
+impl TaskOptions {
     pub(crate) fn has_pids(&self) -> bool {
         !self.pids.is_empty()
     }
@@ -178,7 +178,7 @@ impl Whose {
     }
 }
 
-impl Size {
+impl BufferOptions {
     /// Geometry as asked for, rounded up to powers of two.
     pub(crate) fn geometry(&self) -> Result<Geometry> {
         let round = |name: &str, value: u64, least: u64, most: u64| {

@@ -7,7 +7,7 @@ use relay_common::recipe::Recipe;
 
 use super::{
     names::Names,
-    schema::Event,
+    schema::EventClass,
     slices::{Item, Seen, Slice},
     trace::Trace,
     value::Value,
@@ -20,15 +20,15 @@ use crate::condition::{
 
 /// Which records of some traces are wanted.
 #[derive(Debug, Default)]
-pub struct Choice {
+pub struct Filter {
     /// By trace and event; empty when every event is wanted.
-    events: Vec<Vec<Wanted>>,
+    events: Vec<Vec<WantedEvent>>,
     pids: HashSet<u32>,
 }
 
 /// Whether an event is wanted.
 #[derive(Clone, Debug, Default)]
-enum Wanted {
+enum WantedEvent {
     #[default]
     No,
     Yes,
@@ -36,16 +36,16 @@ enum Wanted {
     If(Vec<Expression>),
 }
 
-impl Choice {
+impl Filter {
     /// Finds what `lists` (as after `relayd trace -e`) mean in the traces. No list means every event, no process every process.
     ///
     /// # Errors
     /// When a list is not understood, means nothing, or has a condition that the event cannot have.
     pub fn new(traces: &[Trace], lists: &[String], pids: &[u32]) -> Result<Self> {
         let specs = spec::parse(lists)?;
-        let mut events: Vec<Vec<Wanted>> = Vec::new();
+        let mut events: Vec<Vec<WantedEvent>> = Vec::new();
         if !specs.is_empty() {
-            events = traces.iter().map(|trace| vec![Wanted::No; trace.schema.ids()]).collect();
+            events = traces.iter().map(|trace| vec![WantedEvent::No; trace.schema.ids()]).collect();
         }
         for spec in &specs {
             let name = name(spec)?;
@@ -66,7 +66,7 @@ impl Choice {
     }
 
     /// The events that can be wanted.
-    pub fn events_of<'t>(&self, traces: &'t [Trace]) -> impl Iterator<Item = &'t Event> {
+    pub fn events_of<'t>(&self, traces: &'t [Trace]) -> impl Iterator<Item = &'t EventClass> {
         traces
             .iter()
             .enumerate()
@@ -82,7 +82,7 @@ impl Choice {
     /// Whether an event can be wanted.
     #[must_use]
     pub fn has_event(&self, trace: usize, id: u16) -> bool {
-        !matches!(self.wanted(trace, id), Wanted::No)
+        !matches!(self.wanted(trace, id), WantedEvent::No)
     }
 
     /// Whether a record is wanted.
@@ -93,9 +93,9 @@ impl Choice {
             return false;
         }
         match self.wanted(seen.source.trace, seen.record.id) {
-            Wanted::Yes => true,
-            Wanted::No => false,
-            Wanted::If(conditions) => {
+            WantedEvent::Yes => true,
+            WantedEvent::No => false,
+            WantedEvent::If(conditions) => {
                 let mut value = |name: &str| value_of(seen, names, name);
                 conditions.iter().any(|condition| condition.evaluate(&mut value) == Some(true))
             }
@@ -118,15 +118,15 @@ impl Choice {
         });
     }
 
-    fn wanted(&self, trace: usize, id: u16) -> &Wanted {
+    fn wanted(&self, trace: usize, id: u16) -> &WantedEvent {
         match self.events.get(trace) {
-            Some(events) => events.get(usize::from(id)).unwrap_or(&Wanted::No),
-            None => &Wanted::Yes,
+            Some(events) => events.get(usize::from(id)).unwrap_or(&WantedEvent::No),
+            None => &WantedEvent::Yes,
         }
     }
 }
 
-impl Wanted {
+impl WantedEvent {
     fn add(&mut self, condition: Option<Expression>) {
         match (self, condition) {
             (Self::Yes, _) => {}
@@ -162,7 +162,7 @@ fn not_found(traces: &[Trace], wanted: &str) -> String {
 }
 
 /// Parses a condition, and sees to it that the event can have it.
-fn check(trace: &Trace, event: &Event, text: &str) -> Result<Expression> {
+fn check(trace: &Trace, event: &EventClass, text: &str) -> Result<Expression> {
     let refuse = |error: &expression::ExpressionError| anyhow!("'{}': {}", event.name, error.render());
     let condition = Expression::parse(text).map_err(|error| refuse(&error))?;
     let mut resolve = |name: &str| {
@@ -177,22 +177,22 @@ fn check(trace: &Trace, event: &Event, text: &str) -> Result<Expression> {
 }
 
 /// What a name in a condition means for a record.
-fn value_of(seen: &Seen<'_>, names: &Names, name: &str) -> Option<expression::Value> {
+fn value_of(seen: &Seen<'_>, names: &Names, name: &str) -> Option<expression::Comparand> {
     if let Some(index) = seen.event.field(name) {
         return match seen.event.value(index, seen.payload)? {
-            Value::Number(number) => Some(expression::Value::Integer(number.wide())),
-            Value::Text(_) if seen.event.is_unreadable(index, seen.payload) => Some(expression::Value::Unreadable),
-            Value::Text(text) => Some(expression::Value::Text(text.to_vec())),
+            Value::Number(number) => Some(expression::Comparand::Integer(number.wide())),
+            Value::Text(_) if seen.event.is_unreadable(index, seen.payload) => Some(expression::Comparand::Unreadable),
+            Value::Text(text) => Some(expression::Comparand::Text(text.to_vec())),
             Value::Texts(_) | Value::List(..) => None,
         };
     }
-    let number = |number: u32| Some(expression::Value::Integer(number.into()));
+    let number = |number: u32| Some(expression::Comparand::Integer(number.into()));
     match name {
         "pid" => number(seen.record.pid),
         "tid" => number(seen.record.tid),
         "cpu" => number(seen.source.cpu),
         "uid" => seen.context.uid.and_then(number),
-        "comm" => Some(expression::Value::Text(comm(seen, names).to_vec())),
+        "comm" => Some(expression::Comparand::Text(comm(seen, names).to_vec())),
         _ => None,
     }
 }
