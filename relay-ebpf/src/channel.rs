@@ -462,9 +462,25 @@ impl<C: Client<CpuBuffer> + Copy> Record<C> {
     /// ```
     #[inline(always)]
     pub fn store_word(&self, at: u64, value: u64) {
-        if self.has(at, 8) {
-            self.buffer.store_word(self.reservation.place, at, value);
-        }
+        self.store_word_after(0, at, value);
+    }
+
+    /// The same `at` so many bytes after `before`, which is less than 16 KiB, and whether they fit there: where `at` is a constant, each word is a comparison and
+    /// a store.
+    ///
+    /// ```
+    /// # relay_ebpf::channel!(LOG);
+    /// fn log(name: &[u8; 16], first: u64, second: u64) {
+    ///     if let Ok(record) = LOG.reserve(32) {
+    ///         record.store(0, *name);
+    ///         record.store_word_after(16, 0, first);
+    ///         record.store_word_after(16, 8, second);
+    ///     }
+    /// }
+    /// ```
+    #[inline(always)]
+    pub fn store_word_after(&self, before: u64, at: u64, value: u64) -> bool {
+        self.buffer.store_word(self.reservation.place, self.len, before, at, value)
     }
 
     /// Copies a tracepoint's fields `at` so many bytes into the record, by a program that user space has made for their size

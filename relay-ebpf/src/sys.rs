@@ -198,7 +198,8 @@ impl Word for BpfWord {
         const SEQ_CST: AtomicOrdering = AtomicOrdering::SeqCst;
         // Not what it says of its success: for that the compiler makes a number, and looks at it.
         // SAFETY: the pointer comes from a reference.
-        unsafe { atomic_cxchg::<u64, SEQ_CST, SEQ_CST>(self.0.get(), old, new).0 == old }
+        let seen = unsafe { atomic_cxchg::<u64, SEQ_CST, SEQ_CST>(self.0.get(), old, new).0 };
+        unknown(seen) == old
     }
 
     #[inline(always)]
@@ -417,15 +418,20 @@ impl CpuBuffer {
         }
     }
 
-    /// Stores 8 bytes at `place + skip`, by one instruction whatever the alignment.
+    /// Stores 8 bytes at `place + before + skip`, by one instruction whatever the alignment, when that ends within `len`; whether it did. It does not when
+    /// `before` is a quarter of [`MAX_RECORD`] or more, or `skip` half of it.
     #[inline(always)]
-    pub(crate) fn store_word(&self, place: u64, skip: u64, value: u64) {
+    pub(crate) fn store_word(&self, place: u64, len: u64, before: u64, skip: u64, value: u64) -> bool {
         const HALF: u64 = MAX_RECORD / 2;
-        if skip < HALF {
+        let fits = before < HALF / 2 && skip < HALF && before + skip + 8 <= len;
+        if fits {
             // VERIFIER: as in `room`.
-            let skip = unknown(skip) & (HALF - 1);
-            store_behind!(self.at::<u8>(place), skip, value, [0 4 8 12 16 20 24 28 32 36 40 44 48 52 56 60 64 68 72 76 80 84 88 92 96]);
+            let (before, skip) = (unknown(before) & (HALF / 2 - 1), unknown(skip) & (HALF - 1));
+            // SAFETY: less than the buffer's size, plus less than the tail.
+            let to = unsafe { self.at::<u8>(place).add(before as usize) };
+            store_behind!(to, skip, value, [0 4 8 12 16 20 24 28 32 36 40 44 48 52 56 60 64 68 72 76 80 84 88 92 96]);
         }
+        fits
     }
 
     /// Copies a tracepoint's fields, as many bytes as [`fields_size`] says, to `place + skip`: by loads and stores that user space puts in

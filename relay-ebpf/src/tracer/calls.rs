@@ -62,9 +62,9 @@ pub(crate) const EXIT_WORDS: usize = 2;
 #[derive(Clone, Copy)]
 pub(crate) struct Call<const WORDS: usize> {
     registers: Registers,
-    number: u64,
-    result: u64,
-    is_compat: bool,
+    pub(crate) number: u64,
+    pub(crate) result: u64,
+    pub(crate) is_compat: bool,
     /// Who makes it, `tgid << 32 | tid`.
     pub(crate) current: u64,
     /// The cookie, a constant: the event of all calls, or where in the table number 0 is.
@@ -110,12 +110,16 @@ impl<const WORDS: usize> Call<WORDS> {
         u64::from(event.size).saturating_sub(COMMON_FIELDS).min(WORDS as u64 * 8)
     }
 
-    /// Gives each word, by its index, to `store`, until that says that there is room for no more.
+    /// An argument, of six.
     #[inline(always)]
-    pub(crate) fn each(&self, store: impl Fn(u64, u64) -> bool) {
-        if !store(0, self.number) {
-            return;
-        }
+    pub(crate) fn argument(&self, index: usize, is_of_32_bits: bool) -> u64 {
+        self.registers.argument(index, is_of_32_bits)
+    }
+
+    /// Gives each word, by its index, to `store`.
+    #[inline(always)]
+    pub(crate) fn each(&self, store: impl Fn(u64, u64)) {
+        store(0, self.number);
         if WORDS == EXIT_WORDS {
             store(1, self.result);
         } else if self.is_compat {
@@ -126,11 +130,9 @@ impl<const WORDS: usize> Call<WORDS> {
     }
 
     #[inline(always)]
-    fn arguments(&self, is_compat: bool, store: impl Fn(u64, u64) -> bool) {
+    fn arguments(&self, is_compat: bool, store: impl Fn(u64, u64)) {
         for index in 1..WORDS {
-            if !store(index as u64, self.registers.argument(index - 1, is_compat)) {
-                return;
-            }
+            store(index as u64, self.argument(index - 1, is_compat));
         }
     }
 }

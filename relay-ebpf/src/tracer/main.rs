@@ -197,19 +197,34 @@ fn record_words<const WORDS: usize>(ctx: &RawTracePointContext, call: &Call<WORD
     match EVENTS.reserve(RECORD_HEADER + len) {
         Ok(record) => {
             store_header(&record, id, len, current);
-            call.each(|index, word| {
-                let (at, end) = (RECORD_HEADER + index * 8, (index + 1) * 8);
-                if len >= end {
-                    record.store_word(at, word);
-                } else if index == 0 {
-                    // A call without arguments has no more than its number, of 4 bytes.
-                    record.store(at, word as u32);
-                }
-                len > end
-            });
+            store_call(&record, call, 0);
             record.commit();
         }
         Err(lost) => notice(ctx, lost),
+    }
+}
+
+/// Stores a call's words, as many as fit, behind what stands before every payload.
+#[inline(always)]
+fn store_call<const WORDS: usize>(record: &Record<Packets<KernelClock>>, call: &Call<WORDS>, before: u64) {
+    // Not a loop, and no closures: the compiler unrolls and inlines those after it has asked what is a constant.
+    macro_rules! arguments {
+        ($is_of_32_bits:literal, [$($index:literal)*]) => {
+            let _ = true $(&& {
+                let word = call.argument($index, $is_of_32_bits);
+                record.store_word_after(before, RECORD_HEADER + 8 + $index * 8, word)
+            })*;
+        };
+    }
+    if !record.store_word_after(before, RECORD_HEADER, call.number) {
+        // A call without arguments has no more than its number, of 4 bytes.
+        record.store(RECORD_HEADER + before, call.number as u32);
+    } else if WORDS == EXIT_WORDS {
+        record.store_word_after(before, RECORD_HEADER + 8, call.result);
+    } else if call.is_compat {
+        arguments!(true, [0 1 2 3 4 5]);
+    } else {
+        arguments!(false, [0 1 2 3 4 5]);
     }
 }
 
@@ -231,20 +246,18 @@ fn call_with_recipe<const WORDS: usize>(ctx: &RawTracePointContext) {
     if !is_recorded(current) {
         return;
     }
-    // A system call has no frame: the inputs are not looked at before they are copied.
-    with_recipe(ctx, event, current, KernelAddress::new(0), |workspace, recipe| {
+    let start = |workspace: &Workspace, recipe: &Recipe| {
         if recipe.n_fetches != 0 {
-            call.each(|index, word| {
-                workspace.inputs.set(index, word);
-                true
-            });
+            call.each(|index, word| workspace.inputs.set(index, word));
             return None;
         }
-        call.each(|index, word| {
-            workspace.store_number(index * 8, 8, word);
-            true
-        });
-        Some((workspace.payload(), Call::<WORDS>::len(event)))
+        // The tests look there.
+        call.each(|index, word| workspace.store_number(index * 8, 8, word));
+        Some(Call::<WORDS>::len(event))
+    };
+    // A system call has no frame: the inputs are not looked at before they are copied.
+    with_recipe(ctx, event, current, KernelAddress::new(0), start, |record, before, _| {
+        store_call(record, &call, before);
     });
 }
 
@@ -280,16 +293,17 @@ fn exec_event(ctx: &TracePointContext) {
         count(|account| &account.other_calls);
         return;
     }
-    with_recipe(ctx, event, current, KernelAddress::in_context(ctx, COMMON_FIELDS), |workspace, _| {
+    let start = |workspace: &Workspace, _: &Recipe| {
         workspace.inputs.set(SYSTEM_CALL_RESULT, 0);
         None
-    });
+    };
+    with_recipe(ctx, event, current, KernelAddress::in_context(ctx, COMMON_FIELDS), start, |_, _, _| ());
 }
 
 #[inline(always)]
 fn fields_by_recipe(ctx: &TracePointContext, event: Cookie, current: u64) {
     let fields = KernelAddress::in_context(ctx, COMMON_FIELDS);
-    with_recipe(ctx, event, current, fields, |workspace, recipe| {
+    let start = |workspace: &Workspace, recipe: &Recipe| {
         if recipe.n_fetches != 0 {
             workspace.inputs.copy_from(0, SYSTEM_CALL_WORDS as u64 * 8, fields);
             return None;
@@ -298,7 +312,10 @@ fn fields_by_recipe(ctx: &TracePointContext, event: Cookie, current: u64) {
         if recipe.n_tests != 0 {
             let _ = workspace.fetch(0, len, Address::Kernel(fields));
         }
-        Some((fields, len))
+        Some(len)
+    };
+    with_recipe(ctx, event, current, fields, start, |record, before, len| {
+        record.copy_from_kernel(RECORD_HEADER + before, len, fields);
     });
 }
 
@@ -332,11 +349,12 @@ fn arguments_event(ctx: &impl EbpfContext, more: impl FnOnce(&Workspace, KernelA
     let current = sys::current();
     if is_recorded(current) {
         let arguments = KernelAddress::in_context(ctx, 0);
-        with_recipe(ctx, Cookie::unpack(sys::cookie(ctx)), current, arguments, |workspace, _| {
+        let start = |workspace: &Workspace, _: &Recipe| {
             workspace.inputs.copy_from(0, ARGUMENT_WORDS as u64 * 8, arguments);
             more(workspace, arguments);
             None
-        });
+        };
+        with_recipe(ctx, Cookie::unpack(sys::cookie(ctx)), current, arguments, start, |_, _, _| ());
     }
 }
 
@@ -358,22 +376,24 @@ fn sample_event(ctx: &PerfEventContext) {
 fn registers_event(ctx: &impl EbpfContext, registers: KernelAddress) {
     let current = sys::current();
     if is_recorded(current) {
-        with_recipe(ctx, Cookie::unpack(sys::cookie(ctx)), current, registers, |workspace, _| {
+        let start = |workspace: &Workspace, _: &Recipe| {
             workspace.inputs.copy_from(0, u64::from(REGISTERS.load()) * 8, registers);
             None
-        });
+        };
+        with_recipe(ctx, Cookie::unpack(sys::cookie(ctx)), current, registers, start, |_, _, _| ());
     }
 }
 
-/// Makes up a record as the event's recipe says. `start` fills in the inputs, which are at `inputs`; where the payload is not to be fetched it says where it is,
-/// and how many bytes.
+/// Makes up a record as the event's recipe says. `start` fills in the inputs, which are at `inputs`; where the payload is not to be fetched it says how many
+/// bytes it has, and `store` stores them behind so many others.
 #[inline(always)]
 fn with_recipe<C: EbpfContext>(
     ctx: &C,
     event: Cookie,
     current: u64,
     inputs: KernelAddress,
-    start: impl FnOnce(&Workspace, &Recipe) -> Option<(KernelAddress, u64)>,
+    start: impl FnOnce(&Workspace, &Recipe) -> Option<u64>,
+    store: impl FnOnce(&Record<Packets<KernelClock>>, u64, u64),
 ) {
     let Some(recipe) = recipe::recipe(event.id.into()) else { return };
     let is_chosen = is_chosen(current);
@@ -391,9 +411,14 @@ fn with_recipe<C: EbpfContext>(
         return;
     };
     let given = start(workspace, recipe);
-    if let Some(len) = payload(recipe, event, (level, current, is_chosen), given.map(|(_, len)| len)) {
-        let source = given.map_or(workspace.payload(), |(source, _)| source);
-        let time = write(ctx, workspace, event.id, current, source, len);
+    if let Some(len) = payload(recipe, event, (level, current, is_chosen), given) {
+        let time = write(ctx, workspace, event.id, current, len, |record, before| {
+            if given.is_some() {
+                store(record, before, len);
+            } else {
+                record.copy_from_kernel(RECORD_HEADER + before, len, workspace.payload());
+            }
+        });
         if recipe.flags & flag::TRIGGER != 0 {
             trigger::fire(event.id, time);
         }
@@ -401,9 +426,16 @@ fn with_recipe<C: EbpfContext>(
     workspace.release();
 }
 
-/// Writes a record of an event, with what stands before every payload; returns its time.
+/// Writes a record of an event, with what stands before every payload, of which `store` stores `len` bytes; returns its time.
 #[inline(always)]
-fn write(ctx: &impl EbpfContext, workspace: &Workspace, id: u16, current: u64, source: KernelAddress, len: u64) -> u64 {
+fn write(
+    ctx: &impl EbpfContext,
+    workspace: &Workspace,
+    id: u16,
+    current: u64,
+    len: u64,
+    store: impl FnOnce(&Record<Packets<KernelClock>>, u64),
+) -> u64 {
     let before = if CONTEXT.load() == 0 { 0 } else { store_context(ctx, workspace) };
     // A task that is preempted in here keeps a sub-buffer from its reader.
     sys::record_begins();
@@ -414,7 +446,7 @@ fn write(ctx: &impl EbpfContext, workspace: &Workspace, id: u16, current: u64, s
             if CONTEXT.load() != 0 {
                 record.copy_from_kernel(RECORD_HEADER, before, workspace.context());
             }
-            record.copy_from_kernel(RECORD_HEADER + before, len, source);
+            store(&record, before);
             record.commit();
             sys::record_ends();
             time
@@ -553,8 +585,10 @@ fn requested(ctx: &RawTracePointContext) {
     } else if request == TracerRequest::Note as u64 {
         count(|account| &account.notes);
         if let Some((_, workspace)) = recipe::claim() {
-            let payload = KernelAddress::of(&argument);
-            let _ = write(ctx, workspace, event as u16, current, payload, size_of_val(&argument) as u64);
+            let len = size_of_val(&argument) as u64;
+            let _ = write(ctx, workspace, event as u16, current, len, |record, before| {
+                record.copy_from_kernel(RECORD_HEADER + before, len, KernelAddress::of(&argument));
+            });
             workspace.release();
         } else {
             EVENTS.count_nested();
