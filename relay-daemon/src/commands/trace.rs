@@ -284,7 +284,7 @@ impl Signals {
     }
 }
 
-/// At SIGUSR1. That it cannot be taken is no reason to stop recording.
+/// At SIGUSR1. That it cannot be taken is not a reason to stop recording.
 fn snapshot(recording: &mut Recording) {
     match recording.snapshot() {
         Ok((path, session)) => {

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, io::Write as _};
 
-/// Appends a text: what is no text, and what a terminal would obey, as `\xNN` (and `\u{N}` beyond the first 256).
+/// Appends a text: what is not a text, and what a terminal would obey, as `\xNN` (and `\u{N}` beyond the first 256).
 pub fn push_escaped(text: &mut Vec<u8>, of: &[u8]) {
     if of.iter().all(|byte| (b' '..=b'~').contains(byte)) {
         text.extend_from_slice(of);
