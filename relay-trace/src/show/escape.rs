@@ -27,6 +27,17 @@ pub fn push_escaped(text: &mut Vec<u8>, of: &[u8]) {
     }
 }
 
+/// How XML and HTML write a character that could begin or end an element or an attribute.
+pub(crate) fn entity(c: char) -> Option<&'static str> {
+    Some(match c {
+        '&' => "&amp;",
+        '<' => "&lt;",
+        '>' => "&gt;",
+        '"' => "&quot;",
+        _ => return None,
+    })
+}
+
 /// Appends a value: escaped, and between quotes where it has what stands between fields, so that none can be forged.
 pub fn push_quoted(text: &mut Vec<u8>, of: &[u8]) {
     let is_plain = |byte: &u8| !matches!(byte, b' ' | b'"' | b'=' | b'\\');
