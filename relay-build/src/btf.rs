@@ -1,6 +1,6 @@
 //! Makes the BTF of an eBPF object acceptable to the kernel.
 //!
-//! The kernel refuses type names that are no C identifiers. bpf-linker 0.10 rewrites Rust's `Foo<T>` for structures but
+//! The kernel refuses type names that are not C identifiers. bpf-linker 0.10 rewrites Rust's `Foo<T>` for structures but
 //! not for unions, of which aya-log has one (`MaybeUninit<u8>`); without this, no object that logs could carry BTF.
 
 use anyhow::{Context as _, Result, bail};

@@ -67,6 +67,7 @@ pub trait Host: Send + Sync + 'static {
     ///
     /// # Errors
     /// What keeps the buffer from being used.
+    #[doc(alias = "create_buf_file")]
     fn buffer_made(&self, _buffer: &MappedBuffer) -> io::Result<()> {
         Ok(())
     }
@@ -104,6 +105,7 @@ impl Host for Plain {}
 /// # Ok::<(), anyhow::Error>(())
 /// ```
 #[doc(alias = "rchan")]
+#[doc(alias = "relay_close")]
 pub struct Channel {
     geometry: Geometry,
     mode: Mode,
@@ -318,6 +320,8 @@ impl Channel {
     /// offline). `None` when there can be no such CPU.
     #[must_use]
     #[doc(alias = "relay_stats")]
+    #[doc(alias = "relay_buf_full")]
+    #[doc(alias = "relay_buf_empty")]
     pub fn counters(&self, cpu: u32) -> Option<Counters> {
         Some(self.control.row(cpu)?.counters(self.geometry))
     }

@@ -179,7 +179,7 @@ impl CpuFile {
     /// ```
     ///
     /// # Errors
-    /// When the file is not there, is no file, or has fewer bytes.
+    /// When the file is not there, is not a file, or has fewer bytes.
     pub fn resume(folder: &Path, cpu: u32, len: u64) -> Result<Self> {
         if len == 0 {
             return Self::create(folder, cpu);

@@ -305,6 +305,7 @@ impl ControlMapping {
 /// # Ok::<(), anyhow::Error>(())
 /// ```
 #[derive(Debug)]
+#[doc(alias = "rchan_buf")]
 pub struct MappedBuffer {
     control: Arc<ControlMapping>,
     cpu: u32,

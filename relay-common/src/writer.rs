@@ -67,8 +67,10 @@ pub enum Mode {
 /// assert_eq!(memory.load(second.place, 8), 1u64.to_ne_bytes());
 /// # Ok::<(), relay_common::GeometryError>(())
 /// ```
+#[doc(alias = "rchan_callbacks")]
 pub trait Client<B: Buffer> {
     /// Bytes of the client's own header, right after the padding header (`subbuf_start_reserve`).
+    #[doc(alias = "subbuf_start_reserve")]
     const HEADER: u64 = 0;
     /// Every record begins at a multiple of this from the sub-buffer's start, in bytes: a power of two.
     const ALIGN: u64 = 1;

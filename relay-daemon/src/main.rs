@@ -161,7 +161,7 @@ fn show_obstacles(said: &str) {
     }
 }
 
-/// Whoever reads our output has seen enough: `relayd … | head` is no error.
+/// Whoever reads our output has seen enough: `relayd … | head` is not an error.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error
         .chain()

@@ -95,6 +95,7 @@ impl Settings {
 /// channel!(PLAIN);
 /// channel!(pub NUMBERED: Numbered = Numbered);
 /// ```
+#[doc(alias = "relay_open")]
 #[macro_export]
 macro_rules! channel {
     ($(#[$meta:meta])* $vis:vis $name:ident) => {

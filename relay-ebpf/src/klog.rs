@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Longest line, in bytes, with its time and its end: longer text is cut off. It is made on the stack: a program and the functions that it calls
-/// have 512 bytes together, of which the channel takes 152 where it opens a sub-buffer.
+/// have 512 bytes together, of which the channel takes 160 where it opens a sub-buffer.
 pub const LINE: usize = 160;
 
 /// Logs a line of text into a channel: `klog!(CHANNEL, "format", arguments…)`.

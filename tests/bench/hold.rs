@@ -71,7 +71,7 @@ impl Bench {
     /// A perf buffer for each CPU, as large as a channel's, that wakes nobody.
     fn perf_buffers(&mut self) -> Result<Vec<Sampler>> {
         let map = self.ebpf.map("PERF").context("the object has no map PERF")?;
-        let aya::maps::Map::PerfEventArray(map) = map else { bail!("PERF is no perf event array") };
+        let aya::maps::Map::PerfEventArray(map) = map else { bail!("PERF is not a perf event array") };
         let open = |cpu: u32| {
             let mut builder = Builder::new(Software::BPF_OUTPUT);
             builder.any_pid().one_cpu(cpu as usize).include_kernel().include_hv();

@@ -276,7 +276,7 @@ pub(crate) fn every_entry_has_returned_or_is_told_why_not() {
     let [entries, returned, ended, under_way, unseen, no_room] = of("syscall:execve");
     assert!(returned >= 2 && unseen + no_room == 0, "{pairs:?}");
     assert_eq!(entries, returned + ended + under_way, "{pairs:?}");
-    // Calls that never return are recorded at their entry, and are no pairs.
+    // Calls that never return are recorded at their entry, and are not pairs.
     assert!(!pairs.contains_key("syscall:exit_group"), "{pairs:?}");
     for (name, unreturned) in [("entries", 13 + entries), ("returned", 7 + returned)] {
         assert_eq!(trace.total(name), unreturned, "{}", trace.summary);

@@ -61,7 +61,7 @@ fn checked(mut bytes: &[u8]) -> Vec<Checked> {
         records.push(Checked { writer: first & 0xffff_ffff, began: record[1], ended: record[record.len() - 2] });
         bytes = rest;
     }
-    assert!(bytes.is_empty(), "{} bytes that are no record", bytes.len());
+    assert!(bytes.is_empty(), "{} bytes that are not records", bytes.len());
     records
 }
 

@@ -268,7 +268,7 @@ pub(crate) fn a_running_sessions_events_change_and_the_trace_says_so() {
     flight.snapshot(&folder.path().join("once more"));
 }
 
-/// A call that was under way when the recording stopped has returned unseen: the next one's return is no end of it.
+/// A call that was under way when the recording stopped has returned unseen: the next one's return is not an end of it.
 pub(crate) fn calls_that_return_while_it_is_stopped_have_no_return_later() {
     let stop = Arc::new(AtomicBool::new(false));
     const NAP: Duration = Duration::from_millis(300);

@@ -230,7 +230,7 @@ pub(crate) fn what_cannot_be_recovered_is_said() {
     PinnedSession::open(&name).unwrap_or_else(|error| panic!("{error}")).detach().unwrap();
     let said = fail(relayd().args(["trace", "--resume", "-o"]).arg(&path), 1);
     assert!(said.contains("was killed while it ended the trace; relayd recover"), "{said}");
-    // Its file was cut meanwhile: what was there is gone, and that is no end of a packet.
+    // Its file was cut meanwhile: what was there is gone, and that is not an end of a packet.
     let cpu = fs::read_dir(&path).unwrap().map(|file| file.unwrap().path()).find(|file| {
         file.file_name().unwrap().to_str().unwrap().starts_with("cpu") && fs::metadata(file).unwrap().len() > 0
     });

@@ -70,7 +70,7 @@ impl Recording {
     /// Waits until it ends, and returns what it has left.
     ///
     /// # Panics
-    /// When that is no summary.
+    /// When that is not a summary.
     #[must_use]
     pub fn end(self) -> (Ended, Trace) {
         let ended = self.relayd.end();
@@ -117,7 +117,7 @@ impl Trace {
     /// What `relayd print --json ARGUMENTS` prints.
     ///
     /// # Panics
-    /// When it fails, or prints what is no JSON.
+    /// When it fails, or prints what is not JSON.
     #[must_use]
     pub fn print(&self, arguments: &[&str]) -> Vec<Value> {
         print(&self.path, arguments)
@@ -209,7 +209,7 @@ pub fn verify(trace: &Path) {
 /// What `relayd print --json ARGUMENTS` prints of a trace.
 ///
 /// # Panics
-/// When it fails, or prints what is no JSON.
+/// When it fails, or prints what is not JSON.
 #[must_use]
 pub fn print(trace: &Path, arguments: &[&str]) -> Vec<Value> {
     json_lines(&succeed(relayd().args(["print", "--json"]).arg(trace).args(arguments)).stdout)
@@ -218,7 +218,7 @@ pub fn print(trace: &Path, arguments: &[&str]) -> Vec<Value> {
 /// A value a line.
 ///
 /// # Panics
-/// When a line is no JSON.
+/// When a line is not JSON.
 #[must_use]
 pub fn json_lines(bytes: &[u8]) -> Vec<Value> {
     let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));

@@ -20,7 +20,7 @@ use crate::{passed, suite::TestResults, tests};
 /// The status of a task that could not run here: what it takes is not to be had.
 pub(crate) const COULD_NOT_RUN: u8 = 3;
 
-/// Checks that may be unable to run, and why that is no failure.
+/// Checks that may be unable to run, and why that is not a failure.
 const MAY_NOT_RUN: [(&str, &str); 1] = [(
     "advisories",
     "the database of known vulnerabilities is on the network, and not every machine reaches it; the public workflow does",

@@ -347,7 +347,35 @@ fn exec(command: &mut Command) -> Result<()> {
 
 #[cfg(test)]
 mod tests_of_workflows {
-    use super::{Cli, Parser as _, checks::CHECKS};
+    use std::{collections::BTreeSet, fs};
+
+    use super::{Cli, Parser as _, checks::CHECKS, ebpf};
+
+    #[test]
+    fn the_picture_of_the_crates_is_true() {
+        let document = include_str!("../../docs/architecture.md");
+        let (_, rows) = document.split_once("| crate | depends on |\n|---|---|\n").expect("the table of crates");
+        let names = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<BTreeSet<_>>();
+        let mut seen = 0;
+        for row in rows.lines().take_while(|line| line.starts_with('|')) {
+            let (name, drawn) = row.trim_matches('|').split_once('|').expect("two cells");
+            let folder = name.trim().trim_matches('`');
+            let manifest = ebpf::root().join(folder).join("Cargo.toml");
+            let manifest = fs::read_to_string(&manifest).unwrap_or_else(|error| panic!("{folder}: {error}"));
+            let dependencies = manifest.lines().skip_while(|line| *line != "[dependencies]").skip(1);
+            let ours: BTreeSet<_> = dependencies
+                .take_while(|line| !line.starts_with('['))
+                .filter_map(|line| line.split([' ', '.', '=']).next())
+                .filter(|name| name.starts_with("relay-"))
+                .map(str::to_owned)
+                .collect();
+            assert_eq!(names(drawn), ours, "{folder}: docs/architecture.md, and what its manifest says");
+            seen += 1;
+        }
+        let crates = fs::read_dir(ebpf::root()).expect("the repository").filter_map(Result::ok);
+        let ours = crates.filter(|entry| entry.file_name().to_string_lossy().starts_with("relay-")).count();
+        assert_eq!(seen, ours + 1, "docs/architecture.md has a row for each crate, and for kleak");
+    }
 
     #[test]
     fn every_check_is_a_job_and_a_task() {

@@ -202,7 +202,7 @@ fn install(tools: &[Tool]) -> Result<()> {
     }
     let programs: Vec<_> = missing.iter().map(|tool| tool.program).collect();
     if find("apt-get").is_none() {
-        say(&format!("not installed, and this is no Debian: {}. What needs them will not run", programs.join(", ")));
+        say(&format!("not installed, and this is not Debian: {}. What needs them will not run", programs.join(", ")));
         return Ok(());
     }
     say(&format!("installing with apt: {}", programs.join(", ")));

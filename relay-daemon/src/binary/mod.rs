@@ -95,7 +95,7 @@ impl Binary {
     /// Reads a file's symbols and notes.
     ///
     /// # Errors
-    /// When it cannot be read, or when it is no program and no library of this machine.
+    /// When it cannot be read, or when it is neither a program nor a library of this machine.
     pub fn open(path: &Path) -> Result<Self> {
         Self::open_with(path, Path::new(DEBUG_FILES))
     }
@@ -174,7 +174,7 @@ impl Binary {
         Err(BinaryError::Unknown { path, symbol, near, stripped: false })
     }
 
-    /// Checks that an instruction begins at a place in the file that is no function's beginning.
+    /// Checks that an instruction begins at a place in the file that is not a function's beginning.
     ///
     /// # Errors
     /// When none does, or it cannot be known: no function is known to begin at or before the place.

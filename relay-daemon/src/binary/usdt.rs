@@ -279,7 +279,7 @@ fn x86_64_operand(text: &str) -> Option<(UsdtOperand, u8)> {
 fn symbol(text: &str) -> Option<UsdtOperand> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '$');
     let start = text.find(|c: char| is_part(c) && !c.is_ascii_digit())?;
-    // `0x10` has a letter, and is no name.
+    // `0x10` has a letter, and is not a name.
     if start > 0 && !text[..start].ends_with('+') {
         return None;
     }

@@ -50,7 +50,7 @@ pub enum BtfError {
     /// There is no whole header.
     #[error("{0} bytes are too few for a header")]
     Short(usize),
-    /// It is no BTF.
+    /// It is not BTF.
     #[error("not BTF: it begins with {0:#06x}")]
     Magic(u16),
     /// It was made for another byte order.

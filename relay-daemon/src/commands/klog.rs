@@ -21,7 +21,7 @@ use relay_daemon::EXAMPLE;
 use relay_trace::form::clock::Instant;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    time::{interval, sleep},
+    time::interval,
 };
 
 /// How often lines are shown.
@@ -69,12 +69,7 @@ async fn klog(arguments: &Arguments) -> Result<ExitCode> {
     say!("relayd: ready: what the programs log is shown; Ctrl-C ends");
     let mut show = Show::default();
     let mut tick = interval(SHOW_INTERVAL);
-    let time_is_over = async {
-        match arguments.duration {
-            Some(duration) => sleep(duration).await,
-            None => std::future::pending().await,
-        }
-    };
+    let time_is_over = super::signals::after(arguments.duration);
     tokio::pin!(time_is_over);
     loop {
         tokio::select! {

@@ -44,7 +44,7 @@ pub(crate) fn completions(arguments: &CompletionsArguments, mut relayd: Command)
 }
 
 pub(crate) fn man(arguments: &ManArguments, relayd: Command) -> Result<ExitCode> {
-    // `help` is no page of its own.
+    // `help` is not a page of its own.
     let mut relayd = relayd.disable_help_subcommand(true);
     relayd.build();
     if let Some(folder) = &arguments.output {

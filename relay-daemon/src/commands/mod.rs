@@ -64,11 +64,11 @@ fn share_with(group: Option<&str>, session: Option<&PinnedSession>) -> Result<()
 /// A time, like 500ms or 2m; seconds without a unit, like 2 or 0.5.
 fn parse_duration(text: &str) -> std::result::Result<std::time::Duration, &'static str> {
     let nanoseconds = relay_trace::show::time::parse_span(text);
-    nanoseconds.map(std::time::Duration::from_nanos).ok_or("this is no time, like 2, 0.5, 500ms or 1m 30s")
+    nanoseconds.map(std::time::Duration::from_nanos).ok_or("this is not a time, like 2, 0.5, 500ms or 1m 30s")
 }
 
 /// A size in bytes, like 64K or 1M.
 fn parse_size(text: &str) -> std::result::Result<u64, &'static str> {
     let parsed = parse_size::Config::new().with_binary().parse_size(text);
-    parsed.map_err(|_| "this is no size in bytes, like 4096, 64K or 1M")
+    parsed.map_err(|_| "this is not a size in bytes, like 4096, 64K or 1M")
 }

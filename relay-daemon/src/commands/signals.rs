@@ -1,10 +1,21 @@
 //! The signals that end this process.
 
-use std::{process, thread};
+use std::{future, process, thread, time::Duration};
 
 use anyhow::{Context as _, Result};
 use relay_trace::form::new;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::sleep,
+};
+
+/// Ends after so much time; never without one.
+pub(crate) async fn after(duration: Option<Duration>) {
+    match duration {
+        Some(duration) => sleep(duration).await,
+        None => future::pending().await,
+    }
+}
 
 /// SIGINT, SIGTERM and SIGHUP.
 pub(crate) struct Ending {
@@ -33,7 +44,7 @@ impl Ending {
         let hung_up = async {
             match &mut self.hangup {
                 Some(hangup) => drop(hangup.recv().await),
-                None => std::future::pending().await,
+                None => future::pending().await,
             }
         };
         tokio::select! {

@@ -145,7 +145,7 @@ fn text(summary: &Summary<'_>) -> Result<String> {
     }
     if summary.other_calls > 0 {
         let Summary { other_calls, compat_calls, .. } = summary;
-        writeln!(text, "  other    {other_calls} system calls that are no event, {compat_calls} of 32-bit programs")?;
+        writeln!(text, "  other    {other_calls} system calls that are not events, {compat_calls} of 32-bit programs")?;
     }
     if summary.entries > 0 || summary.unpaired > 0 {
         let unreturned = summary.entries.saturating_sub(summary.returned);

@@ -28,7 +28,7 @@ use tokio::{
 use super::{
     misuse,
     options::{BufferOptions, EventOptions, TaskOptions, event_help},
-    signals::Ending,
+    signals::{self, Ending},
     summary,
 };
 
@@ -284,7 +284,7 @@ impl Signals {
     }
 }
 
-/// At SIGUSR1. That it cannot be taken is no reason to stop recording.
+/// At SIGUSR1. That it cannot be taken is not a reason to stop recording.
 fn snapshot(recording: &mut Recording) {
     match recording.snapshot() {
         Ok((path, session)) => {
@@ -310,12 +310,7 @@ async fn wait(
     rotation.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut tick = interval(STATUS_INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let time_is_over = async {
-        match arguments.duration {
-            Some(duration) => sleep(duration).await,
-            None => std::future::pending().await,
-        }
-    };
+    let time_is_over = signals::after(arguments.duration);
     tokio::pin!(time_is_over);
     loop {
         let command_ends = async {

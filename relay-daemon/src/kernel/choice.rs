@@ -76,7 +76,7 @@ impl Choice {
     /// Level and id of every cgroup.
     ///
     /// # Errors
-    /// When one is no cgroup.
+    /// When one is not a cgroup.
     pub fn cgroup_ids(&self) -> Result<Vec<Cgroup>> {
         if self.cgroups.len() > choice::MAX_CGROUPS as usize {
             bail!("{} cgroups are more than {}", self.cgroups.len(), choice::MAX_CGROUPS);
@@ -130,7 +130,7 @@ fn cgroup(root: &Path, path: &Path) -> Result<Cgroup> {
         )
     })?;
     if !folder.join("cgroup.procs").exists() {
-        bail!("{} is no cgroup", folder.display());
+        bail!("{} is not a cgroup", folder.display());
     }
     let level = below.components().filter(|component| matches!(component, Component::Normal(_))).count();
     Ok(Cgroup { level: level as u64, id: metadata.ino() })
@@ -144,10 +144,10 @@ pub fn parse_cpus(text: &str) -> Result<Vec<u32>> {
     let mut cpus = Vec::new();
     for part in text.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let number = |text: &str| text.trim().parse::<u32>().with_context(|| format!("'{text}' is no number of a CPU"));
+        let number = |text: &str| text.trim().parse::<u32>().with_context(|| format!("'{text}' is not a CPU's number"));
         let (first, last) = (number(first)?, number(last)?);
         if last < first || last > 65535 {
-            bail!("'{part}' is no range of CPUs");
+            bail!("'{part}' is not a range of CPUs");
         }
         cpus.extend(first..=last);
     }

@@ -39,7 +39,7 @@ pub(crate) struct Loaded {
 /// What attaches a program.
 #[derive(Debug)]
 pub(crate) struct Link {
-    /// The ids of the events that it attaches to; none for what is no event.
+    /// The ids of the events that it attaches to; none for what is not an event.
     pub(crate) events: Vec<u16>,
     /// It stays for the others when one of them goes.
     pub(crate) is_shared: bool,
@@ -240,7 +240,7 @@ impl Programs {
         self.reports(false)
     }
 
-    /// What the kernel has counted of the programs that follow processes. Their runs are no events.
+    /// What the kernel has counted of the programs that follow processes. Their runs are not events.
     ///
     /// # Errors
     /// When `/proc` does not say.
@@ -264,7 +264,7 @@ impl Programs {
         reports.collect()
     }
 
-    /// System calls that are these events are no events from now on, and what attaches to these events alone is closed.
+    /// System calls that are these events are not events from now on, and what attaches to these events alone is closed.
     ///
     /// # Errors
     /// What the kernel says.

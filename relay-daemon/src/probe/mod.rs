@@ -343,7 +343,7 @@ fn read_as(value: &mut RecordedValue, read: Read) -> Result<()> {
     match read {
         Read::AsTyped => {}
         Read::UserString | Read::KernelString | Read::String | Read::Strings | Read::Bytes(_) if !is_address => {
-            bail!("it is no address, so nothing is there")
+            bail!("it is not an address, so nothing is there")
         }
         Read::UserString | Read::KernelString | Read::String => {
             value.content = Stored::String;
@@ -364,7 +364,7 @@ fn read_as(value: &mut RecordedValue, read: Read) -> Result<()> {
                 value.fetch.size = size;
                 value.c_type = number_type(size, signed).to_owned();
             }
-            _ => bail!("it is no number of {size} bytes"),
+            _ => bail!("it is not a number of {size} bytes"),
         },
         Read::Hexadecimal => {
             let size = match value.content {

@@ -42,7 +42,7 @@ impl KernelSymbols {
             let (_, kind, name) = (words.next()?, words.next()?, words.next()?);
             let is_function = matches!(kind, "t" | "T" | "w" | "W");
             let module = words.next().map(bare);
-            // Programs and trampolines come and go, and are no functions of a module.
+            // Programs and trampolines come and go, and are not functions of a module.
             let is_generated = module.as_deref().is_some_and(|name| name == "bpf" || name.starts_with("__builtin__"));
             let is_function = is_function && !is_generated && !ROOM.iter().any(|room| name.starts_with(room));
             is_function.then(|| Symbol { name: name.to_owned(), module })

@@ -63,7 +63,7 @@ pub(crate) fn offset(text: &str) -> Result<(&str, u64)> {
         Some(hex) => u64::from_str_radix(hex, 16),
         None => offset.parse(),
     };
-    Ok((name, number.map_err(|_| anyhow!("'{text}': '{offset}' is no offset; give +16 or +0x10"))?))
+    Ok((name, number.map_err(|_| anyhow!("'{text}': '{offset}' is not an offset; give +16 or +0x10"))?))
 }
 
 /// Whether a name stays one when `spec::parse` takes it apart, and does no harm to terminals.

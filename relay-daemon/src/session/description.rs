@@ -119,7 +119,7 @@ impl Description {
         let map = Map::Array(MapData::from_fd(folder.get(DESCRIPTION)?)?);
         let map: Array<MapData, [u8; BLOCK]> = map
             .try_into()
-            .with_context(|| format!("{} is no description of a session; {remove}", folder.path().display()))?;
+            .with_context(|| format!("{} is not a description of a session; {remove}", folder.path().display()))?;
         let blocks: Vec<[u8; BLOCK]> =
             map.iter().collect::<Result<_, _>>().context("reading the session's description")?;
         let text = blocks.concat();

@@ -196,7 +196,7 @@ impl PinnedSession {
     /// # Errors
     /// What the kernel says.
     pub fn rearm(&mut self) -> Result<()> {
-        // Calls that were under way when it was stopped may have returned unseen: they are no pairs of what returns from now on.
+        // Calls that were under way when it was stopped may have returned unseen: they are not pairs of what returns from now on.
         self.start()?;
         let after = self.description.until.after;
         self.programs.first_mut().map_or(Ok(()), |programs| programs.arm(after))

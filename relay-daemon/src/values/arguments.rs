@@ -273,11 +273,13 @@ fn content(shape: Option<Shape>, terminal: &Terminal, read: Read) -> Result<(Sto
         (Read::UserString | Read::KernelString | Read::String, _) if is_address || is_embedded => {
             (Stored::String, fetch(FetchKind::String, MAX_STRING, 0))
         }
-        (Read::UserString | Read::KernelString | Read::String, _) => bail!("it is no address, so no string is there"),
+        (Read::UserString | Read::KernelString | Read::String, _) => {
+            bail!("it is not an address, so no string is there")
+        }
         (Read::Strings, _) if is_address => (Stored::Strings, fetch(FetchKind::Strings, MAX_STRING, 0)),
-        (Read::Strings, _) => bail!("it is no address, so no strings are there"),
+        (Read::Strings, _) => bail!("it is not an address, so no strings are there"),
         (Read::Bytes(len), _) if is_address || is_embedded => (Stored::Bytes(len), fetch(FetchKind::Bytes, len, 0)),
-        (Read::Bytes(_), _) => bail!("it is no address, so no bytes are there"),
+        (Read::Bytes(_), _) => bail!("it is not an address, so no bytes are there"),
         (Read::Number { size, signed }, Terminal::Value) => {
             (Stored::Number { size, signed, hexadecimal: false }, fetch(FetchKind::Value, size.into(), size))
         }
@@ -287,7 +289,7 @@ fn content(shape: Option<Shape>, terminal: &Terminal, read: Read) -> Result<(Sto
         (Read::Number { size, signed }, Terminal::Address) => {
             (Stored::Number { size, signed, hexadecimal: false }, fetch(FetchKind::Load, size.into(), size))
         }
-        (Read::Number { size, .. }, _) => bail!("it is no number of {size} bytes"),
+        (Read::Number { size, .. }, _) => bail!("it is not a number of {size} bytes"),
         (_, Terminal::Value) => {
             let (size, signed, pointer) = number(shape)?;
             let content = Stored::Number { size, signed, hexadecimal: pointer || read == Read::Hexadecimal };
@@ -323,7 +325,7 @@ fn number(shape: Option<Shape>) -> Result<(u8, bool, bool)> {
         Some(Shape::Pointer { .. }) => (8, false, true),
         // Its bytes as they are.
         Some(Shape::Structure { size: size @ 1..=8, .. }) => (u8::try_from(size)?.next_power_of_two(), false, true),
-        Some(_) => bail!("it is no number"),
+        Some(_) => bail!("it is not a number"),
     })
 }
 

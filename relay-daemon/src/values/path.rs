@@ -82,7 +82,7 @@ pub enum Terminal {
 pub enum PathError {
     /// Not of the form.
     #[error(
-        "'{0}' is no path; give NAME, then any of ->MEMBER, .MEMBER and [NUMBER], for example file->f_inode->i_ino"
+        "'{0}' is not a path; give NAME, then any of ->MEMBER, .MEMBER and [NUMBER], for example file->f_inode->i_ino"
     )]
     Syntax(String),
     /// Too many parts.
@@ -103,7 +103,7 @@ pub enum PathError {
     },
     /// A member of what has none.
     #[error(
-        "'{member}' cannot be a member of {type_name}, which is no structure and no pointer to one that is known here"
+        "'{member}' cannot be a member of {type_name}, which is neither a structure nor a pointer to one that is known here"
     )]
     NoStructure {
         /// The type.
@@ -112,7 +112,7 @@ pub enum PathError {
         member: String,
     },
     /// A star before, or an index after, what is neither a pointer nor an array.
-    #[error("{0} is no pointer and no array")]
+    #[error("{0} is neither a pointer nor an array")]
     NoPointer(String),
     /// An index after the last.
     #[error("{type_name} has no element {index}")]
@@ -590,7 +590,7 @@ mod tests {
             ("file->f_inode->qqq", "has no member 'qqq'; it has i_mode, i_nlink, i_flags, i_ino, comm"),
             ("file->qqq", "it has f_inode, f_pos, f_self, f_path, numbers, bits, big, empty, …"),
             ("file->empty.x", "struct empty has no member 'x'; it has no members"),
-            ("file->f_pos->x", "'x' cannot be a member of unsigned long, which is no structure"),
+            ("file->f_pos->x", "'x' cannot be a member of unsigned long, which is neither a structure"),
             ("file->list->i_ino", "cannot be a member of const struct inode **"),
             ("file->later->x", "cannot be a member of struct later *"),
             ("file->nothing->x", "cannot be a member of void *"),
@@ -598,8 +598,8 @@ mod tests {
             ("*file->later", "a value of the type struct later cannot be recorded"),
             ("*file->callback", "a value of the type void (…) cannot be recorded"),
             ("file->nothing[1]", "void cannot be recorded; its size is not known"),
-            ("*file->f_pos", "unsigned long is no pointer and no array"),
-            ("file->bits.low[1]", "int is no pointer and no array"),
+            ("*file->f_pos", "unsigned long is neither a pointer nor an array"),
+            ("file->bits.low[1]", "int is neither a pointer nor an array"),
             ("file->numbers[4]", "int[4] has no element 4"),
             ("file->big", "its 800 bytes are more than 256; it has many"),
             ("file->big.many", "its 800 bytes are more than 256; name an element"),

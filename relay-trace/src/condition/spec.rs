@@ -292,7 +292,7 @@ fn argument(argument: &str, text: &str) -> Result<Argument> {
     if let Some(name) = &name
         && !is_identifier(name)
     {
-        bail!("'{text}': '{name}' is no name for a field: letters, digits and _ are");
+        bail!("'{text}': '{name}' is not a name for a field: letters, digits and _ are");
     }
     let (path, read) = match rest.split_once(':') {
         Some((path, how)) => (path.trim(), read(how.trim(), text)?),
@@ -408,7 +408,7 @@ mod tests {
             ("k:f(a", "')' is missing"),
             ("k:f(a:text)", "nothing is read as 'text'"),
             ("k:f(a:buf:0)", "from 1 to 4096"),
-            ("k:f(2a=b)", "no name for a field"),
+            ("k:f(2a=b)", "not a name for a field"),
             ("k:f if ", "is to follow 'if'"),
             ("u:\"/a b:main", "a '\"' is missing"),
         ] {

@@ -8,7 +8,7 @@ use std::io::Write;
 use anyhow::Result;
 
 use super::{Exported, Job, stacks::Stacks};
-use crate::show::escape::escaped;
+use crate::show::escape::{entity, escaped};
 
 const WIDTH: f64 = 1200.0;
 const ROW: usize = 17;
@@ -113,14 +113,11 @@ fn xml(text: &str) -> String {
 fn xml_plain(text: &str) -> String {
     let mut all = String::with_capacity(text.len());
     for c in text.chars() {
-        match c {
-            '&' => all.push_str("&amp;"),
-            '<' => all.push_str("&lt;"),
-            '>' => all.push_str("&gt;"),
-            '"' => all.push_str("&quot;"),
+        match (entity(c), c) {
+            (Some(entity), _) => all.push_str(entity),
             // XML has no such characters.
-            '\u{fffe}' | '\u{ffff}' => all.push('\u{fffd}'),
-            c => all.push(c),
+            (None, '\u{fffe}' | '\u{ffff}') => all.push('\u{fffd}'),
+            (None, c) => all.push(c),
         }
     }
     all

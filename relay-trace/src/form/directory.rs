@@ -205,7 +205,7 @@ impl TraceDirectory {
     pub fn release_reserve(&self) -> Result<()> {
         let path = self.reserve();
         match fs::remove_file(&path) {
-            // Somebody has: that is no reason to write no account.
+            // Somebody has: that is not a reason to write no account.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other.with_context(|| format!("removing {}", path.display())),
         }
@@ -247,7 +247,7 @@ pub fn check_owner(path: &Path) -> Result<()> {
     let metadata = fs::symlink_metadata(path).with_context(|| format!("looking at {}", path.display()))?;
     let is_ours = metadata.is_dir() && metadata.uid() == rustix::process::geteuid().as_raw();
     if !is_ours || metadata.mode() & 0o022 != 0 {
-        bail!("{} is no directory of ours, or others may write to it", path.display());
+        bail!("{} is not a directory of ours, or others may write to it", path.display());
     }
     Ok(())
 }

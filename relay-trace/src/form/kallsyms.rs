@@ -107,7 +107,7 @@ pub struct Kallsyms {
     text: String,
     /// Address, and where in the text its line begins; sorted.
     places: Vec<(u64, u32)>,
-    /// Lines that are no symbols.
+    /// Lines that are not symbols.
     skipped: usize,
 }
 
@@ -127,7 +127,7 @@ impl Kallsyms {
         Self { text, places, skipped }
     }
 
-    /// How many lines are no symbols.
+    /// How many lines are not symbols.
     #[must_use]
     pub fn skipped(&self) -> usize {
         self.skipped

@@ -231,7 +231,7 @@ pub struct CpuAccount {
     pub returned: u64,
     /// Records of the session's own, or losses of such: no run of an event's program has made them.
     pub notes: u64,
-    /// System calls that are no event. Where many are, programs run at every one.
+    /// System calls that are not events. Where many are, programs run at every one.
     pub other_calls: u64,
     /// Of these, those of 32-bit programs.
     pub compat_calls: u64,

@@ -47,7 +47,7 @@ pub enum Flaw {
         length: usize,
     },
     /// Too few bytes for a record's header, or bytes between records that are not zero.
-    #[error("what follows the last record is no record")]
+    #[error("the bytes after the last record are not a record")]
     Rest,
     /// An event that the session does not have.
     #[error("a record of event {0}, which the session does not have")]

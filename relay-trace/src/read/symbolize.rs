@@ -61,12 +61,12 @@ impl SymbolSources {
     /// Reads what a trace has kept, which may be nothing. The recording machine's files are looked for below `root`.
     ///
     /// # Errors
-    /// When it is no trace of relayd, or its files cannot be read.
+    /// When it is not a trace of relayd, or its files cannot be read.
     pub fn read(private: &Folder, root: &Path) -> Result<Self> {
         let kernel = Kallsyms::parse(kallsyms::read(private)?.unwrap_or_default());
         if kernel.skipped() > 0 {
             let path = private.path().join(kallsyms::FILE);
-            log::warn!("{}: {} lines are no symbols", path.display(), kernel.skipped());
+            log::warn!("{}: {} lines are not symbols", path.display(), kernel.skipped());
         }
         let strings = strings::parse(&strings::read(private)?.unwrap_or_default());
         Ok(Self {
@@ -83,7 +83,7 @@ impl TextSymbols {
     /// Reads what a trace has kept. The recording machine's files are looked for below `root`.
     ///
     /// # Errors
-    /// When it is no trace of relayd, holds no stacks, or its files cannot be read.
+    /// When it is not a trace of relayd, holds no stacks, or its files cannot be read.
     pub fn open(trace: &Path, root: &Path, progress: &mut Unpacked<'_>) -> Result<Self> {
         let Opened { private, flaws, .. } = archive::open(trace, progress)?;
         flaws.iter().for_each(|flaw| log::warn!("{flaw}"));

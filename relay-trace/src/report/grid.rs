@@ -15,7 +15,7 @@ const CELLS: u64 = 1_200_000;
 const STRETCH: u64 = 256 << 10;
 /// Bytes of a trace all of whose records are kept one by one, about: of what is larger the levels are coarser, to leave room for records.
 const ALL: u64 = 64 << 20;
-/// Buckets are no shorter, in nanoseconds.
+/// Buckets are not shorter, in nanoseconds.
 const SHORTEST: u64 = 2000;
 
 /// When the first record of a file was made, and its packet, behind which the stream is then.

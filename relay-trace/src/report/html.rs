@@ -11,6 +11,7 @@ use super::grid::Grid;
 use crate::{
     form::session::{CpuAccount, SessionFile},
     read::trace::Trace,
+    show::escape::entity,
 };
 
 const PAGE: &str = include_str!("page.html");
@@ -193,11 +194,11 @@ fn grouped(number: u64) -> String {
 fn escaped(text: &str) -> String {
     let mut all = String::with_capacity(text.len());
     for c in text.chars() {
+        if let Some(entity) = entity(c) {
+            all.push_str(entity);
+            continue;
+        }
         match c {
-            '&' => all.push_str("&amp;"),
-            '<' => all.push_str("&lt;"),
-            '>' => all.push_str("&gt;"),
-            '"' => all.push_str("&quot;"),
             '\'' => all.push_str("&#39;"),
             '\0'..='\u{1f}' => all.push(char::from_u32(0x2400 + u32::from(c)).unwrap_or('\u{fffd}')),
             '\u{7f}' => all.push('\u{2421}'),

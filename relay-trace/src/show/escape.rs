@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, io::Write as _};
 
-/// Appends a text: what is no text, and what a terminal would obey, as `\xNN` (and `\u{N}` beyond the first 256).
+/// Appends a text: what is not a text, and what a terminal would obey, as `\xNN` (and `\u{N}` beyond the first 256).
 pub fn push_escaped(text: &mut Vec<u8>, of: &[u8]) {
     if of.iter().all(|byte| (b' '..=b'~').contains(byte)) {
         text.extend_from_slice(of);
@@ -25,6 +25,17 @@ pub fn push_escaped(text: &mut Vec<u8>, of: &[u8]) {
             let _ = write!(text, "\\x{byte:02x}");
         }
     }
+}
+
+/// How XML and HTML write a character that could begin or end an element or an attribute.
+pub(crate) fn entity(c: char) -> Option<&'static str> {
+    Some(match c {
+        '&' => "&amp;",
+        '<' => "&lt;",
+        '>' => "&gt;",
+        '"' => "&quot;",
+        _ => return None,
+    })
 }
 
 /// Appends a value: escaped, and between quotes where it has what stands between fields, so that none can be forged.

@@ -177,7 +177,7 @@ fn push_any(text: &mut Vec<u8>, number: Number) {
     }
 }
 
-/// A JSON string. What is no UTF-8 becomes U+FFFD.
+/// A JSON string. What is not UTF-8 becomes U+FFFD.
 pub fn push_text(text: &mut Vec<u8>, of: &[u8]) {
     if of.iter().all(|byte| (b' '..=b'~').contains(byte) && !matches!(byte, b'"' | b'\\')) {
         text.push(b'"');

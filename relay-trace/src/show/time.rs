@@ -68,7 +68,7 @@ fn epoch(trace: &Trace) -> u64 {
 pub fn parse(text: &str, trace: &Trace, now: Option<u64>) -> Result<u64> {
     let clock = &trace.session.clock;
     if let Some(seconds) = text.strip_prefix('@') {
-        return parse_seconds(seconds).with_context(|| format!("'{text}' is no time in seconds, like @123.456"));
+        return parse_seconds(seconds).with_context(|| format!("'{text}' is not a time in seconds, like @123.456"));
     }
     if let Some(before) = text.strip_prefix('-')
         && let Some(before) = parse_span(before)
@@ -82,7 +82,7 @@ pub fn parse(text: &str, trace: &Trace, now: Option<u64>) -> Result<u64> {
     }
     let Some(wall) = parse_wall(text, clock.start.realtime, &zone()?) else {
         bail!(
-            "'{text}' is no time: give one from the trace's start (1.5s, 300ms), before its end (-2s), as relayd print shows it \
+            "'{text}' is not a time: give one from the trace's start (1.5s, 300ms), before its end (-2s), as relayd print shows it \
              (@123.456), or of the clock (13:31:25.5, '2026-01-02 13:31:25', 2026-01-02T12:31:25Z)"
         );
     };

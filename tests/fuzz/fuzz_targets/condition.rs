@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use relay_trace::condition::{
-    expression::{Expression, Value},
+    expression::{Comparand, Expression},
     spec,
 };
 
@@ -11,8 +11,8 @@ fuzz_target!(|text: &str| {
     let _ = spec::parse(&[text.to_owned()]);
     if let Ok(condition) = Expression::parse(text) {
         let _ = condition.evaluate(&mut |name| match name.len() % 3 {
-            0 => Some(Value::Integer(7)),
-            1 => Some(Value::Text(name.as_bytes().to_vec())),
+            0 => Some(Comparand::Integer(7)),
+            1 => Some(Comparand::Text(name.as_bytes().to_vec())),
             _ => None,
         });
     }

@@ -3,12 +3,12 @@
 
 use libfuzzer_sys::fuzz_target;
 use relay_trace::{
-    form::session::Session,
+    form::session::SessionFile,
     read::{geometry, schema::Schema},
 };
 
 fuzz_target!(|text: &[u8]| {
-    if let Ok(session) = Session::parse(text) {
+    if let Ok(session) = SessionFile::parse(text) {
         let _ = Schema::new(&session, &mut Vec::new());
         let _ = geometry::enough(&session);
     }

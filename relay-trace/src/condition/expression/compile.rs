@@ -215,7 +215,7 @@ impl<'e> Lowering<'e, '_, '_> {
             _ if signed => (0, mask),
             _ => (0, highest & mask),
         };
-        // The highest of 64 bits can be set, and is no sign.
+        // The highest of 64 bits can be set, and is not a sign.
         let wraps = signed && highest > i64::MAX.into();
         let (subject, at) = match source {
             Source::Payload(at) => (Place::Payload, at),

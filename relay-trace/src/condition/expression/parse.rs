@@ -179,7 +179,7 @@ impl<'t> Parser<'t> {
             Term::Condition(node, _) => Ok(node),
             Term::Operand(operand) => Ok(Node::IsSet(operand)),
             Term::Constant(constant) => {
-                Err(self.error(constant.span.start, "a constant alone is no condition: compare a field with it"))
+                Err(self.error(constant.span.start, "a constant alone is not a condition: compare a field with it"))
             }
         }
     }

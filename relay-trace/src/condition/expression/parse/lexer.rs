@@ -107,8 +107,8 @@ impl<'t> Lexer<'t> {
                 self.integer(start).map(|number| Token::Literal(Literal::Integer(number)))
             }
             'a'..='z' | 'A'..='Z' | '_' => self.field().map(|()| Token::Field),
-            '=' => self.error(start, "'=' is no operator: equal is '=='"),
-            '|' => self.error(start, "'|' is no operator: one or the other is '||'"),
+            '=' => self.error(start, "'=' is not an operator: equal is '=='"),
+            '|' => self.error(start, "'|' is not an operator: one or the other is '||'"),
             '-' => self.error(start, "'-' is only the sign of a number"),
             other => self.error(start, format!("'{}' means nothing here", other.escape_debug())),
         }
@@ -163,7 +163,7 @@ impl<'t> Lexer<'t> {
         }
         let unit = SUFFIXES.iter().find(|(name, _)| *name == suffix);
         let (Some((_, unit)), false) = (unit, digits.is_empty()) else {
-            let message = format!("'{word}' is no number; units are ns, us, ms and s, and K, M and G");
+            let message = format!("'{word}' is not a number; units are ns, us, ms and s, and K, M and G");
             return self.error(start, message);
         };
         // What fails to be parsed has only too many digits.
