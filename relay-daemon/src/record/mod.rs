@@ -12,6 +12,7 @@ mod rotation;
 pub mod rules;
 pub mod snapshot;
 mod tasks;
+mod text;
 
 pub use self::ending::Removed;
 
