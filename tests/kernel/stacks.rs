@@ -173,7 +173,7 @@ pub(crate) fn functions_of_a_file_that_is_not_at_its_path_are_kept() {
         succeed(Command::new("cc").args(["-O0", "-o", &lasting.to_string(), &case_of]).arg(&source));
         let trace = record(&["--context", "ustack", "-e", EVENT, "--comm", "deep", "--", "sh", "-c", &script]);
         let line = named(&trace, "/");
-        assert_eq!(&functions(&line)[..3], ["inner::most()", "outer", "main"], "{case}: {line}");
+        assert!(functions(&line).starts_with(&["inner::most()", "outer", "main"]), "{case}: {line}");
         assert_eq!(line.matches(&format!("({deep})")).count(), 3, "{case}: {line}");
         // Its pieces and repaired copies have them, too.
         let copy = folder.path().join(format!("copy-{}", case.len()));
