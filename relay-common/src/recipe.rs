@@ -347,6 +347,9 @@ pub mod flag {
     pub const SINGLE: u8 = 2;
     /// Its record ends the recording.
     pub const TRIGGER: u8 = 4;
+    /// A call that succeeds returns when the program is executed: on x86-64 the kernel shows the return of `execveat` as that of `execve`
+    /// (arch/x86/kernel/process_64.c, `set_personality_64bit`).
+    pub const AT_EXEC: u8 = 8;
 }
 
 impl Recipe {

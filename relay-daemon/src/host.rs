@@ -1,9 +1,15 @@
 //! What the tracer asks this host: the kernel's version and what it can do, this boot, and the namespaces that this process is in.
 
-use std::{collections::HashMap, fs, io, path::Path};
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result, anyhow};
 use relay_trace::form::clock::Instant;
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 /// From now on what this thread, and those that it starts, make in file systems belongs to this group. What they run does not inherit that.
 ///
@@ -102,6 +108,9 @@ pub fn is_in_own(namespace: Namespace) -> bool {
     fs::read_link(path).is_ok_and(|namespace| namespace.as_os_str() != first)
 }
 
+/// When threads have executed a program last, in nanoseconds of the monotonic clock, by number: of those that are there, as far as it was told.
+pub(crate) type Executed = HashMap<u32, u64>;
+
 /// Which threads there are, by the numbers that eBPF programs see.
 #[derive(Debug)]
 pub(crate) struct LiveThreads {
@@ -134,6 +143,23 @@ impl LiveThreads {
         });
         began.is_some_and(|began| began <= at.saturating_add(self.ahead))
     }
+}
+
+/// Where `/proc` tells of a process.
+pub(crate) fn process_folder(process: u32) -> PathBuf {
+    Path::new("/proc").join(process.to_string())
+}
+
+/// Opens what is at a path as a process sees it, which `/proc` tells of in this folder: below its root, whatever links say, and without waiting for a pipe's
+/// other end. `itself`: not what the last part of the path links to.
+pub(crate) fn open_in_root(process: &Path, path: &Path, itself: bool) -> Option<File> {
+    let root = File::open(process.join("root")).ok()?;
+    let last = if itself { OFlags::NOFOLLOW } else { OFlags::empty() };
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | last;
+    let file = File::from(
+        openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS).ok()?,
+    );
+    file.metadata().ok()?.is_file().then_some(file)
 }
 
 /// Whether the kernel has kprobes.

@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    os::unix::fs::FileExt as _,
+    os::unix::fs::{FileExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -238,6 +238,7 @@ pub(crate) fn every_entry_has_returned_or_is_told_why_not() {
             if (how == 2) raise(SIGKILL);\n\
             if (how == 3) longjmp(out, 1);\n\
             if (how == 4) execl(\"/bin/true\", \"true\", (char *)0);\n\
+            if (how == 6) { for (int fd = 0; fd < 3; fd++) close(fd); execl(\"/bin/sleep\", \"sleep\", \"3\", (char *)0); }\n\
             if (how == 5) { for (int fd = 0; fd < 3; fd++) close(fd); sleep(3); _exit(0); }\n\
             __asm__ volatile(\"\");\n\
             return how;\n\
@@ -251,6 +252,7 @@ pub(crate) fn every_entry_has_returned_or_is_told_why_not() {
             if (!setjmp(out)) stay(3);\n\
             for (int i = 0; i < 7; i++) stay(0);\n\
             if (fork() == 0) stay(5);\n\
+            if (fork() == 0) stay(6);\n\
             usleep(200000);\n\
             stay(4);\n\
             return 1;\n\
@@ -268,21 +270,23 @@ pub(crate) fn every_entry_has_returned_or_is_told_why_not() {
     let pairs = trace.summary["pairs"].as_object().unwrap();
     let of = |name: &str| {
         let counts = &pairs.iter().find(|(event, _)| event.starts_with(name)).unwrap_or_else(|| panic!("{pairs:?}")).1;
-        ["entries", "returned", "ended", "under_way", "unseen", "no_room"].map(|cause| counts[cause].as_u64().unwrap())
+        ["entries", "returned", "ended", "executed", "under_way", "unseen", "no_room"]
+            .map(|cause| counts[cause].as_u64().unwrap())
     };
-    // Two threads that exited, one that was killed, and one whose program was replaced by one that has ended.
-    assert_eq!(of("uretprobe:"), [13, 7, 4, 1, 1, 0], "{pairs:?}");
+    // Two threads that exited, one that was killed, and one whose program was replaced by one that has ended; one whose program was replaced
+    // goes on.
+    assert_eq!(of("uretprobe:"), [14, 7, 4, 1, 1, 1, 0], "{pairs:?}");
     // relayd's child, the program, and what took its place; other processes' calls may be under way.
-    let [entries, returned, ended, under_way, unseen, no_room] = of("syscall:execve");
-    assert!(returned >= 2 && unseen + no_room == 0, "{pairs:?}");
+    let [entries, returned, ended, executed, under_way, unseen, no_room] = of("syscall:execve");
+    assert!(returned >= 2 && executed + unseen + no_room == 0, "{pairs:?}");
     assert_eq!(entries, returned + ended + under_way, "{pairs:?}");
     // Calls that never return are recorded at their entry, and are not pairs.
     assert!(!pairs.contains_key("syscall:exit_group"), "{pairs:?}");
-    for (name, unreturned) in [("entries", 13 + entries), ("returned", 7 + returned)] {
+    for (name, unreturned) in [("entries", 14 + entries), ("returned", 7 + returned)] {
         assert_eq!(trace.total(name), unreturned, "{}", trace.summary);
     }
     let shown = text(&succeed(&mut trace.relayd("stat")).stdout);
-    let told = "13 entries, 7 returned, 6 unreturned (thread ended 4, under way 1, return unseen 1, no room 0)";
+    let told = "14 entries, 7 returned, 7 unreturned (thread ended 4, program replaced 1, under way 1, return unseen 1, no room 0)";
     assert!(shown.contains(told), "{shown}");
 }
 
@@ -451,6 +455,71 @@ pub(crate) fn arguments_of_a_program_are_those_that_bpftrace_shows() {
     assert_eq!(lists, vec![serde_json::json!(["one", "two", "three"]); 5]);
 }
 
+/// Of texts around the longest that there is room for, one that fits is whole, and one that does not is cut where that ends.
+pub(crate) fn a_list_that_just_fits_is_not_said_to_be_cut() {
+    const SOURCE: &str = "#include <string.h>\n\
+        __attribute__((noinline)) int target(const char **v) { __asm__ volatile(\"\" :: \"r\"(v) : \"memory\"); return 0; }\n\
+        int main(void) {\n\
+            static char text[5000]; for (int at = 0; at < 5000; at++) ((volatile char *)text)[at] = 0; memset(text, 'x', 4000); const char *v[3] = { \"first\", text, 0 };\n\
+            for (int len = 4000; len < 4100; len++) { target(v); text[len] = 'x'; }\n\
+            return 0;\n\
+        }\n";
+    let folder = tempfile::tempdir().unwrap();
+    let program = made(folder.path(), "relay-lists", SOURCE, &[]);
+    let trace = record(&["-e", &format!("uprobe:{program}:target(list=arg0:strv)"), "--", &program]);
+    let lines = trace.print(&[]);
+    let shown = |line: &Value| (line["fields"]["list"][1].as_str().unwrap().len(), line["fields"]["list_cut"] == true);
+    let shown: Vec<_> = lines.iter().map(shown).collect();
+    let whole = shown.iter().filter(|(_, is_cut)| !is_cut).count();
+    assert!(shown.len() == 100 && (1..100).contains(&whole), "{shown:?}");
+    for (at, (len, is_cut)) in shown.iter().enumerate() {
+        assert_eq!((*len, *is_cut), (4000 + at.min(whole - 1), at >= whole), "{at}: {shown:?}");
+    }
+}
+
+/// What strace shows of a call by a file descriptor, of one that fails, and of one of a thread. The kernel shows the return of one that succeeds as that of
+/// `execve` (x86-64).
+pub(crate) fn an_execveat_has_what_strace_shows() {
+    const PROGRAM: &str = "#define _GNU_SOURCE\n#include <fcntl.h>\n#include <pthread.h>\n#include <sys/syscall.h>\n#include <sys/wait.h>\n#include <unistd.h>\n\
+        static char *arguments[] = { \"true\", \"a b\", \"c\", 0 };\n\
+        static void *run(void *fd) { syscall(SYS_execveat, *(int *)fd, \"\", arguments, environ, AT_EMPTY_PATH); return 0; }\n\
+        int main(void) {\n\
+            int fd = open(\"/bin/true\", O_PATH); pthread_t thread;\n\
+            syscall(SYS_execveat, AT_FDCWD, \"/nowhere\", arguments, environ, AT_SYMLINK_NOFOLLOW);\n\
+            if (fork() == 0) run(&fd);\n\
+            wait(0);\n\
+            pthread_create(&thread, 0, run, &fd); pthread_join(thread, 0);\n\
+            return 1;\n\
+        }\n";
+    let folder = tempfile::tempdir().unwrap();
+    let program = made(folder.path(), "relay-execveat", PROGRAM, &["-pthread"]);
+    let shown = folder.path().join("strace");
+    let strace = ["strace", "-f", "-e", "trace=execveat", "-o", shown.to_str().unwrap()];
+    for events in ["syscall:execveat", "syscall:execve,syscall:execveat", "syscall:*"] {
+        let trace = record(&[&["-e", events, "--bpf-stats", "-n", "16", "--"], &strace[..], &[&program]].concat());
+        trace.adds_up();
+        let shown = fs::read_to_string(&shown).unwrap();
+        let mut theirs: Vec<&str> = shown.lines().filter(|line| line.contains("execveat(")).collect();
+        theirs.sort_by_key(|line| line.contains("AT_EMPTY_PATH"));
+        let lines = trace.print(&["-e", "syscall:execveat"]);
+        assert_eq!((lines.len(), theirs.len()), (3, 3), "{events}: {lines:?}\n{shown}");
+        for (line, theirs) in lines.iter().zip(theirs) {
+            let fields = &line["fields"];
+            let has = |text: String| assert!(theirs.contains(&text), "{events}: {text} of {line} is not in {theirs}");
+            let argv: Vec<String> = serde_json::from_value(fields["argv"].clone()).unwrap();
+            has(format!(
+                "{}, [{}]",
+                fields["filename"],
+                argv.iter().map(|text| format!("{text:?}")).collect::<Vec<_>>().join(", ")
+            ));
+            assert_eq!(argv, ["true", "a b", "c"]);
+        }
+        // Of all calls, some were under way when recording began.
+        let paired = (trace.total("unpaired"), trace.total("entries"));
+        assert!(events == "syscall:*" || paired == (0, trace.total("returned")), "{events}: {}", trace.summary);
+    }
+}
+
 /// A library's variables are where the loader has put it.
 pub(crate) fn static_probes_of_a_library_have_its_variables() {
     const LIBRARY: &str = r#"
@@ -499,6 +568,42 @@ fn own_vdso() -> Vec<u8> {
     let mut vdso = vec![0; usize::try_from(end - begin).unwrap()];
     fs::File::open("/proc/self/mem").unwrap().read_exact_at(&mut vdso, begin).unwrap();
     vdso
+}
+
+/// A process of an ordinary user, in a place of its own, that has ended when the recording does.
+pub(crate) fn code_of_a_process_that_has_ended_has_its_names() {
+    const SOURCE: &str = "#include <stdio.h>\n#include <string.h>\n#include <sys/mman.h>\n#include <time.h>\n#include <unistd.h>\n\
+        int main(void) {\n\
+            /* push rbp; mov rbp, rsp; mov ecx, 0x1000000; dec ecx; jnz; pop rbp; ret */\n\
+            unsigned char c[] = { 0x55, 0x48, 0x89, 0xe5, 0xb9, 0, 0, 0, 1, 0xff, 0xc9, 0x75, 0xfc, 0x5d, 0xc3 };\n\
+            char *p = mmap(0, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); memcpy(p, c, sizeof c);\n\
+            char name[64]; sprintf(name, \"/tmp/perf-%d.map\", getpid()); FILE *f = fopen(name, \"w\"); if (!f) return 1;\n\
+            fprintf(f, \"%lx 100 my_jitted\\n\", (unsigned long)p); fclose(f);\n\
+            for (time_t end = time(0) + 3; time(0) < end; ) ((void (*)(void))p)();\n\
+            return 0;\n\
+        }\n";
+    let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let program = made(folder.path(), "relay-made", SOURCE, &[]);
+    let user = format!("setpriv --reuid=65534 --clear-groups {program}");
+    for script in [format!("unshare -m sh -c 'mount -t tmpfs none /tmp && {user}'"), user.clone()] {
+        let script = format!("{script}; sleep 0.2");
+        let trace =
+            record(&["-e", "profile:hz:49", "--context", "ustack", "--comm", "relay-made", "--", "sh", "-c", &script]);
+        succeed(Command::new("find").args([
+            "/tmp",
+            "-maxdepth",
+            "1",
+            "-name",
+            "perf-*.map",
+            "-uid",
+            "65534",
+            "-delete",
+        ]));
+        let lines = trace.print(&[]);
+        let inner: Vec<&str> = lines.iter().filter_map(|line| line["ustack"][0]["name"].as_str()).collect();
+        assert!(inner.iter().filter(|name| name.starts_with("my_jitted+0x")).count() > 20, "{script}: {inner:?}");
+    }
 }
 
 /// What a program has made while it ran has the name that it has told perf, and the kernel's vDSO those that nm shows. perf 6.1 ends itself when it is

@@ -178,11 +178,14 @@ fn main() {
             [STRACE, COMPILER] an_execve_of_a_thread_is_one_call_that_returns,
             [COMPILER] every_entry_has_returned_or_is_told_why_not,
             [STRACE] an_execve_has_the_arguments_that_strace_shows,
+            [STRACE, COMPILER] an_execveat_has_what_strace_shows,
+            [COMPILER] a_list_that_just_fits_is_not_said_to_be_cut,
             [PERF, COMPILER] signals_are_those_that_perf_shows,
             [COMPILER] a_function_has_its_name_however_long_it_is,
             [BABELTRACE, BPFTRACE, COMPILER] arguments_of_a_program_are_those_that_bpftrace_shows,
             [COMPILER] static_probes_of_a_library_have_its_variables,
-            [COMPILER] code_in_no_file_has_the_names_that_it_has_told;
+            [COMPILER] code_in_no_file_has_the_names_that_it_has_told,
+            [COMPILER] code_of_a_process_that_has_ended_has_its_names;
         contexts: [] every_call_is_accounted_for_by_kind,
             [KPROBES] every_call_of_a_function_of_the_kernel_is_accounted_for,
             [] every_call_of_a_raw_tracepoint_is_accounted_for_without_statistics,
@@ -312,6 +315,7 @@ fn main() {
         stacks: [BABELTRACE, COMPILER, PERF] perf_saw_the_same_stacks,
             [COMPILER] a_stack_has_as_many_frames_as_there_is_room_for,
             [BABELTRACE, COMPILER] a_program_that_is_gone_is_known_by_its_build_id,
+            [BABELTRACE, COMPILER] functions_of_a_file_that_is_not_at_its_path_are_kept,
             [] what_cannot_be_symbolized_is_said;
         events: [BABELTRACE] babeltrace2_accepts_the_metadata_of_every_tracepoint,
             [BABELTRACE] every_tracepoint_that_can_be_attached_is_and_is_detached,

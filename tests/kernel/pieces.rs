@@ -205,8 +205,9 @@ pub(crate) fn pieces_are_whole_with_one_sub_buffer() {
 pub(crate) fn a_compressed_piece_is_the_piece() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("trace");
-    let load = Numbers::start(&machine::online_cpus().unwrap(), PAUSE);
+    let (plain, load) = (folder.path().join("plain"), Numbers::start(&machine::online_cpus().unwrap(), PAUSE));
     succeed(&mut record(&path, &["--rotate-time", "400ms", "--compress", "zstd", "-d", "1500ms"]));
+    succeed(&mut record(&plain, &["--rotate-time", "400ms", "-d", "600ms"]));
     load.stop();
     assert_eq!(pieces(&path).len(), 1, "none is left as a directory");
     let archives: Vec<PathBuf> = (1..).map(|number| archive(&path, number)).take_while(|path| path.exists()).collect();
@@ -220,9 +221,18 @@ pub(crate) fn a_compressed_piece_is_the_piece() {
     let unpacked = pieces(&path);
     assert!(unpacked.len() > 3, "{unpacked:?}");
     check(&unpacked);
+    assert_eq!(files(&unpacked[0]), files(&piece(&plain, 1)), "an archive has not what a piece has");
     for (archive, piece) in as_they_are.iter().zip(&unpacked) {
         assert!(*archive == said(piece), "{} says something else than its archive", piece.display());
     }
+}
+
+/// What is in a directory and in those below it, sorted.
+fn files(folder: &Path) -> Vec<String> {
+    let found = text(&succeed(Command::new("find").arg(folder).args(["-type", "f", "-printf", "%P\n"])).stdout);
+    let mut files: Vec<_> = found.lines().map(str::to_owned).collect();
+    files.sort_unstable();
+    files
 }
 
 /// A piece's directory.

@@ -140,6 +140,49 @@ pub(crate) fn a_program_that_is_gone_is_known_by_its_build_id() {
     assert_eq!(named(&trace, "/"), line);
 }
 
+/// Long enough that it is looked at while it runs.
+const LASTING: &str = r#"
+#include <unistd.h>
+static long _ZN5inner4mostEv(void) { long r; __asm__ volatile("syscall" : "=a"(r) : "a"(110L) : "rcx", "r11", "memory"); return r; }
+static long outer(void) { return _ZN5inner4mostEv(); }
+const char *of_case = CASE;
+int main(void) { int failed = outer() == 0; sleep(3); return failed; }
+"#;
+
+/// Whoever reads the trace finds nothing at the path, or something else.
+pub(crate) fn functions_of_a_file_that_is_not_at_its_path_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, inner) = (folder.path().join("lasting.c"), folder.path().join("inner"));
+    fs::write(&source, LASTING).unwrap();
+    fs::create_dir(&inner).unwrap();
+    let (lasting, deep) = (folder.path().join("lasting"), inner.join("deep"));
+    let (lasting, deep, inner) = (lasting.display(), deep.display(), inner.display());
+    for (case, script) in [
+        (
+            "seen by its own processes alone",
+            format!("unshare -m sh -c 'mount -t tmpfs none {inner} && cp {lasting} {deep} && {deep}'"),
+        ),
+        ("removed", format!("cp {lasting} {deep}; {deep} & sleep 1.5; rm {deep}; wait")),
+        (
+            "replaced",
+            format!("cp {lasting} {deep}; {deep} & sleep 1.5; cp /bin/true {deep}.new; mv {deep}.new {deep}; wait"),
+        ),
+    ] {
+        // Its own, so that nothing is known of one that ran before.
+        let case_of = format!("-DCASE=\"{case}\"");
+        succeed(Command::new("cc").args(["-O0", "-o", &lasting.to_string(), &case_of]).arg(&source));
+        let trace = record(&["--context", "ustack", "-e", EVENT, "--comm", "deep", "--", "sh", "-c", &script]);
+        let line = named(&trace, "/");
+        assert!(functions(&line).starts_with(&["inner::most()", "outer", "main"]), "{case}: {line}");
+        assert_eq!(line.matches(&format!("({deep})")).count(), 3, "{case}: {line}");
+        // Its pieces and repaired copies have them, too.
+        let copy = folder.path().join(format!("copy-{}", case.len()));
+        succeed(relayd().arg("repair").arg(&trace.path).arg(&copy));
+        let copied = fs::read(copy.join(".relayd/functions.json")).unwrap();
+        assert_eq!(copied, fs::read(trace.path.join(".relayd/functions.json")).unwrap(), "{case}");
+    }
+}
+
 pub(crate) fn what_cannot_be_symbolized_is_said() {
     let error = fail(relayd().args(["symbolize", "/usr"]), 1);
     assert!(error.contains("/usr is not a trace of relayd"), "{error}");

@@ -17,6 +17,8 @@ use object::{
     },
 };
 
+use relay_trace::form::builds::FUNCTION_SIZE;
+
 use super::usdt;
 
 type Header = FileHeader64<LittleEndian>;
@@ -272,6 +274,35 @@ impl Contents {
         }
         Ok(())
     }
+}
+
+/// The functions of a file, by where they begin in it; of several names of one place the first: global ones come before local ones. At most so many
+/// bytes of names.
+pub(crate) fn functions<'data, R: ReadRef<'data>>(data: R, most: usize) -> Result<BTreeMap<u64, (u64, String)>> {
+    let parts = Parts::read(data)?;
+    let loaded = Contents { segments: parts.segments()?, ..Contents::default() };
+    let mut functions = BTreeMap::new();
+    let mut left = most;
+    // The table of all symbols has those that are exported, too.
+    let Some(section) = [elf::SHT_SYMTAB, elf::SHT_DYNSYM].into_iter().find_map(|kind| parts.section_of(kind)) else {
+        return Ok(functions);
+    };
+    let symbols: &[Symbol] = section.data_as_array(ENDIAN, data).context("reading the symbols")?;
+    let names = parts.linked(section).context("reading the symbols' names")?;
+    let is_function = |symbol: &&Symbol| {
+        matches!(symbol.st_type(), elf::STT_FUNC | elf::STT_GNU_IFUNC) && !symbol.is_undefined(ENDIAN)
+    };
+    for is_local in [false, true] {
+        for symbol in symbols.iter().filter(is_function).filter(|symbol| symbol.is_local() == is_local) {
+            let Some(offset) = loaded.file_offset(symbol.st_value(ENDIAN), elf::PF_X) else { continue };
+            let Some(name) = text_at(names, symbol.st_name(ENDIAN)).filter(|name| !name.is_empty()) else { continue };
+            let Some(rest) = left.checked_sub(name.len() + FUNCTION_SIZE) else { bail!("too many functions") };
+            left = rest;
+            let name = || (symbol.st_size(ENDIAN), String::from_utf8_lossy(name).into_owned());
+            functions.entry(offset).or_insert_with(name);
+        }
+    }
+    Ok(functions)
 }
 
 /// A file's tables.

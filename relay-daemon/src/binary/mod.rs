@@ -22,7 +22,7 @@ use self::{
     usdt::{Usdt, UsdtError},
 };
 use relay_trace::{
-    form::builds::hex,
+    form::{builds::hex, code::FunctionRange},
     similar::{self, SUGGESTIONS, offer},
 };
 
@@ -266,11 +266,32 @@ impl Binary {
 
 /// What identifies a file that anybody may have put there.
 pub(crate) fn build_id(path: &Path) -> Option<Vec<u8>> {
-    elf::build_id(Bounded(&ReadCache::new(open_file(path).ok()?)))
+    build_id_of(open_file(path).ok()?)
+}
+
+pub(crate) fn build_id_of(file: File) -> Option<Vec<u8>> {
+    elf::build_id(Bounded(&ReadCache::new(file)))
+}
+
+/// The functions of a file with a build id, by where they begin in it: at most so many bytes of them.
+///
+/// # Errors
+/// When it is another file, or cannot be read, or they are more.
+pub(crate) fn functions(file: File, id: &[u8], most: usize) -> Result<Vec<FunctionRange>> {
+    let cache = ReadCache::new(file);
+    ensure!(elf::build_id(Bounded(&cache)).as_deref() == Some(id), "it is another file by now");
+    let functions = elf::functions(Bounded(&cache), most)?;
+    let next = functions.keys().skip(1).copied().map(Some).chain([None]);
+    let with_end = functions.iter().zip(next).map(|((begin, (len, name)), next)| {
+        // One that says no length, as those in assembly do, goes on to the next.
+        let len = if *len == 0 { next.map_or(1, |next| next - begin) } else { *len };
+        (*begin, len, name.clone())
+    });
+    Ok(with_end.collect())
 }
 
 /// Opens a regular file, and does not wait for a pipe's other end.
-fn open_file(path: &Path) -> Result<File> {
+pub(crate) fn open_file(path: &Path) -> Result<File> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     ensure!(file.metadata()?.is_file(), "not a regular file");
     Ok(file)

@@ -12,7 +12,7 @@ use relay_daemon::probe::listing::{self, Found, Listed, ListedMember, Structure}
 /// Shown on a terminal under all tracepoints.
 const MORE: &str = "\
 relayd: these are the tracepoints; other kinds: relayd list 'rawtracepoint:*', 'syscall:*', 'kprobe:*', 'fentry:*',
-relayd: 'uprobe:PATH:*', 'usdt:PATH:*'; a WORD finds what has it in its name; -v shows the arguments";
+relayd: 'uprobe:PATH:*', 'usdt:PATH:*', 'compat:*' (system calls of 32-bit programs); a WORD finds what has it in its name; -v shows the arguments";
 
 /// List what can be traced on this machine, in the spelling of relayd trace -e.
 #[derive(Debug, Args)]

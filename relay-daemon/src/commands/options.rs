@@ -42,7 +42,8 @@ pub(crate) use event_help;
 pub(crate) struct EventOptions {
     /// Events to record: CATEGORY:NAME of a tracepoint, or KIND:…, with * ? [] as wildcards; (ARGUMENTS) select what is
     /// recorded, `if CONDITION` when; repeat it or separate by commas. Kinds: tracepoint, rawtracepoint, syscall, kprobe,
-    /// kretprobe, fentry, fexit, uprobe, uretprobe, usdt, profile. `relayd list` shows what there is.
+    /// kretprobe, fentry, fexit, uprobe, uretprobe, usdt, profile. `relayd list` shows what there is. syscall:NAME is of
+    /// 64-bit programs; compat:* are the calls of 32-bit ones.
     #[arg(short, long = "event", value_name = "EVENT")]
     pub(crate) events: Vec<String>,
     /// Record what these spans need, like runq, offcpu or block; `relayd stat DIR --span SPAN` shows them.

@@ -145,7 +145,11 @@ fn text(summary: &Summary<'_>) -> Result<String> {
     }
     if summary.other_calls > 0 {
         let Summary { other_calls, compat_calls, .. } = summary;
-        writeln!(text, "  other    {other_calls} system calls that are not events, {compat_calls} of 32-bit programs")?;
+        let how = if *compat_calls > 0 { ", which -e 'compat:*' records" } else { "" };
+        writeln!(
+            text,
+            "  other    {other_calls} system calls that are not events, {compat_calls} of 32-bit programs{how}"
+        )?;
     }
     if summary.entries > 0 || summary.unpaired > 0 {
         let unreturned = summary.entries.saturating_sub(summary.returned);

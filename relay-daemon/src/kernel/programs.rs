@@ -16,7 +16,7 @@ use relay_common::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    host::{self, LiveThreads},
+    host::{self, Executed, LiveThreads},
     sys::{Row, link_missed},
 };
 use relay_channel::{bpf, machine, pins::PinFolder};
@@ -68,9 +68,17 @@ pub struct Programs {
     pub(crate) stats: Option<OwnedFd>,
 }
 
-/// How many calls wait for their returns, by event: of threads that are there, and of others.
+/// How many calls wait for their returns, by event.
 #[derive(Debug, Default)]
-pub struct WaitingCalls(BTreeMap<u16, (u64, u64)>);
+pub struct WaitingCalls(BTreeMap<u16, Calls>);
+
+/// Those of one event: of threads that are there, of those of them that have executed another program since, and of threads that have ended.
+#[derive(Clone, Copy, Debug, Default)]
+struct Calls {
+    under_way: u64,
+    executed: u64,
+    ended: u64,
+}
 
 /// What [`Programs`] are that are pinned.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -180,11 +188,11 @@ impl Programs {
         Ok(self.tallies(event)?.iter().map(missed).sum())
     }
 
-    /// The calls that threads are in by what is kept of them, by event, and whether the thread is there.
+    /// The calls that threads are in by what is kept of them, by event, and what has become of the threads.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn waiting(&self) -> Result<WaitingCalls> {
+    pub(crate) fn waiting(&self, executed: &Executed) -> Result<WaitingCalls> {
         let mut waiting = WaitingCalls::default();
         let (mut threads, mut seen) = (LiveThreads::now(), HashSet::new());
         for row in self.pairs.iter() {
@@ -192,7 +200,12 @@ impl Programs {
             // One that is removed meanwhile makes the kernel begin again.
             if let (true, [calls, _, thread, began, ..]) = (seen.insert(key), row) {
                 let counts = waiting.0.entry((key & 0xffff) as u16).or_default();
-                *if threads.has(thread, began) { &mut counts.0 } else { &mut counts.1 } += calls;
+                let executed = u32::try_from(thread).ok().and_then(|thread| executed.get(&thread));
+                *match threads.has(thread, began) {
+                    true if executed.is_some_and(|at| *at > began) => &mut counts.executed,
+                    true => &mut counts.under_way,
+                    false => &mut counts.ended,
+                } += calls;
             }
         }
         seen.clear();
@@ -200,7 +213,7 @@ impl Programs {
             let (key, [mark, thread, began, ..]) = row.context("reading which system calls have not returned")?;
             if let (true, Some(event)) = (seen.insert(key), mark.checked_sub(1)) {
                 let counts = waiting.0.entry(u16::try_from(event)?).or_default();
-                *if threads.has(thread, began) { &mut counts.0 } else { &mut counts.1 } += 1;
+                *if threads.has(thread, began) { &mut counts.under_way } else { &mut counts.ended } += 1;
             }
         }
         Ok(waiting)
@@ -211,8 +224,9 @@ impl Programs {
     /// # Errors
     /// What the kernel says.
     pub fn count_pairs(&self, event: u16, waiting: &WaitingCalls, pairs: &mut Pairs) -> Result<()> {
-        let (under_way, ended) = waiting.0.get(&event).copied().unwrap_or_default();
+        let Calls { under_way, executed, ended } = waiting.0.get(&event).copied().unwrap_or_default();
         pairs.under_way += under_way;
+        pairs.executed += executed;
         pairs.ended += ended;
         for tally in self.tallies(event)? {
             pairs.entries += tally.entries;

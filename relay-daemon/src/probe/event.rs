@@ -51,6 +51,8 @@ pub struct Pair {
     pub frame: Option<u16>,
     /// Such calls are never inside one another.
     pub is_single: bool,
+    /// One that succeeds returns when the program is executed ([`relay_common::recipe::flag::AT_EXEC`]).
+    pub at_exec: bool,
 }
 
 /// Which records are kept.

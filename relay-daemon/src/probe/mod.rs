@@ -239,7 +239,7 @@ impl Finder {
         let n_entry = at_entry.len();
         let mut values = at_entry;
         values.append(&mut at_exit);
-        let pair = entry.map(|entry| Pair { frame: Some(entry.frame), is_single: false });
+        let pair = entry.map(|entry| Pair { frame: Some(entry.frame), is_single: false, at_exec: false });
         if pair.is_some() {
             let mut duration = arguments::duration();
             let named = selection.into_iter().flatten().find(|argument| argument.path == DURATION);

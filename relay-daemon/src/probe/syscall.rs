@@ -172,7 +172,8 @@ fn event(catalogue: &Catalogue, spec: &Spec, name: &str, explicit: bool) -> Resu
     let values = select(spec, values)?;
     let n_entry =
         values.iter().take(n_entry).filter(|value| !matches!(&*value.name, "ret" | arguments::DURATION)).count();
-    let pair = Pair { frame: None, is_single: true };
+    let at_exec = cfg!(target_arch = "x86_64") && name == "execveat";
+    let pair = Pair { frame: None, is_single: true, at_exec };
     of_values(spec.kind, full, explicit, Arc::new(probe), values, Some((pair, n_entry)))
 }
 

@@ -1,41 +1,30 @@
 //! What a trace keeps so that the addresses in it get names: the kernel's symbols, and the files that processes' code is from.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
 use relay_common::recipe::context;
 
-use super::builds::Builds;
+use super::{builds::Builds, text::Text};
 use relay_channel::machine;
-use relay_trace::form::{folder::Folder, kallsyms, replace, session::SessionEvent, share, strings};
+use relay_trace::form::{folder::Folder, kallsyms, session::SessionEvent, strings};
 
 const KALLSYMS: &str = "/proc/kallsyms";
 
 /// What has been seen so far, of what the context asks for.
 #[derive(Default)]
 pub(crate) struct Addresses {
-    kernel: Option<Kept>,
-    strings: Option<Kept>,
+    kernel: Option<Text>,
+    strings: Option<Text>,
     builds: Option<Builds>,
-}
-
-/// A text of the kernel: its symbols are megabytes that seldom change.
-#[derive(Default)]
-struct Kept {
-    known: String,
-    /// Where they are written as they are known.
-    written: Option<PathBuf>,
 }
 
 impl Addresses {
     /// Begins to collect; of what happens from now on, what happens on `cpus`.
     pub(crate) fn watch(events: &[SessionEvent], context: u32, cpus: &[u32]) -> Self {
         let wanted = context & context::KSTACK != 0 || events.iter().any(SessionEvent::prints_symbols);
-        let kernel = wanted.then(Kept::default);
-        let strings = events.iter().any(SessionEvent::prints_strings).then(Kept::default);
+        let kernel = wanted.then(Text::default);
+        let strings = events.iter().any(SessionEvent::prints_strings).then(Text::default);
         let builds = (context & context::USTACK != 0).then(|| Builds::watch(cpus));
         Self { kernel, strings, builds }
     }
@@ -91,26 +80,4 @@ fn symbols(known: &str) -> Result<String> {
         log::warn!("the kernel hides its addresses (sysctl kernel.kptr_restrict): they will have no names");
     }
     Ok(excerpt.map_or_else(|| known.to_owned(), |now| kallsyms::merge(known, &now)))
-}
-
-impl Kept {
-    fn update(&mut self, now: String) {
-        if now != self.known {
-            (self.known, self.written) = (now, None);
-        }
-    }
-
-    fn save(&mut self, path: &Path) -> Result<()> {
-        let is_there = match &self.written {
-            Some(written) if written == path => fs::symlink_metadata(path).is_ok(),
-            // Of the pieces of a trace each is whole, and most have the same symbols.
-            Some(written) => share(written, path).is_ok(),
-            None => false,
-        };
-        if !is_there {
-            replace(path, self.known.as_bytes()).with_context(|| format!("writing {}", path.display()))?;
-        }
-        self.written = Some(path.to_path_buf());
-        Ok(())
-    }
 }

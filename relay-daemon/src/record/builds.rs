@@ -6,32 +6,68 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
-    fs, io,
-    os::unix::ffi::OsStrExt as _,
+    fs::{self, File},
+    io,
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result};
 use perf_event::{Builder, Sampler, data::Record, events::Software};
 
-use super::code::CodeMaps;
-use crate::binary;
+use super::{code::CodeMaps, text::Text};
+use crate::{
+    binary,
+    host::{open_in_root, process_folder},
+};
 use relay_trace::form::{
-    builds::{self, FILE, hex},
+    builds::{self, FILE, FUNCTION_SIZE, FUNCTIONS_FILE, MOST_FUNCTIONS, hex},
+    code::FunctionRange,
     folder::Folder,
     replace,
 };
 
 /// Bytes in which the kernel tells one CPU's mappings, about 150 each, between two [`Builds::poll`]s.
 const ROOM: usize = 512 * 1024;
+/// What `/proc` says behind the path of a file that has none any more.
+const DELETED: &[u8] = b" (deleted)";
 
 /// The files that have been seen, by build id in hexadecimal.
 #[derive(Default)]
 pub(crate) struct Builds {
-    files: BTreeMap<String, PathBuf>,
+    files: BTreeMap<String, Seen>,
+    /// The functions that are kept, as they were written last.
+    functions: Text,
     samplers: Vec<Sampler>,
     /// Code in no file.
     made: Option<CodeMaps>,
+}
+
+/// A file that has been seen.
+struct Seen {
+    /// As a process saw it.
+    path: PathBuf,
+    /// What is at the path, as long as that is the file: whoever reads the trace looks there.
+    there: Option<Stamp>,
+    /// Its functions, where they are kept since it is not there.
+    functions: Option<Vec<FunctionRange>>,
+}
+
+/// Tells a file from another, or another content of it: device, inode, bytes, and when it was changed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp([u64; 3], [i64; 2]);
+
+impl Stamp {
+    fn of(path: &Path) -> Option<Self> {
+        let file = fs::metadata(path).ok()?;
+        Some(Self([file.dev(), file.ino(), file.len()], [file.ctime(), file.ctime_nsec()]))
+    }
+
+    /// That of a path where a build id is.
+    fn with_id(path: &Path, id: &str) -> Option<Self> {
+        let stamp = Self::of(path)?;
+        binary::build_id(path).is_some_and(|there| hex(&there) == id).then_some(stamp)
+    }
 }
 
 impl Builds {
@@ -54,12 +90,29 @@ impl Builds {
     /// Adds what is in a trace's own folder, if it has anything.
     pub(crate) fn add_known(&mut self, folder: &Folder) {
         for (id, path) in builds::read(folder).unwrap_or_default() {
-            self.files.entry(id).or_insert(path);
+            let there = Stamp::with_id(&path, &id);
+            self.files.entry(id).or_insert(Seen { path, there, functions: None });
+        }
+        for (id, functions) in builds::read_functions(folder).unwrap_or_default() {
+            if let Some(seen) = self.files.get_mut(&id) {
+                seen.functions = Some(functions);
+            }
         }
     }
 
     /// Adds what the kernel has told since.
     pub(crate) fn poll(&mut self) {
+        self.take();
+        if let Some(made) = &mut self.made {
+            made.poll();
+        }
+        // Who still runs it has it.
+        if self.has_lost_one() {
+            self.add_mapped();
+        }
+    }
+
+    fn take(&mut self) {
         for sampler in &mut self.samplers {
             while let Some(record) = sampler.next_record() {
                 // What cannot be parsed, or was lost for want of room, is found at the end if it is still mapped.
@@ -67,7 +120,9 @@ impl Builds {
                 let name = mapped.filename.split(|byte| *byte == 0).next().unwrap_or_default();
                 match (mapped.build_id(), &mut self.made) {
                     (Some(id), _) if name.starts_with(b"/") => {
-                        add(&mut self.files, id, Path::new(OsStr::from_bytes(name)));
+                        let process = process_folder(mapped.pid);
+                        let range = format!("{:x}-{:x}", mapped.addr, mapped.addr.saturating_add(mapped.len));
+                        add(&mut self.files, id, name, || file_of(&process, &range, name));
                     }
                     (_, Some(made)) => made.add(mapped.pid, mapped.addr, name),
                     _ => {}
@@ -91,11 +146,12 @@ impl Builds {
             }
             for mapped in maps.split(|byte| *byte == b'\n').filter_map(code_file) {
                 // The file itself, whatever is at its path by now.
-                let file = process.join("map_files").join(mapped.range);
+                let path = mapped.path.as_os_str().as_bytes();
                 if seen.insert(mapped.file.map(<[u8]>::to_vec))
-                    && let Some(id) = binary::build_id(&file)
+                    && let Some(file) = file_of(&process, &mapped.range, path)
+                    && let Some(id) = file.try_clone().ok().and_then(binary::build_id_of)
                 {
-                    add(&mut self.files, &id, mapped.path);
+                    add(&mut self.files, &id, path, || Some(file));
                 }
             }
         }
@@ -110,18 +166,65 @@ impl Builds {
             made.write(folder)?;
         }
         let path = folder.join(FILE);
-        let files: BTreeMap<_, _> = self.files.iter().map(|(id, path)| (id, path.to_string_lossy())).collect();
+        let files: BTreeMap<_, _> = self.files.iter().map(|(id, seen)| (id, seen.path.to_string_lossy())).collect();
         let text = serde_json::to_string_pretty(&files).context("writing build ids as JSON")?;
-        replace(&path, text.as_bytes()).with_context(|| format!("writing {}", path.display()))
+        replace(&path, text.as_bytes()).with_context(|| format!("writing {}", path.display()))?;
+        let gone = self.files.iter().filter(|(_, seen)| seen.there.is_none());
+        let functions: BTreeMap<_, _> = gone.filter_map(|(id, seen)| Some((id, seen.functions.as_ref()?))).collect();
+        if functions.is_empty() {
+            return Ok(());
+        }
+        self.functions.update(serde_json::to_string(&functions).context("writing functions as JSON")?);
+        self.functions.save(&folder.join(FUNCTIONS_FILE))
+    }
+
+    /// Whether a file is not at its path any more whose functions are not kept.
+    fn has_lost_one(&mut self) -> bool {
+        let mut has = false;
+        for (id, seen) in self.files.iter_mut().filter(|(_, seen)| seen.there.is_some()) {
+            if seen.there != Stamp::of(&seen.path) {
+                seen.there = Stamp::with_id(&seen.path, id);
+                has |= seen.there.is_none() && seen.functions.is_none();
+            }
+        }
+        has
     }
 }
 
-/// The first path stays: it is as good as any other.
-fn add(files: &mut BTreeMap<String, PathBuf>, id: &[u8], path: &Path) {
+/// Adds a file. The first path stays: it is as good as any other. One that is not at its path has its functions taken now, from where a process has it.
+fn add(files: &mut BTreeMap<String, Seen>, id: &[u8], path: &[u8], file: impl FnOnce() -> Option<File>) {
+    let path = path.strip_suffix(DELETED).unwrap_or(path);
     // `//anon`, `[vdso]`: no files.
-    if path.is_absolute() && !path.as_os_str().as_bytes().starts_with(b"//") && id.iter().any(|byte| *byte != 0) {
-        files.entry(hex(id)).or_insert_with(|| path.to_path_buf());
+    if !path.starts_with(b"/") || path.starts_with(b"//") || id.iter().all(|byte| *byte == 0) {
+        return;
     }
+    let name = hex(id);
+    let seen = files.entry(name.clone()).or_insert_with(|| {
+        let path = PathBuf::from(OsStr::from_bytes(path));
+        let there = Stamp::with_id(&path, &name);
+        Seen { path, there, functions: None }
+    });
+    if seen.there.is_some() || seen.functions.is_some() {
+        return;
+    }
+    let Some(file) = file() else { return };
+    let path = seen.path.display().to_string();
+    let kept = files.values().filter_map(|seen| seen.functions.as_ref()).flatten();
+    let kept: usize = kept.map(|(.., name)| name.len() + FUNCTION_SIZE).sum();
+    let functions = binary::functions(file, id, MOST_FUNCTIONS.saturating_sub(kept));
+    let functions = functions.unwrap_or_else(|error| {
+        log::info!("the functions of {path} are not kept: {error:#}");
+        Vec::new()
+    });
+    if let Some(seen) = files.get_mut(&name) {
+        seen.functions = Some(functions);
+    }
+}
+
+/// The file that a process has mapped: itself, whatever is at its path by now, or what is at its path in the process's own root.
+fn file_of(process: &Path, range: &str, path: &[u8]) -> Option<File> {
+    let mapped = binary::open_file(&process.join("map_files").join(range));
+    mapped.ok().or_else(|| open_in_root(process, Path::new(OsStr::from_bytes(path)), false))
 }
 
 /// Has the kernel tell what any process maps on a CPU.
@@ -201,11 +304,13 @@ mod tests {
     #[test]
     fn what_is_no_file_is_left_out() {
         let mut files = BTreeMap::new();
-        add(&mut files, &[1, 0xab], Path::new("/bin/a"));
-        add(&mut files, &[1, 0xab], Path::new("/bin/b"));
-        add(&mut files, &[0, 0], Path::new("/bin/c"));
-        add(&mut files, &[2], Path::new("[vdso]"));
-        add(&mut files, &[3], Path::new("//anon"));
-        assert_eq!(files.into_iter().collect::<Vec<_>>(), [("01ab".to_owned(), PathBuf::from("/bin/a"))]);
+        let mut add = |id: &[u8], path: &str| add(&mut files, id, path.as_bytes(), || None);
+        add(&[1, 0xab], "/bin/a (deleted)");
+        add(&[1, 0xab], "/bin/b");
+        add(&[0, 0], "/bin/c");
+        add(&[2], "[vdso]");
+        add(&[3], "//anon");
+        let files: Vec<_> = files.into_iter().map(|(id, seen)| (id, seen.path)).collect();
+        assert_eq!(files, [("01ab".to_owned(), PathBuf::from("/bin/a"))]);
     }
 }

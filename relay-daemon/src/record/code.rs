@@ -2,11 +2,12 @@
 //! them to `/tmp/perf-PID.map`, as perf wants it, and the kernel's vDSO has symbols of its own.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     fs::{self, File},
     io::Read as _,
     os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::Path,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -19,20 +20,32 @@ use relay_trace::form::{
     code::{self, Code, FILE, FunctionRange},
     replace,
 };
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
-use crate::host::{Namespace, is_in_own};
+use crate::host::{Namespace, is_in_own, open_in_root, process_folder};
 
 /// Most bytes of a process's map; those of all processes together are at most twice that.
 const LONGEST: u64 = 16 << 20;
+
+/// How long a process that makes code is left alone, at first and at most, before what it has told is read again.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// What has been seen so far.
 pub(crate) struct CodeMaps {
     code: Code,
     /// Processes that have had code in no file.
-    processes: BTreeSet<u32>,
+    makers: BTreeMap<u32, Maker>,
     /// In a PID namespace, `/proc` and perf number processes otherwise than records do.
     knows_processes: bool,
+}
+
+/// A process that makes code.
+struct Maker {
+    /// Its user, when it was seen last.
+    owner: Option<u32>,
+    /// Bytes of what it has told.
+    told: u64,
+    /// When it is looked at again, and how long it is left alone after that.
+    look: (Instant, Duration),
 }
 
 impl CodeMaps {
@@ -42,7 +55,7 @@ impl CodeMaps {
             Vec::new()
         });
         let code = Code { vdso, ..Code::default() };
-        Self { code, processes: BTreeSet::new(), knows_processes: !is_in_own(Namespace::Pid) }
+        Self { code, makers: BTreeMap::new(), knows_processes: !is_in_own(Namespace::Pid) }
     }
 
     /// A process has mapped this as code.
@@ -50,55 +63,80 @@ impl CodeMaps {
         match name {
             _ if !self.knows_processes => {}
             b"[vdso]" => drop(self.code.processes.entry(process).or_default().vdso.insert(begin)),
-            b"" | b"//anon" => drop(self.processes.insert(process)),
+            b"" | b"//anon" => {
+                let maker = || Maker { owner: owner(process), told: 0, look: (Instant::now(), PAUSES.0) };
+                self.makers.entry(process).or_insert_with(maker);
+            }
             _ => {}
+        }
+    }
+
+    /// Reads what living processes have told: when they have ended, what only they could reach is gone. To be called every second or so.
+    pub(crate) fn poll(&mut self) {
+        let now = Instant::now();
+        let due = self.makers.iter_mut().filter(|(_, maker)| maker.look.0 <= now);
+        let due: Vec<u32> = due
+            .map(|(process, maker)| {
+                let (_, pause) = maker.look;
+                maker.look = (now + pause, (2 * pause).min(PAUSES.1));
+                *process
+            })
+            .collect();
+        for process in due {
+            self.read(process);
         }
     }
 
     /// Writes the file into the trace's own folder, with what the processes have told by now.
     pub(crate) fn write(&mut self, folder: &Path) -> Result<()> {
-        let mut left = 2 * LONGEST;
-        for process in &self.processes {
-            let Some(map) = map_of(*process) else { continue };
-            let len = map.len() as u64;
-            if len > left {
-                log::warn!(
-                    "process {process} and others have told more of their code than is kept: stacks may have fewer names"
-                );
-                break;
-            }
-            left -= len;
-            self.code.processes.entry(*process).or_default().made = code::parse_map(&map);
+        for process in self.makers.keys().copied().collect::<Vec<_>>() {
+            self.read(process);
         }
         let path = folder.join(FILE);
         let text = serde_json::to_vec(&self.code).context("writing the names of code as JSON")?;
         replace(&path, &text).with_context(|| format!("writing {}", path.display()))
     }
+
+    /// Reads what a process has told, unless all together have told too much.
+    fn read(&mut self, process: u32) {
+        let all: u64 = self.makers.values().map(|maker| maker.told).sum();
+        let Some(maker) = self.makers.get_mut(&process) else { return };
+        maker.owner = owner(process).or(maker.owner);
+        let Some(map) = map_of(process, maker.owner) else { return };
+        let told = map.len() as u64;
+        if all - maker.told + told > 2 * LONGEST {
+            log::warn!(
+                "process {process} and others have told more of their code than is kept: stacks may have fewer names"
+            );
+            return;
+        }
+        maker.told = told;
+        self.code.processes.entry(process).or_default().made = code::parse_map(&map);
+    }
 }
 
-/// What a process has told of its code.
-fn map_of(process: u32) -> Option<Vec<u8>> {
-    let proc = Path::new("/proc").join(process.to_string());
-    let (file, owner) = match fs::metadata(&proc) {
-        Ok(metadata) => {
-            // As it numbers itself, and in its own file system.
-            let status = fs::read_to_string(proc.join("status")).ok()?;
-            let own = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace().next_back()?;
-            let root = File::open(proc.join("root")).ok()?;
-            let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-            let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-            let file = openat2(root, format!("tmp/perf-{own}.map"), flags, Mode::empty(), resolve).ok()?;
-            (File::from(file), metadata.uid())
-        }
-        // It has ended: whose it was is not known any more.
-        Err(_) => {
-            let path = format!("/tmp/perf-{process}.map");
-            let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-            let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
-            (file, rustix::process::geteuid().as_raw())
-        }
+/// The user of a process, if it is there.
+fn owner(process: u32) -> Option<u32> {
+    Some(fs::metadata(process_folder(process)).ok()?.uid())
+}
+
+/// What a process has told of its code, which belongs to a user, or did.
+fn map_of(process: u32, owner: Option<u32>) -> Option<Vec<u8>> {
+    let proc = process_folder(process);
+    // Of one that has ended and was not waited for, the kernel shows a status, but no root.
+    let file = if fs::read_link(proc.join("root")).is_ok() {
+        // As it numbers itself, and in its own file system.
+        let status = fs::read_to_string(proc.join("status")).ok()?;
+        let own = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace().next_back()?;
+        open_in_root(&proc, Path::new(&format!("tmp/perf-{own}.map")), true)?
+    } else {
+        let path = format!("/tmp/perf-{process}.map");
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        fs::OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?
     };
     let metadata = file.metadata().ok()?;
+    // Of one that nobody has seen alive: what this process's own user has written.
+    let owner = owner.unwrap_or_else(|| rustix::process::geteuid().as_raw());
     let is_its_own = metadata.uid() == owner || metadata.uid() == 0;
     if !metadata.is_file() || !is_its_own || metadata.mode() & 0o022 != 0 {
         log::warn!("perf-{process}.map is somebody else's, or others may write to it: its names are not used");

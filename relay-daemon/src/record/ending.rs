@@ -48,7 +48,7 @@ pub(crate) fn end_trace(
     let channel = Arc::clone(&pinned.channel);
     session.clock.end = Some(end);
     // Before the links are gone: they know what they have missed.
-    pinned.count(&mut session)?;
+    pinned.count(&mut session, tasks.executed())?;
     if pinned.counts_runs() {
         // The kernel counts until a program is detached.
         pinned.detach_and_wait()?;
@@ -59,7 +59,7 @@ pub(crate) fn end_trace(
     let missed = session.kprobes_missed;
     session.programs.clear();
     session.helpers.clear();
-    pinned.count(&mut session)?;
+    pinned.count(&mut session, tasks.executed())?;
     session.kprobes_missed = missed;
     session.cpus = pinned.accounts()?;
     for account in &mut session.cpus {

@@ -54,7 +54,7 @@ struct OnDisk {
     rules: Rules,
     /// How many have ended.
     ended: u64,
-    /// How many records those have that have ended here, by number: on a full disk a piece may have no account.
+    /// How many records those have that have ended here and may be removed, by number: on a full disk a piece may have no account.
     records: BTreeMap<u64, u64>,
     /// Those that no session tells of yet.
     removed: Removals,
@@ -118,7 +118,9 @@ impl KeptPieces {
         let mut on_disk = self.lock();
         on_disk.ended += 1;
         let number = on_disk.ended;
-        on_disk.records.insert(number, records);
+        if on_disk.rules.remove_pieces() {
+            on_disk.records.insert(number, records);
+        }
         on_disk.keep_rules()
     }
 

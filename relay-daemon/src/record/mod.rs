@@ -12,6 +12,7 @@ mod rotation;
 pub mod rules;
 pub mod snapshot;
 mod tasks;
+mod text;
 
 pub use self::ending::Removed;
 
@@ -197,7 +198,7 @@ impl Recording {
         let before = self.session.clone();
         let mut session = before.clone();
         // Programs run on, so what the kernel has counted of their runs is of no moment.
-        self.pinned.count(&mut session)?;
+        self.pinned.count(&mut session, self.tasks.executed())?;
         session.programs.iter_mut().for_each(|program| program.runs = None);
         // Before the first file: should this process be killed, whoever recovers the trace completes the piece.
         let written = before.write(&piece.private())?;

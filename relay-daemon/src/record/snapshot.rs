@@ -137,7 +137,7 @@ pub(crate) fn take(
         account.bytes = file.file.bytes();
         (account.subbufs_processed, account.max_backlog) = (file.packets, file.packets);
     }
-    pinned.count(&mut session)?;
+    pinned.count(&mut session, tasks.executed())?;
     directory.write_metadata(&pinned.metadata()?)?;
     addresses.save(&directory.private())?;
     tasks.save(&directory.private())?;

@@ -11,7 +11,7 @@ use relay_common::recipe::context;
 
 use super::history::{History, Notice};
 use crate::{
-    host::{Namespace, is_in_own},
+    host::{Executed, Namespace, is_in_own},
     kernel::choice::cgroup_root,
 };
 use relay_trace::form::{
@@ -26,12 +26,15 @@ const ROOM: usize = 512 * 1024;
 const LESS_ROOM: usize = 64 * 1024;
 /// A notice is no longer, in bytes: the longest has a path.
 const LONGEST_NOTICE: usize = 4096 + 256;
+/// A name that a thread has since it executed a program (`PERF_RECORD_MISC_COMM_EXEC`, include/uapi/linux/perf_event.h).
+const EXECUTED: u16 = 1 << 13;
 /// How long a CPU takes, at most, from the time of a notice to telling it, in nanoseconds.
 const SETTLED: u64 = 10_000_000;
 
 /// What has been seen so far.
 pub(crate) struct Tasks {
     history: History,
+    executed: Executed,
     /// In a PID namespace, `/proc` and perf call threads otherwise than records do.
     knows_threads: bool,
     /// By id; only where records have ids of cgroups.
@@ -61,6 +64,7 @@ impl Tasks {
         let names_cgroups = context & context::CGROUP != 0;
         Self {
             history: History::default(),
+            executed: Executed::default(),
             knows_threads: !is_in_own(Namespace::Pid),
             cgroups: names_cgroups.then(BTreeMap::new),
             online: None,
@@ -168,6 +172,12 @@ impl Tasks {
         }
     }
 
+    /// Which threads have executed a program while this was watching.
+    pub(crate) fn executed(&mut self) -> &Executed {
+        self.take();
+        &self.executed
+    }
+
     /// Takes what the kernel has told since.
     fn take(&mut self) {
         let (since, mut is_whole) = (now(), true);
@@ -177,10 +187,19 @@ impl Tasks {
                 taken += size_of::<[u32; 2]>() + record.len();
                 // What `sample_id_all` adds at the end: the time alone was asked for.
                 let time = record.to_contiguous().last_chunk().map_or(since, |time| u64::from_le_bytes(*time));
+                let is_exec = record.misc() & EXECUTED != 0;
                 match record.parse_record() {
                     Ok(Record::Fork(fork)) => self.history.add(time, fork.tid, Notice::MadeBy(fork.ptid)),
-                    Ok(Record::Exit(exit)) => self.history.add(time, exit.tid, Notice::Ended),
-                    Ok(Record::Comm(told)) => self.history.add(time, told.tid, Notice::Named(name(&told.comm))),
+                    Ok(Record::Exit(exit)) => {
+                        self.executed.remove(&exit.tid);
+                        self.history.add(time, exit.tid, Notice::Ended);
+                    }
+                    Ok(Record::Comm(told)) => {
+                        if is_exec {
+                            self.executed.insert(told.tid, time);
+                        }
+                        self.history.add(time, told.tid, Notice::Named(name(&told.comm)));
+                    }
                     Ok(Record::CGroup(told)) => {
                         if let Some(cgroups) = &mut self.cgroups {
                             cgroups.insert(told.id, String::from_utf8_lossy(up_to_nul(&told.path)).into_owned());

@@ -28,7 +28,7 @@ pub use self::{
     loader::Notices,
 };
 use crate::{
-    host,
+    host::{self, Executed},
     kernel::{
         choice::Choice,
         programs::{Fired, Programs},
@@ -340,7 +340,7 @@ impl PinnedSession {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn count(&self, session: &mut SessionFile) -> Result<()> {
+    pub(crate) fn count(&self, session: &mut SessionFile, executed: &Executed) -> Result<()> {
         let mut missed = None;
         for programs in &self.programs {
             session.programs.extend(programs.report()?);
@@ -358,15 +358,15 @@ impl PinnedSession {
             let counts = self.programs.iter().map(|programs| programs.suppressed(event.id));
             event.suppressed = Some(counts.sum::<Result<u64>>()?);
         }
-        self.count_pairs(&mut session.events)
+        self.count_pairs(&mut session.events, executed)
     }
 
     /// What has become of the entries of each event that has pairs.
-    fn count_pairs(&self, events: &mut [SessionEvent]) -> Result<()> {
+    fn count_pairs(&self, events: &mut [SessionEvent], executed: &Executed) -> Result<()> {
         if events.iter().all(|event| event.pairs.is_none()) {
             return Ok(());
         }
-        let waiting: Vec<_> = self.programs.iter().map(Programs::waiting).collect::<Result<_>>()?;
+        let waiting: Vec<_> = self.programs.iter().map(|programs| programs.waiting(executed)).collect::<Result<_>>()?;
         for (event, pairs) in events.iter_mut().filter_map(|event| Some((event.id, event.pairs.as_mut()?))) {
             *pairs = Pairs::default();
             for (programs, waiting) in self.programs.iter().zip(&waiting) {

@@ -7,7 +7,7 @@ use relay_common::{Buffer as _, MAX_RECORD, Mode, Word as _, trace::TIMESTAMP_BE
 use serde::Serialize;
 
 use super::{PinnedSession, packets::header_word};
-use crate::kernel::programs::Fired;
+use crate::{host::Executed, kernel::programs::Fired};
 use relay_channel::sys::MappedBuffer;
 use relay_trace::form::{
     clock::Instant,
@@ -103,7 +103,7 @@ impl Status {
             });
         }
         let mut known = description.session.events.clone();
-        pinned.count_pairs(&mut known)?;
+        pinned.count_pairs(&mut known, &Executed::default())?;
         let geometry = pinned.channel.geometry();
         Ok(Self {
             name: name.to_owned(),

@@ -89,7 +89,9 @@ fn recipe(event: &Event, patterns: usize) -> Result<Recipe> {
         recipe.size = values.size;
     }
     if let Some(pair) = event.pair {
-        recipe.flags |= flag::PAIR | if pair.is_single { flag::SINGLE } else { 0 };
+        recipe.flags |= flag::PAIR;
+        recipe.flags |= if pair.is_single { flag::SINGLE } else { 0 };
+        recipe.flags |= if pair.at_exec { flag::AT_EXEC } else { 0 };
         recipe.frame = pair.frame.unwrap_or(input::WORDS);
     }
     if event.is_trigger {
@@ -189,13 +191,13 @@ mod tests {
         };
         let (values, _) = layout::lay_out("x", vec![value.clone(), value], 1).unwrap();
         let mut event = Event { values: Some(values), limit: Some(1000), is_trigger: true, ..event(0, 1) };
-        event.pair = Some(Pair { frame: Some(19), is_single: true });
+        event.pair = Some(Pair { frame: Some(19), is_single: true, at_exec: true });
         event.condition.as_mut().unwrap().hidden.push(Fetch { to: HIDDEN, ..Fetch::default() });
         let recipe = recipe(&event, 0).unwrap();
         assert_eq!((recipe.n_fetches, recipe.n_entry, recipe.n_tests, recipe.size), (3, 1, 2, 8));
         assert_eq!((recipe.fetches[1].to, recipe.fetches[2].to), (4, HIDDEN));
         assert_eq!((recipe.interval, recipe.burst, recipe.frame), (1_000_000, SECOND / 10, 19));
-        assert_eq!(recipe.flags, flag::PAIR | flag::SINGLE | flag::TRIGGER);
+        assert_eq!(recipe.flags, flag::PAIR | flag::SINGLE | flag::TRIGGER | flag::AT_EXEC);
         event.pair = None;
         assert_eq!(super::recipe(&event, 0).unwrap().frame, input::WORDS);
     }

@@ -37,7 +37,7 @@ use crate::{
     account::{count, may_notice},
     calls::{Call, ENTRY_WORDS, EXIT_WORDS},
     choose::{BORN, CHOSEN, NOBODY, RECORDER, SINCE, born, is_chosen, is_paused, is_recorded},
-    pairs::UNPAIRED,
+    pairs::{TOLD, UNPAIRED},
 };
 
 channel!(EVENTS: Packets<KernelClock> = Packets { clock: KernelClock });
@@ -280,7 +280,7 @@ fn call_by_recipe(ctx: &TracePointContext) {
 }
 
 /// A program has been executed in the place of another. Where that is one of 32 bits, the kernel does not show that the call returns
-/// (kernel/trace/trace_syscalls.c, `trace_get_syscall_nr`): it does so here.
+/// (kernel/trace/trace_syscalls.c, `trace_get_syscall_nr`): it does so here. So does on x86-64 one that the kernel shows as the return of another call.
 #[inline(always)]
 fn exec_event(ctx: &TracePointContext) {
     let event = Cookie::unpack(sys::cookie(ctx));
@@ -289,15 +289,20 @@ fn exec_event(ctx: &TracePointContext) {
         return;
     }
     let id = event.id.into();
-    if !calls::is_of_32_bits() || !recipe::recipe(id).is_some_and(|recipe| waiting::is_in(id, recipe)) {
+    let (is_of_32_bits, recipe) = (calls::is_of_32_bits(), recipe::recipe(id));
+    let returns_here = |recipe: &&Recipe| is_of_32_bits || recipe.flags & flag::AT_EXEC != 0;
+    let Some(recipe) = recipe.filter(returns_here).filter(|recipe| waiting::is_in(id, recipe)) else {
         count(|account| &account.other_calls);
         return;
-    }
+    };
     let start = |workspace: &Workspace, _: &Recipe| {
         workspace.inputs.set(SYSTEM_CALL_RESULT, 0);
         None
     };
     with_recipe(ctx, event, current, KernelAddress::in_context(ctx, COMMON_FIELDS), start, |_, _, _| ());
+    if !is_of_32_bits {
+        waiting::expect_again(recipe);
+    }
 }
 
 #[inline(always)]
@@ -481,6 +486,10 @@ fn payload(
         let kept = pairs::leave(level, id, current, sys::clock());
         if !is_chosen {
             count(|account| &account.unwanted);
+            return None;
+        }
+        if kept == TOLD {
+            count(|account| &account.other_calls);
             return None;
         }
         if kept == UNPAIRED {

@@ -72,6 +72,8 @@ static NO_CALLS: Array<Calls, 1> = Array::new();
 
 /// What stands for a return whose entry is not known.
 pub(crate) const UNPAIRED: u64 = u64::MAX;
+/// What stands for a return that was recorded before.
+pub(crate) const TOLD: u64 = u64::MAX - 1;
 
 /// Under which the calls of the current thread are kept.
 #[inline(always)]
@@ -212,7 +214,7 @@ fn keep(call: &PairedCall, workspace: &Workspace, frame: u64, end: u64) {
 }
 
 relay_ebpf::subprogram! {
-    /// Takes the payload of the entry, and returns its end, or [`UNPAIRED`].
+    /// Takes the payload of the entry, and returns its end, [`UNPAIRED`], or [`TOLD`].
     pub(crate) fn leave(level: u32, event: u32, current: u64, now: u64) -> u64 {
         let (Some(workspace), Some(recipe)) = (workspace(level), recipe(event)) else { return UNPAIRED };
         if recipe.flags & flag::SINGLE != 0 {

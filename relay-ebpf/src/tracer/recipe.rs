@@ -201,11 +201,14 @@ relay_ebpf::subprogram! {
             if index == MAX_STRINGS || left < TEXT.len() as u64 {
                 break;
             }
-            if let Some(fetched) = workspace.fetch_string(end + len, left, Address::of(address)) {
-                workspace.inputs.set(input::LISTED.into(), len + fetched);
-                if fetched == left {
+            // One byte more tells a text that fits exactly from one that does not.
+            if let Some(fetched) = workspace.fetch_string(end + len, left + 1, Address::of(address)) {
+                if fetched > left {
+                    workspace.store_number(end + len + left - 1, 1, 0);
+                    workspace.inputs.set(input::LISTED.into(), len + left);
                     break;
                 }
+                workspace.inputs.set(input::LISTED.into(), len + fetched);
             } else {
                 workspace.inputs.set(FAULTED, 1);
                 workspace.store_number(end + len, 8, u64::from_le_bytes(TEXT));

@@ -16,7 +16,7 @@ use relay_ebpf::sys::{self, BpfWord, Cells, Workspace};
 use crate::{
     account::count,
     choose::SINCE,
-    pairs::{UNPAIRED, tell},
+    pairs::{TOLD, UNPAIRED, tell},
 };
 
 /// Bytes that tasks are multiples of apart.
@@ -40,6 +40,9 @@ const THREAD: u64 = 1;
 const TIME: u64 = 2;
 const LEN: u64 = 3;
 const KEY: u64 = 4;
+
+/// In the place of the bytes of the payload, of a task in no call: the return that comes next has been recorded.
+const AGAIN: u64 = u64::MAX;
 
 /// By task. What is of a task that has ended goes when room is needed, as what was not used for longest. A call knows its key, so that one that goes
 /// while a program looks at it is not taken for another.
@@ -74,6 +77,17 @@ pub(crate) fn forget(recipe: &Recipe) {
     if let Some(waiting) = sys::value(&WAITING, key(recipe)) {
         give_up(waiting, |tally| &tally.unseen);
         waiting.head.set(EVENT, 0);
+        waiting.head.set(LEN, 0);
+    }
+}
+
+/// The kernel will show the return of the call again that was recorded just now, as that of another call.
+#[inline(always)]
+pub(crate) fn expect_again(recipe: &Recipe) {
+    if let Some(waiting) = sys::value(&WAITING, key(recipe))
+        && waiting.head.get(EVENT) == 0
+    {
+        waiting.head.set(LEN, AGAIN);
     }
 }
 
@@ -123,12 +137,17 @@ fn find_or_make(key: u64) -> Option<&'static Waiting> {
     sys::value(&WAITING, key)
 }
 
-/// Takes the payload of the entry, and returns its end, or [`UNPAIRED`].
+/// Takes the payload of the entry, and returns its end, [`UNPAIRED`], or [`TOLD`].
 #[inline(always)]
 pub(crate) fn leave(workspace: &Workspace, event: u32, recipe: &Recipe, now: u64) -> u64 {
     let key = key(recipe);
     let Some(waiting) = sys::value(&WAITING, key) else { return UNPAIRED };
-    if waiting.head.get(EVENT) != mark(event) {
+    let waits = waiting.head.get(EVENT);
+    if waits != mark(event) {
+        if waits == 0 && waiting.head.get(LEN) == AGAIN {
+            waiting.head.set(LEN, 0);
+            return TOLD;
+        }
         return UNPAIRED;
     }
     waiting.head.set(EVENT, 0);

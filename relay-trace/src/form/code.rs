@@ -60,7 +60,7 @@ impl Code {
     }
 }
 
-fn find(functions: &[FunctionRange], address: u64) -> Option<(&str, u64)> {
+pub(crate) fn find(functions: &[FunctionRange], address: u64) -> Option<(&str, u64)> {
     let before = functions.get(..functions.partition_point(|(begin, ..)| *begin <= address))?;
     // A function that has been made anew stands behind its place's former one.
     let (begin, len, name) = before.last()?;

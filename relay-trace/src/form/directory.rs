@@ -21,8 +21,16 @@ pub const PRIVATE: &str = ".relayd";
 /// CTF's description of the trace.
 pub const METADATA: &str = "metadata";
 /// The session's own files that names are found in.
-pub const NAMES: [&str; 7] =
-    [tasks::FILE, tasks::LAST_FILE, tasks::CGROUPS_FILE, kallsyms::FILE, strings::FILE, builds::FILE, code::FILE];
+pub const NAMES: [&str; 8] = [
+    tasks::FILE,
+    tasks::LAST_FILE,
+    tasks::CGROUPS_FILE,
+    kallsyms::FILE,
+    strings::FILE,
+    builds::FILE,
+    builds::FUNCTIONS_FILE,
+    code::FILE,
+];
 
 /// Opens the directory of a trace, and in it the folder of its own files.
 ///

@@ -138,6 +138,9 @@ pub struct Pairs {
     pub returned: u64,
     /// Entries whose thread has ended: it exited, or was killed.
     pub ended: u64,
+    /// Entries in a process's function whose thread was there at the end, and had executed another program meanwhile.
+    #[serde(default)]
+    pub executed: u64,
     /// Entries whose thread was there at the end, and had not returned.
     pub under_way: u64,
     /// Entries whose thread has gone on without a return that was seen: it jumped out of the call, or returned during a pause, or the kernel did
@@ -151,18 +154,18 @@ impl Pairs {
     /// Entries without a return.
     #[must_use]
     pub fn unreturned(&self) -> u64 {
-        [self.under_way, self.unseen, self.no_room].into_iter().fold(self.ended, u64::saturating_add)
+        [self.executed, self.under_way, self.unseen, self.no_room].into_iter().fold(self.ended, u64::saturating_add)
     }
 }
 
 impl std::fmt::Display for Pairs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { entries, returned, ended, under_way, unseen, no_room } = self;
+        let Self { entries, returned, ended, executed, under_way, unseen, no_room } = self;
         let unreturned = self.unreturned();
         write!(
             f,
-            "{entries} entries, {returned} returned, {unreturned} unreturned (thread ended {ended}, under way {under_way}, return unseen {unseen}, \
-             no room {no_room})"
+            "{entries} entries, {returned} returned, {unreturned} unreturned (thread ended {ended}, program replaced {executed}, \
+             under way {under_way}, return unseen {unseen}, no room {no_room})"
         )
     }
 }

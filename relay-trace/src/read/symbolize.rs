@@ -21,7 +21,7 @@ use super::print_format::Lookup;
 use crate::form::{
     archive::{self, Opened, Unpacked},
     builds,
-    code::{self, Code},
+    code::{self, Code, FunctionRange},
     folder::Folder,
     kallsyms::{self, Kallsyms},
     strings,
@@ -35,6 +35,8 @@ pub struct SymbolSources {
     strings: HashMap<u64, String>,
     /// Path where it was recorded, by build id.
     files: BTreeMap<String, PathBuf>,
+    /// Functions of files that were not at their paths, by build id.
+    functions: BTreeMap<String, Vec<FunctionRange>>,
     /// Code in no file.
     code: Code,
     /// Where the recording machine's files are.
@@ -73,6 +75,7 @@ impl SymbolSources {
             kernel,
             strings,
             files: builds::read(private)?,
+            functions: builds::read_functions(private)?,
             code: code::read(private)?,
             root: root.to_path_buf(),
         })
@@ -147,7 +150,11 @@ impl Symbols {
         let sources = Arc::clone(&self.sources);
         let file = sources.files.get(build_id);
         let name = file.map_or_else(|| format!("build id {build_id}"), |path| path.display().to_string());
-        let function = file.and_then(|path| self.binaries.function(build_id, &sources.root, path, offset));
+        let looked_up = file.and_then(|path| self.binaries.function(build_id, &sources.root, path, offset));
+        let function = looked_up.or_else(|| {
+            let (name, within) = code::find(sources.functions.get(build_id)?, offset)?;
+            Some(format!("{}+{within:#x}", binaries::demangled(name)))
+        });
         function.map(|function| format!("{function} ({name})")).unwrap_or_else(|| match file {
             Some(_) => format!("{offset:#x} ({name}, build id {build_id})"),
             None => format!("{offset:#x} ({name})"),

@@ -14,7 +14,7 @@ use relay_fuzz::{SESSION, check_repair, folder, show};
 use relay_trace::{form::archive, read::trace::Trace};
 
 /// Where something is made, below the directory.
-const PLACES: [&str; 13] = [
+const PLACES: [&str; 14] = [
     ".relayd/session.json",
     ".relayd/tasks",
     ".relayd/tasks.json",
@@ -22,6 +22,7 @@ const PLACES: [&str; 13] = [
     ".relayd/kallsyms",
     ".relayd/printk_formats",
     ".relayd/build-ids.json",
+    ".relayd/functions.json",
     ".relayd/other",
     "metadata",
     "cpu0",

@@ -62,6 +62,15 @@ impl Binaries {
     }
 }
 
+/// What a function is called in the language that it was written in.
+pub(super) fn demangled(name: &str) -> String {
+    if let Ok(name) = rustc_demangle::try_demangle(name) {
+        return format!("{name:#}");
+    }
+    let symbol = cpp_demangle::Symbol::new(name).ok();
+    symbol.and_then(|symbol| symbol.demangle().ok()).unwrap_or_else(|| name.to_owned())
+}
+
 /// Whether a place so many bytes after the beginning of a symbol is in it. One without a length goes on to the next.
 fn is_in(offset: usize, size: Option<usize>) -> bool {
     match size {

@@ -13,3 +13,8 @@ impl Binaries {
         None
     }
 }
+
+/// The name as it stands.
+pub(super) fn demangled(name: &str) -> String {
+    name.to_owned()
+}
