@@ -37,11 +37,11 @@ impl Channel {
     ///
     /// ```no_run
     /// # use relay_common::{Geometry, Mode, Plain};
-    /// # use relay_channel::{channel::{self, Channel}, pins::Folder};
+    /// # use relay_channel::{channel::{self, Channel}, pins::PinFolder};
     /// let geometry = Geometry::new(4096, 4)?;
     /// let channel = Channel::create(geometry, Mode::NoOverwrite, Plain)?;
     /// let ebpf = channel::load(&std::fs::read("programs.o")?, &[("KLOG", &channel)], aya::EbpfLoader::new())?;
-    /// let folder = std::sync::Arc::new(Folder::create("example")?);
+    /// let folder = std::sync::Arc::new(PinFolder::create("example")?);
     /// channel.pin(&folder)?;
     /// drop((channel, ebpf));
     /// let again = Channel::open(&folder, geometry, Mode::NoOverwrite, Plain)?;
