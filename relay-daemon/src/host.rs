@@ -145,7 +145,7 @@ impl LiveThreads {
     }
 }
 
-/// Where `/proc` tells of a process.
+/// The folder in which `/proc` tells of a process.
 pub(crate) fn process_folder(process: u32) -> PathBuf {
     Path::new("/proc").join(process.to_string())
 }

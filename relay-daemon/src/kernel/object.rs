@@ -18,7 +18,8 @@ use relay_common::{placeholder, trace::COMMON_FIELDS};
 
 use super::{
     hook::{Guard, Hook},
-    preemption::{self, CALL, MOVE, Places, load_from_context, store_in_record},
+    instruction::{CALL, MOVE, load_from_context, store_in_record},
+    preemption::{self, Places},
     settings::Constants,
 };
 use crate::{

@@ -10,17 +10,15 @@ use std::{
     sync::OnceLock,
 };
 
-use aya_obj::generated::{
-    BPF_ADD, BPF_ALU64, BPF_B, BPF_CALL, BPF_DW, BPF_EXIT, BPF_H, BPF_JMP, BPF_K, BPF_LDX, BPF_MEM, BPF_MOV,
-    BPF_PSEUDO_CALL, BPF_PSEUDO_KFUNC_CALL, BPF_ST, BPF_STX, BPF_W, BPF_X, bpf_insn, bpf_prog_type,
-};
+use aya_obj::generated::{BPF_LDX, BPF_ST, BPF_STX, bpf_insn, bpf_prog_type};
 use relay_common::placeholder;
 
+use super::instruction::{ADD, CALL, COPY, EXIT, MOVE, OWN_FUNCTION, STACK, call, code, instruction, nothing};
 use crate::{
     btf::Btf,
     sys::{self, ProgramLoad},
 };
-use relay_channel::bpf::{KERNEL_BTF, NOTHING, is_compiled};
+use relay_channel::bpf::{KERNEL_BTF, is_compiled};
 
 /// Most bytes of a program's stack (include/linux/filter.h, `MAX_BPF_STACK`).
 const MAX_STACK: i32 = 512;
@@ -184,56 +182,6 @@ fn lowest_slot(instructions: &[bpf_insn]) -> Option<i16> {
     }
     let slot = (lowest - 8) & !7;
     i16::try_from(slot).ok().filter(|_| slot >= -MAX_STACK)
-}
-
-/// What an instruction says of itself in a byte.
-pub(super) const fn code(bits: u32) -> u8 {
-    bits.to_le_bytes()[0]
-}
-
-/// `register = number`.
-pub(crate) const MOVE: u8 = code(BPF_ALU64 | BPF_MOV | BPF_K);
-/// `register = register`.
-const COPY: u8 = code(BPF_ALU64 | BPF_MOV | BPF_X);
-/// `register += number`.
-const ADD: u8 = code(BPF_ALU64 | BPF_ADD | BPF_K);
-pub(crate) const CALL: u8 = code(BPF_JMP | BPF_CALL);
-const EXIT: u8 = code(BPF_JMP | BPF_EXIT);
-/// The register that points to the stack.
-const STACK: u8 = 10;
-/// What a call's source register says of what it calls: a function of the program, or one of the kernel.
-const OWN_FUNCTION: u8 = code(BPF_PSEUDO_CALL);
-const KERNEL_FUNCTION: u8 = code(BPF_PSEUDO_KFUNC_CALL);
-
-fn instruction(code: u8, to: u8, from: u8, number: i32) -> bpf_insn {
-    bpf_insn { code, _bitfield_align_1: [], _bitfield_1: bpf_insn::new_bitfield_1(to, from), off: 0, imm: number }
-}
-
-/// `r0 = *(width *)(r1 + at)`: 1, 2, 4 or 8 bytes.
-pub(crate) fn load_from_context(width: i16, at: i16) -> bpf_insn {
-    bpf_insn { off: at, ..instruction(code(BPF_LDX | BPF_MEM | size(width)), 0, 1, 0) }
-}
-
-/// `*(width *)(r2 + at) = r0`.
-pub(crate) fn store_in_record(width: i16, at: i16) -> bpf_insn {
-    bpf_insn { off: at, ..instruction(code(BPF_STX | BPF_MEM | size(width)), 2, 0, 0) }
-}
-
-const fn size(width: i16) -> u32 {
-    match width {
-        8 => BPF_DW,
-        4 => BPF_W,
-        2 => BPF_H,
-        _ => BPF_B,
-    }
-}
-
-fn call(function: i32) -> bpf_insn {
-    instruction(CALL, 0, KERNEL_FUNCTION, function)
-}
-
-pub(super) fn nothing() -> bpf_insn {
-    instruction(NOTHING, 0, 0, 0)
 }
 
 /// Loads a program that calls a global function of its own while preemption is off. Before Linux 6.15 the kernel takes none (kernel/bpf/verifier.c,

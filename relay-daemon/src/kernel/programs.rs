@@ -254,7 +254,7 @@ impl Programs {
         self.reports(false)
     }
 
-    /// What the kernel has counted of the programs that follow processes. Their runs are not events.
+    /// The kernel's counts of the programs that follow processes. Their runs are not events.
     ///
     /// # Errors
     /// When `/proc` does not say.

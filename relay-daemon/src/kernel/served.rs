@@ -1,4 +1,4 @@
-//! What the programs know of an event.
+//! An event as its programs know it.
 
 use relay_common::{
     placeholder::MAX_FIELDS,
@@ -10,7 +10,7 @@ use relay_common::{
 pub(crate) struct Served<'a> {
     /// Its name, for whoever looks at the programs, and for messages.
     pub(crate) name: &'a str,
-    /// What its programs are told when they run.
+    /// Its programs are told this when they run.
     pub(crate) cookie: Cookie,
     /// There is a recipe for it: else a tracepoint's fields are copied as they are.
     pub(crate) by_recipe: bool,

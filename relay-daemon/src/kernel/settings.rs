@@ -6,12 +6,7 @@ use std::collections::HashSet;
 
 use aya_obj::generated::{BPF_CALL, BPF_EXIT, BPF_JMP, BPF_JMP32, BPF_LDX, BPF_MEM, BPF_PSEUDO_MAP_VALUE, bpf_insn};
 
-use super::preemption::{code, nothing};
-
-/// `register = number of 64 bits`: two instructions.
-const WIDE: u8 = 0x18;
-/// How a loaded number's size is said (include/uapi/linux/bpf_common.h), and its bytes.
-const SIZES: [(u8, usize); 4] = [(0x00, 4), (0x08, 2), (0x10, 1), (0x18, 8)];
+use super::instruction::{WIDE, code, nothing, size};
 
 /// The object's constants, as the kernel has them.
 #[derive(Debug)]
@@ -43,18 +38,18 @@ impl Constants {
         }
     }
 
-    /// What a load reads, through an address so many bytes into them, in two halves; `None` when it is none, or reads what is not there.
+    /// The number that a load reads through an address so many bytes into them, in two halves; `None` when it is not a load, or reads what is not there.
     fn number(&self, load: bpf_insn, at: i32) -> Option<[[u8; 4]; 2]> {
-        let (_, len) = SIZES.iter().find(|(size, _)| load.code == code(BPF_LDX | BPF_MEM) | size)?;
+        let len = [1, 2, 4, 8].into_iter().find(|width| load.code == code(BPF_LDX | BPF_MEM | size(*width)))?;
         let begin = usize::try_from(at.checked_add(load.off.into())?).ok()?;
-        let bytes = self.bytes.get(begin..begin.checked_add(*len)?)?;
+        let bytes = self.bytes.get(begin..begin.checked_add(usize::try_from(len).ok()?)?)?;
         let mut number = [[0; 4]; 2];
         number.as_flattened_mut()[..bytes.len()].copy_from_slice(bytes);
         Some(number)
     }
 }
 
-/// Where jumps and calls lead to.
+/// The places that jumps and calls lead to.
 fn targets(instructions: &[bpf_insn]) -> HashSet<usize> {
     const JUMPS: [u8; 2] = [code(BPF_JMP), code(BPF_JMP32)];
     const ALWAYS_FAR: u8 = code(BPF_JMP32);
@@ -73,7 +68,7 @@ mod tests {
     use super::*;
 
     fn instruction(code: u8, to: u8, from: u8, off: i16, imm: i32) -> bpf_insn {
-        bpf_insn { code, _bitfield_align_1: [], _bitfield_1: bpf_insn::new_bitfield_1(to, from), off, imm }
+        bpf_insn { off, ..super::super::instruction::instruction(code, to, from, imm) }
     }
 
     fn shape(instruction: bpf_insn) -> (u8, u8, u8, i16, i32) {

@@ -29,7 +29,7 @@ use relay_trace::form::{
 
 /// Bytes in which the kernel tells one CPU's mappings, about 150 each, between two [`Builds::poll`]s.
 const ROOM: usize = 512 * 1024;
-/// What `/proc` says behind the path of a file that has none any more.
+/// `/proc` says this behind the path of a file that has none any more.
 const DELETED: &[u8] = b" (deleted)";
 
 /// The files that have been seen, by build id in hexadecimal.
@@ -47,7 +47,7 @@ pub(crate) struct Builds {
 struct Seen {
     /// As a process saw it.
     path: PathBuf,
-    /// What is at the path, as long as that is the file: whoever reads the trace looks there.
+    /// The stamp of the file, as long as it is at the path: whoever reads the trace looks there.
     there: Option<Stamp>,
     /// Its functions, where they are kept since it is not there.
     functions: Option<Vec<FunctionRange>>,
@@ -63,7 +63,7 @@ impl Stamp {
         Some(Self([file.dev(), file.ino(), file.len()], [file.ctime(), file.ctime_nsec()]))
     }
 
-    /// That of a path where a build id is.
+    /// The stamp of a path, if the file there has that build id.
     fn with_id(path: &Path, id: &str) -> Option<Self> {
         let stamp = Self::of(path)?;
         binary::build_id(path).is_some_and(|there| hex(&there) == id).then_some(stamp)

@@ -70,9 +70,9 @@ static DEEPER: LruHashMap<u64, PairedCall, 1> = LruHashMap::new();
 #[btf_map]
 static NO_CALLS: Array<Calls, 1> = Array::new();
 
-/// What stands for a return whose entry is not known.
+/// Stands for a return whose entry is not known.
 pub(crate) const UNPAIRED: u64 = u64::MAX;
-/// What stands for a return that was recorded before.
+/// Stands for a return that was recorded before.
 pub(crate) const TOLD: u64 = u64::MAX - 1;
 
 /// Under which the calls of the current thread are kept.
